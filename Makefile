@@ -1,0 +1,47 @@
+# Everything runs in .venv, which every target makes first if it is not there or its pins have changed.
+
+PYTHON ?= python3
+RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+UV := uv==0.13.9
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/ready-$(RUNTIME)
+
+export BENTOML_DO_NOT_TRACK := true
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup demo serve test test-all lint lock
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(READY) ## install everything, pinned, into .venv (onnxruntime-gpu where there is an NVIDIA GPU)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " \
+		+ sys.version.split()[0] + ": try make PYTHON=python3.13")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet $(UV)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,dev]'
+	@touch $@
+
+demo: setup ## train, export, serve and ask for a sheet of digits, in about five minutes; writes demo/
+	@$(BIN)/python examples/demo.py
+
+serve: setup ## serve the newest exported model on port 3000
+	$(BIN)/bentoml serve
+
+test: setup ## the tests, in minutes
+	$(BIN)/pytest -m "not slow"
+
+test-all: test ## the tests, and the long ones
+	$(BIN)/pytest -m slow
+
+lint: setup ## formatting, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+lock: ## pin the newest versions of everything
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-annotate --no-emit-index-url --output-file requirements.lock

@@ -1,0 +1,105 @@
+"""The whole way: train, export-onnx, bentoml serve, and a sheet of digits asked for over HTTP. Run by `make demo`.
+
+Everything lands in demo/, which is made anew: run/, generator.onnx, parity.json, sheet.png, service.log.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+DEMO = Path("demo")
+BIN = Path(sys.executable).parent
+EPOCHS = {"mnist": 15, "uci-digits": 500}
+"""About as many steps of either, in a few minutes on 2 cores; `mlp` is meant to train for 50 epochs of MNIST."""
+READY_SECONDS = 120
+
+
+def main() -> None:
+    shutil.rmtree(DEMO, ignore_errors=True)
+    DEMO.mkdir()
+
+    say("1. Train the textbook GAN.")
+    if train("mnist") == os.EX_NOINPUT:
+        say("MNIST cannot be had here: going on with the 1,797 digits that come with scikit-learn.")
+        train("uci-digits")
+
+    say("2. Export its generator to ONNX, if its output matches PyTorch's.")
+    model = DEMO / "generator.onnx"
+    run("export-onnx", DEMO / "run", "--out", model, "--report", DEMO / "parity.json")
+
+    say("3. Serve it, and ask for 64 digits.")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (DEMO / "service.log").open("w") as log:
+        service = subprocess.Popen(
+            [BIN / "bentoml", "serve", "--port", str(port)],
+            env=os.environ | {"MNIST_GAN_MODEL": str(model.resolve())},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_until_ready(service, f"http://127.0.0.1:{port}/readyz")
+            generate(f"http://127.0.0.1:{port}/generate", {"n": 64, "seed": 1}, DEMO / "sheet.png")
+        finally:
+            service.terminate()
+            service.wait()
+
+    say(f"""Done. Look at {DEMO}/sheet.png, and at {DEMO}/run/samples/ to see the digits form.
+
+Next:
+  make serve                                                  serve this model on http://localhost:3000
+  .venv/bin/sample {model} --n 100 --out hundred.png
+  .venv/bin/train --epochs 50 --out runs/a                    train for as long as the textbook does""")
+
+
+def train(dataset: str) -> int:
+    """Trains, and returns the exit code: 0, or EX_NOINPUT if the data set cannot be had."""
+    options = ("--preset", "mlp", "--dataset", dataset, "--epochs", EPOCHS[dataset], "--out", DEMO / "run")
+    return run("train", *options, allowed=(0, os.EX_NOINPUT))
+
+
+def run(command: str, *arguments: object, allowed: tuple[int, ...] = (0,)) -> int:
+    words = [command, *map(str, arguments)]
+    print(f"$ {shlex.join(words)}", flush=True)
+    code = subprocess.run([BIN / command, *words[1:]]).returncode
+    if code not in allowed:
+        sys.exit(f"demo: {command} failed with exit code {code}")
+    return code
+
+
+def wait_until_ready(service: subprocess.Popen, url: str) -> None:
+    print("$ bentoml serve", flush=True)
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and service.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.5)
+    sys.exit(f"demo: the service did not become ready in {READY_SECONDS} s; see {DEMO}/service.log")
+
+
+def generate(url: str, query: dict[str, int], out: Path) -> None:
+    body = json.dumps(query)
+    print(f"$ curl -X POST {url} -H 'content-type: application/json' -d {shlex.quote(body)} -o {out}", flush=True)
+    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        out.write_bytes(answer.read())
+        print(f"{out}: {out.stat().st_size:,} bytes, seed {answer.headers['X-Seed']}")
+
+
+def say(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

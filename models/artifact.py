@@ -1,0 +1,236 @@
+"""The model file: opened, verified and run with onnxruntime.
+
+    from models.artifact import Generator
+
+    images, labels = Generator.open("generator.onnx").images(seed=1, first=0, n=64)
+
+Needs neither torch nor BentoML.
+"""
+
+import base64
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
+import onnxruntime as ort
+
+from models import card as cards
+from models import latents as addresses
+from models.card import Card, CardError
+from models.errors import InputError
+
+Images = NDArray[np.uint8]
+
+CHUNK = 256
+"""Images that one call of the network makes: enough for full speed, few enough to stay in the cache."""
+
+MAX_FILE_BYTES = 2**30
+
+MAX_PIXELS_OFF = 1e-4
+"""Share of pixels that may be one level off where onnxruntime picks other kernels: on another kind of processor."""
+
+
+class ModelFileError(ValueError):
+    """A model file that is missing, damaged, or does not do what its card says."""
+
+
+class Generator:
+    """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
+
+    def __init__(self, session: ort.InferenceSession, card: Card):
+        self.card = card
+        self._session = session
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a model file once, and proves that it is whole and renders its golden images.
+
+        Raises:
+            ModelFileError: the file cannot be read or fails a check, which the message names.
+        """
+        try:
+            with Path(path).open("rb") as stream:
+                return cls.from_bytes(stream.read(MAX_FILE_BYTES + 1))
+        except OSError as error:
+            raise ModelFileError(f"{path}: {error.strerror}") from error
+        except CardError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_bytes(cls, file: bytes) -> Self:
+        """As `open`, for a file in memory.
+
+        Raises:
+            CardError: the file fails a check.
+        """
+        if len(file) > MAX_FILE_BYTES:
+            raise CardError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+        sha256 = cards.check_seal(file)
+        session = open_session(file)
+        card = Card.from_json(session.get_modelmeta().custom_metadata_map.get(cards.METADATA_KEY, ""))
+        if card.file_sha256 != sha256:
+            raise CardError("the card is not the one that the file was sealed with")
+        generator = cls(session, card)
+        generator._check_contract()
+        generator._check_golden()
+        return generator
+
+    def images(
+        self,
+        seed: int,
+        first: int,
+        n: int,
+        labels: str | Sequence[str | int] | None = None,
+        truncation: float = 1.0,
+    ) -> tuple[Images, NDArray[np.int64] | None]:
+        """Makes images `first` to `first + n - 1` of a seed.
+
+        Args:
+            seed, first, n: addresses, see `models.latents.draw`.
+            labels: what to draw, see `cycle`. None: classes as they occur in the training data.
+            truncation: in (0, 1], multiplies the latents: less is more typical and less varied.
+
+        Returns:
+            images: uint8 (n, channels, height, width).
+            labels: int64 (n,), or None if the generator is not class-conditional.
+
+        Raises:
+            InputError: an address, label or truncation out of range.
+        """
+        if not 0 < truncation <= 1:
+            raise InputError("truncation", f"must be above 0 and at most 1, got {truncation}")
+        latents, drawn = addresses.draw(seed, first, n, self.card.latent_dim, self.card.class_counts)
+        if labels is not None:
+            drawn = self.cycle(labels, first, n)
+        return self.decode(latents * np.float32(truncation), drawn), drawn
+
+    def cycle(self, labels: str | Sequence[str | int], first: int, n: int) -> NDArray[np.int64]:
+        """Repeats labels over images `first` to `first + n - 1`: image i gets labels[i % len(labels)].
+
+        By index, so that an image is the same whichever range it is asked for in.
+
+        Args:
+            labels: see `models.card.Card.class_indices`.
+
+        Returns:
+            int64 (n,) class indices.
+
+        Raises:
+            InputError: a label that is no class, or a generator without classes.
+        """
+        indices = np.array(self.card.class_indices(labels), np.int64)
+        return indices[np.arange(first, first + n) % len(indices)]
+
+    def decode(self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None = None) -> Images:
+        """Turns latents into images, `CHUNK` at a time.
+
+        Args:
+            latents: (n, D), finite in float32, n at least 1.
+            labels: int64 (n,) class indices if the generator is class-conditional, else None.
+
+        Returns:
+            uint8 (n, channels, height, width).
+
+        Raises:
+            InputError: another shape, a latent that is not finite, or labels that do not fit.
+        """
+        # onnxruntime would answer each of these with an image, of nothing or of another class.
+        if latents.ndim != 2 or latents.shape[1] != self.card.latent_dim or len(latents) == 0:
+            raise InputError("latents", f"must have shape (n, {self.card.latent_dim}), got {latents.shape}")
+        with np.errstate(over="ignore"):
+            latents = latents.astype(np.float32, copy=False)
+        if not np.isfinite(latents).all():
+            raise InputError("latents", "must be finite float32 numbers")
+        if self.card.conditional:
+            if labels is None:
+                raise InputError("labels", f"{self.card.name} is class-conditional and needs them")
+            if labels.shape != (len(latents),) or labels.min() < 0 or labels.max() >= len(self.card.class_names):
+                raise InputError("labels", f"must be {len(latents)} from 0 to {len(self.card.class_names) - 1}")
+            labels = labels.astype(np.int64, copy=False)
+        elif labels is not None:
+            raise InputError("labels", f"{self.card.name} was trained without classes and takes none")
+        return run(self._session, make_feeds(latents, labels))["image"]
+
+    def _check_contract(self) -> None:
+        card = self.card
+        inputs = {"latent": ("tensor(float)", ["batch", card.latent_dim])}
+        if card.conditional:
+            inputs["label"] = ("tensor(int64)", ["batch"])
+        outputs = {"image": ("tensor(uint8)", ["batch", *card.image_shape])}
+        for kind, expected, actual in (
+            ("inputs", inputs, self._session.get_inputs()),
+            ("outputs", outputs, self._session.get_outputs()),
+        ):
+            found = {value.name: (value.type, value.shape) for value in actual}
+            if found != expected:
+                raise CardError(f"the {kind} are {found}, by the card they should be {expected}")
+        if card.latents_version != addresses.VERSION:
+            raise CardError(f"its latents are of version {card.latents_version}, these are {addresses.VERSION}")
+
+    def _check_golden(self) -> None:
+        golden = self.card.golden
+        rendered, _ = self.images(golden.seed, 0, golden.n)
+        expected = unpack_golden(golden.pixels, rendered.shape)
+        off = np.abs(rendered.astype(np.int16) - expected.astype(np.int16))
+        if off.max() > 1 or (off > 0).mean() > MAX_PIXELS_OFF:
+            raise CardError(
+                f"it does not render its golden images: {(off > 0).sum()} of {off.size} pixels differ, "
+                f"by up to {off.max()} levels; at most {MAX_PIXELS_OFF:.0e} of them may, by one"
+            )
+
+
+def open_session(file: bytes) -> ort.InferenceSession:
+    """Opens a session on a file's bytes, from which onnxruntime loads no external data.
+
+    One thread a call: callers run side by side on one session, and threads that wait by spinning would slow them.
+
+    Raises:
+        CardError: onnxruntime refuses the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class but this
+        raise CardError(f"onnxruntime refuses it: {error}") from error
+
+
+def make_feeds(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> dict[str, NDArray]:
+    """The inputs of the network, by name."""
+    return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
+
+
+def run(session: ort.InferenceSession, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
+    """All outputs by name, computed `CHUNK` rows at a time."""
+    n = len(feeds["latent"])
+    chunks = [
+        session.run(None, {name: value[i : i + CHUNK] for name, value in feeds.items()}) for i in range(0, n, CHUNK)
+    ]
+    outputs = (values[0] if len(chunks) == 1 else np.concatenate(values) for values in zip(*chunks, strict=True))
+    return {output.name: value for output, value in zip(session.get_outputs(), outputs, strict=True)}
+
+
+def pack_golden(images: Images) -> str:
+    return base64.b64encode(zlib.compress(images.tobytes(), 9)).decode()
+
+
+def unpack_golden(pixels: str, shape: tuple[int, ...]) -> Images:
+    """Undoes `pack_golden`.
+
+    Raises:
+        CardError: not images of that shape.
+    """
+    try:
+        size = int(np.prod(shape))
+        return np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(pixels), size), np.uint8).reshape(shape)
+    except (ValueError, zlib.error) as error:
+        raise CardError(f"its golden images cannot be read ({error})") from error

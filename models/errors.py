@@ -1,0 +1,12 @@
+"""What is wrong with an argument, in a form that a command, a service and a caller can each pass on."""
+
+
+class InputError(ValueError):
+    """An argument that cannot be answered."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        """Name of the argument."""
+        self.message = message
+        """What is wrong with it, with its value, and what would be right."""

@@ -1,0 +1,89 @@
+"""Turns a run's generator into one ONNX file, checked against PyTorch: parity or nothing.
+
+    export-onnx runs/a --out a.onnx
+
+The file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and yields `image`
+(uint8); see `models.artifact` for opening and running it.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from models.card import Card, CardError
+from models.files import write_atomically
+
+MODEL_NAME = "mnist-gan"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Turns a run's generator into one ONNX file, checked against PyTorch. Writes nothing if a check fails."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or a checkpoint file."""
+    out: Path
+    """The ONNX file to write."""
+    opset: int = 20
+    """Version of the ONNX standard operators."""
+    report: Path | None = None
+    """JSON file for the parity figures and their bounds."""
+    register: bool = True
+    """Add the file to the BentoML model store as mnist-gan."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="export-onnx")
+
+    # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
+    from models import checkpoint as checkpoints
+    from models.artifact import Generator
+    from models.checkpoint import CheckpointError
+    from models.exporter import ExportError, export
+    from models.parity import ParityError
+
+    try:
+        checkpoint = checkpoints.load(options.run)
+        file, figures = export(checkpoint, options.opset)
+        write_atomically(options.out, file)
+        if options.report:
+            write_atomically(options.report, json.dumps(figures.report(), indent=2).encode() + b"\n")
+    except (CheckpointError, ParityError, ExportError, CardError) as error:
+        sys.exit(f"export-onnx: {error}\nexport-onnx: no file was written")
+    except OSError as error:
+        sys.exit(f"export-onnx: cannot write {error.filename}: {error.strerror}")
+
+    print(figures)
+    print(f"{options.out}: {len(file) / 1e6:.1f} MB, opset {options.opset}")
+    if options.register:
+        tag = register(options.out, Generator.from_bytes(file).card)
+        print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
+
+
+def register(path: Path, card: Card) -> str | None:
+    """Copies a model file into the BentoML model store.
+
+    Returns:
+        Its tag there, or None where BentoML is not installed.
+    """
+    try:
+        import bentoml
+    except ImportError:
+        return None
+    labels = {
+        "dataset": card.dataset.name,
+        "classes": str(len(card.class_names)),
+        "preset": card.training.config["preset"],
+    }
+    metadata = {"name": card.name, "images_seen": card.training.images_seen, "file_sha256": card.file_sha256}
+    with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
+        shutil.copy(path, model.path_of("generator.onnx"))
+    return str(model.tag)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Addressable latents, version 1: (seed, index) -> latent and label, the same on every machine and in every batch.
+
+NumPy's counter-based generator Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") is keyed
+by the seed and positioned by the index. Image `index` owns `blocks` consecutive counter values of four 64-bit words:
+first the words of its latent, then the word of its label, then padding. So any range of images can be drawn without
+the ones before it, and asking for other labels leaves the latents as they were.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+
+VERSION = 1
+END = 2**53
+"""Seeds and indices lie in [0, END): JSON numbers up to there are exact in every language."""
+
+_WORDS_PER_BLOCK = 4
+
+
+def draw(
+    seed: int, first: int, n: int, latent_dim: int, class_counts: Sequence[int] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Draws the latents and labels of images `first` to `first + n - 1`.
+
+    Args:
+        seed, first: address of the first image, integers in [0, 2^53).
+        n: how many images, at least 1; `first + n` is at most 2^53.
+        latent_dim: size of a latent.
+        class_counts: how often each class occurs in the training data; labels are drawn in these proportions.
+
+    Returns:
+        latents: float32 (n, latent_dim), standard normal.
+        labels: int64 (n,), or None where there are no classes.
+
+    Raises:
+        InputError: an address out of range.
+    """
+    if not 0 <= seed < END:
+        raise InputError("seed", f"must be from 0 to 2^53 - 1, got {seed}")
+    if n < 1:
+        raise InputError("n", f"must be at least 1, got {n}")
+    if first < 0 or first + n > END:
+        raise InputError("first", f"must be from 0 to 2^53 - n, got {first}, with n {n}")
+
+    pairs = -(-latent_dim // 2)
+    blocks = -(-(2 * pairs + 1) // _WORDS_PER_BLOCK)
+    bits = np.random.Philox(key=seed, counter=first * blocks)
+    words = bits.random_raw(n * blocks * _WORDS_PER_BLOCK).reshape(n, -1)
+
+    latents = _standard_normal(words[:, : 2 * pairs])[:, :latent_dim].astype(np.float32)
+    labels = _categorical(words[:, 2 * pairs], class_counts) if len(class_counts) else None
+    return latents, labels
+
+
+def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Box-Muller in float64, whose last bits may differ between machines; the cast to float32 hides that."""
+    uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
+    u1, u2 = np.split(uniforms, 2, axis=1)
+    radius = np.sqrt(-2.0 * np.log1p(-u1))
+    angle = 2.0 * np.pi * u2
+    return np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+
+
+def _categorical(words: NDArray[np.uint64], counts: Sequence[int]) -> NDArray[np.int64]:
+    cumulative = np.cumsum(counts)
+    drawn = ((words >> np.uint64(11)) * 2.0**-53 * cumulative[-1]).astype(np.int64)
+    return np.searchsorted(cumulative, drawn, side="right").astype(np.int64)

@@ -1,0 +1,76 @@
+"""One shape for every error, whoever raised it: {"error": {"code", "message", "field"}}."""
+
+import json
+import logging
+from http import HTTPStatus
+
+from bentoml.exceptions import BentoMLException
+from pydantic import ValidationError
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CODES = {
+    400: "invalid_input",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    429: "overloaded",
+    503: "not_ready",
+    504: "timeout",
+}
+
+
+class ErrorShape:
+    """ASGI middleware that gives BentoML's and Starlette's errors our shape."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start: Message | None = None
+        body = b""
+
+        async def reshape(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                start = message
+            elif start is None:
+                await send(message)
+            else:
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    await _response(start, body)(scope, receive, send)
+
+        await self.app(scope, receive, reshape if scope["type"] == "http" else send)
+
+
+def _response(start: Message, body: bytes) -> JSONResponse:
+    status = start["status"]
+    message, field = _explain(status, body)
+    error = {"code": CODES.get(status, "internal"), "message": message, "field": field}
+    response = JSONResponse({"error": error}, status)
+    replaced = {name for name, _ in response.raw_headers}
+    response.raw_headers += [(name, value) for name, value in start["headers"] if name.lower() not in replaced]
+    return response
+
+
+def _explain(status: int, body: bytes) -> tuple[str, str | None]:
+    """Message and field of an error."""
+    try:
+        error = json.loads(body)["detail"][0]  # the list of pydantic's errors, as BentoML passes it on
+        return error["msg"], ".".join(map(str, error["loc"])) or None
+    except (ValueError, LookupError, TypeError):
+        phrase = HTTPStatus(status).phrase
+        return (f"{phrase}; the log of the service says why" if status >= 500 else phrase), None
+
+
+class QuietRefusals(logging.Filter):
+    """Keeps tracebacks for faults of ours: a refused request is the caller's, and its answer says all there is."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (ValidationError, BentoMLException))
+
+
+def quiet_refusals() -> None:
+    logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())

@@ -1,0 +1,54 @@
+"""Images as people look at them and programs read them: a sheet as PNG, a data set as npz."""
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.artifact import Images
+
+
+def sheet(images: Images, columns: int | None = None, scale: int = 1) -> Image.Image:
+    """Lays images out in rows, left to right, without gaps.
+
+    Args:
+        images: uint8 (n, channels, height, width), 1 channel or 3.
+        columns: images a row; None makes the sheet as square as can be.
+        scale: edge of the square that each pixel becomes.
+    """
+    n, channels, height, width = images.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = -(-n // columns)
+    cells = np.zeros((rows * columns, channels, height, width), np.uint8)
+    cells[:n] = images
+    pixels = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    pixels = pixels.reshape(rows * height, columns * width, channels)
+    image = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def png(image: Image.Image) -> bytes:
+    """The same bytes for the same image, wherever Pillow is of the same version."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def npz(images: Images, labels: NDArray[np.int64] | None) -> bytes:
+    """`images` uint8 (n, height, width), or (n, height, width, 3) for colour, and `labels` int64 (n,) if there are."""
+    grey_or_colour = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    stream = io.BytesIO()
+    if labels is None:
+        np.savez(stream, images=grey_or_colour)
+    else:
+        np.savez(stream, images=grey_or_colour, labels=labels)
+    return stream.getvalue()
+
+
+def npy(images: Images) -> bytes:
+    """uint8 (n, channels, height, width)."""
+    stream = io.BytesIO()
+    np.save(stream, images)
+    return stream.getvalue()

@@ -1,0 +1,156 @@
+"""What each route takes, with its limits: one source for validation, the OpenAPI page and the clients' arguments."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Self
+
+import bentoml
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from starlette.requests import Request
+
+from models.errors import InputError
+from models.latents import END
+
+MAX_SHEET_IMAGES = 1_024
+MAX_ARRAY_IMAGES = 10_000
+MAX_COLUMNS = 64
+MAX_SCALE = 16
+
+NPY_MAGIC = b"\x93NUMPY"
+
+
+def _labels(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """One message in the place of pydantic's one for each member of the union."""
+    try:
+        return validate(value)
+    except ValidationError:
+        message = "Input should be a list of class names or indices, or a string of class names"
+        raise PydanticCustomError("labels", message) from None
+
+
+Labels = Annotated[str | list[str | int], WrapValidator(_labels)]
+
+
+def optional(**schema: Any) -> Any:
+    """A field that may be left out but not be null, which a default of null in the schema would suggest."""
+
+    def hide_default(field: dict[str, Any]) -> None:
+        del field["default"]
+
+    return Field(default=None, json_schema_extra=hide_default, **schema)
+
+
+class Query(bentoml.IODescriptor):
+    """The fields of a request. One that is unknown, null, fractional, out of range or of another type is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: object) -> Self:
+        """Reads the body as JSON, whatever media type it claims.
+
+        Raises:
+            ValidationError: with one error, of the first field that is wrong.
+        """
+        body = await request.body()
+        try:
+            return cls.model_validate_json(body or b"{}")
+        except ValidationError as errors:
+            error = errors.errors(include_url=False)[0]
+            value = "" if error["type"] in ("json_invalid", "missing") else f", got {json.dumps(error['input']):.80}"
+            raise refusal(error["msg"] + value, *error["loc"]) from None
+
+
+class Nothing(Query):
+    """No fields."""
+
+
+class Labelled(Query):
+    labels: Labels = optional(
+        description="Class names or indices; or a string of class names, one character each or with commas between. "
+        "Image i gets the i-th of them, over and over.",
+        max_length=MAX_ARRAY_IMAGES,
+    )
+
+
+class LaidOut(Query):
+    columns: int = optional(ge=1, le=MAX_COLUMNS, description="Images a row; as square as can be if left out.")
+    scale: int = Field(default=2, ge=1, le=MAX_SCALE, description="Edge of the square that each pixel becomes.")
+
+
+class Addressed(Labelled):
+    seed: int = optional(ge=0, lt=END, description="Chosen, and told in X-Seed, if left out.", examples=[7])
+    first: int = Field(default=0, ge=0, lt=END, description="Index of the first image.")
+    truncation: float = Field(default=1.0, gt=0, le=1, description="Less is more typical and less varied.")
+
+
+class Generate(Addressed, LaidOut):
+    """Which images to make, and how to lay them out."""
+
+    n: int = Field(default=16, ge=1, le=MAX_SHEET_IMAGES, description="How many images.")
+
+
+class Dataset(Addressed):
+    """Which images to make."""
+
+    n: int = Field(default=1_000, ge=1, le=MAX_ARRAY_IMAGES, description="How many images.")
+
+
+class Decode(Labelled, LaidOut):
+    """Latents of the caller's own, and how to lay their images out."""
+
+    latents: list[list[float]] = Field(
+        description="Shape (n, D); D is latent_dim on the card.", min_length=1, max_length=MAX_SHEET_IMAGES
+    )
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: object) -> Self:
+        """Also takes a NumPy .npy file as the body, with `labels` in the query; `latents` is then an array."""
+        body = await request.body()
+        if not body.startswith(NPY_MAGIC):
+            return await super().from_http_request(request, serde)
+        for name in request.query_params.keys() - {"labels"}:
+            raise refusal("No such field in the query beside an .npy body; it takes labels", name)
+        return cls.model_construct(latents=_read_npy(body), **request.query_params)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns what the model says of its input into an answer for the caller."""
+    try:
+        yield
+    except InputError as error:
+        raise refusal(error.message, error.field) from None
+
+
+def refusal(message: str, *field: str | int) -> ValidationError:
+    """The error that BentoML answers with a 400; see `serving.errors` for its shape."""
+    error = PydanticCustomError("invalid_input", "{message}", {"message": message})
+    return ValidationError.from_exception_data("request", [InitErrorDetails(type=error, loc=field, input=None)])
+
+
+def _read_npy(body: bytes) -> NDArray[np.floating]:
+    """Reads an array without a copy, and without trusting the size that its header declares.
+
+    Raises:
+        ValidationError: not a .npy file of floating-point numbers.
+    """
+    stream = io.BytesIO(body)
+    try:
+        version = npy.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"format version {version}, not (1, 0)")
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+        if dtype.kind != "f" or fortran_order:
+            raise ValueError(f"{dtype} numbers, or Fortran order; it takes floats in C order")
+        if shape and shape[0] > MAX_ARRAY_IMAGES:
+            raise ValueError(f"{shape[0]:,} rows, at most {MAX_ARRAY_IMAGES:,} allowed")
+        return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)
+    except ValueError as error:
+        raise refusal(f"The .npy body cannot be read: {error}", "latents") from None

@@ -1,0 +1,141 @@
+"""The BentoML service: batches of latents in, images out, from one model file and onnxruntime.
+
+    MNIST_GAN_MODEL=generator.onnx bentoml serve
+
+Without MNIST_GAN_MODEL it serves the newest mnist-gan of the BentoML model store. Images are addressable: the same
+model, seed, index and labels give the same image, whatever else a request asks for and whatever else is being served.
+"""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import bentoml
+import numpy as np
+from bentoml.exceptions import ServiceUnavailable
+from bentoml.validators import ContentType
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.artifact import Generator, Images, ModelFileError
+from models.errors import InputError
+from models.latents import END
+from serving import images, requests
+from serving.errors import ErrorShape, quiet_refusals
+
+MODEL_NAME = "mnist-gan"
+PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
+
+logger = logging.getLogger("bentoml.mnist-gan")
+
+
+def model_file() -> Path:
+    """The file to serve: $MNIST_GAN_MODEL, else the newest in the BentoML model store.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    if path := os.environ.get("MNIST_GAN_MODEL"):
+        return Path(path)
+    try:
+        return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
+    except bentoml.exceptions.NotFound:
+        raise ModelFileError("no model: set MNIST_GAN_MODEL=FILE, or export-onnx a run") from None
+
+
+def _array(rows: list[list[float]]) -> NDArray[np.floating]:
+    try:
+        return np.array(rows)
+    except ValueError:
+        raise InputError("latents", "rows must be of one length") from None
+
+
+def get_card(_: Request) -> Response:
+    return bentoml.get_current_service().card.local()
+
+
+def not_ready(_: Request, __: Exception) -> Response:
+    return Response(status_code=503)
+
+
+# BentoML's own routes are POST; the card is also there for whoever opens it in a browser.
+pages = Starlette(routes=[Route("/card", get_card)], exception_handlers={ServiceUnavailable: not_ready})
+
+
+@bentoml.asgi_app(pages)
+@bentoml.service(name=MODEL_NAME, threads=os.cpu_count() or 1)
+class MnistGan:
+    """Generated digits, addressable by seed and index."""
+
+    def __init__(self) -> None:
+        quiet_refusals()
+        self._generator: Generator | None = None
+        try:
+            path = model_file()
+            self._generator = Generator.open(path)
+            logger.info("serving %s from %s", self._generator.card.name, path)
+        except ModelFileError as error:
+            logger.error("not ready: %s", error)
+
+    def __is_ready__(self) -> bool:
+        return self._generator is not None
+
+    @property
+    def generator(self) -> Generator:
+        if self._generator is None:
+            raise ServiceUnavailable("no model")
+        return self._generator
+
+    @bentoml.api(input_spec=requests.Generate)
+    def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
+        """Makes images, laid out on a sheet."""
+        seed, made, _ = self._make(**address)
+        return self._answer(images.png(images.sheet(made, columns, scale)), PNG, {"X-Seed": str(seed)})
+
+    @bentoml.api(input_spec=requests.Dataset)
+    def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
+        """Makes images, and their labels if the generator is class-conditional, as a NumPy .npz file."""
+        seed, made, labels = self._make(**address)
+        name = f'attachment; filename="{MODEL_NAME}-{seed}.npz"'
+        return self._answer(images.npz(made, labels), NPZ, {"X-Seed": str(seed), "Content-Disposition": name})
+
+    @bentoml.api(input_spec=requests.Decode)
+    def decode(
+        self,
+        latents: list[list[float]] | NDArray[np.floating],
+        labels: str | list[str | int] | None,
+        columns: int | None,
+        scale: int,
+    ) -> Annotated[bytes, ContentType(PNG)]:
+        """Turns latents of your own into a sheet; or an .npy body of latents into an .npy file of images."""
+        with requests.refusing():
+            array = latents if isinstance(latents, np.ndarray) else _array(latents)
+            cycled = None if labels is None else self.generator.cycle(labels, 0, len(array))
+            made = self.generator.decode(array, cycled)
+        if array is latents:
+            return self._answer(images.npy(made), NPY)
+        return self._answer(images.png(images.sheet(made, columns, scale)), PNG)
+
+    @bentoml.api(input_spec=requests.Nothing)
+    def card(self) -> dict[str, Any]:
+        """What the model says of itself."""
+        return self._answer(self.generator.card.to_json().encode(), "application/json")
+
+    def _make(self, seed: int | None, **address: Any) -> tuple[int, Images, NDArray[np.int64] | None]:
+        if seed is None:
+            seed = secrets.randbelow(END)
+        with requests.refusing():
+            return seed, *self.generator.images(seed, **address)
+
+    def _answer(self, body: bytes, media_type: str, headers: dict[str, str] | None = None) -> Any:
+        """A response, which BentoML passes on as it is; what the routes say they return is for the OpenAPI page."""
+        headers = {"X-Model": self.generator.card.file_sha256, **(headers or {})}
+        return Response(body, media_type=media_type, headers=headers)
+
+
+MnistGan.add_asgi_middleware(ErrorShape)  # type: ignore[attr-defined]  # it is a bentoml.Service by now

@@ -1,0 +1,54 @@
+"""Small models of either kind, trained once and exported once for all tests."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models import checkpoint as checkpoints
+from models.exporter import export
+from training.config import Config
+from training.loop import train
+
+KINDS = ("unconditional", "conditional")
+
+
+def small_run(out: Path, **differences) -> None:
+    """Trains for moments on the data that comes with scikit-learn, on the CPU in fp32."""
+    small = Config(
+        out=out,
+        dataset="uci-digits",
+        latent_dim=16,
+        generator_widths=(32, 64),
+        discriminator_widths=(64, 32),
+        epochs=2,
+        device="cpu",
+        precision="fp32",
+    )
+    train(replace(small, **differences))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in KINDS:
+        small_run(folder / kind, conditional=kind == "conditional")
+    return {kind: folder / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def files(runs: dict[str, Path]) -> dict[str, Path]:
+    """The exported model file of each kind."""
+    for run in runs.values():
+        (run / "generator.onnx").write_bytes(export(checkpoints.load(run))[0])
+    return {kind: run / "generator.onnx" for kind, run in runs.items()}
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder of the real MNIST."""
+    folder = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"no MNIST in {folder}: set MNIST_GAN_DATA to the folder that holds MNIST/raw")
+    return folder.resolve()

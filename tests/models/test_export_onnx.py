@@ -1,0 +1,155 @@
+import json
+import sys
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import onnx
+import onnx.reference
+import onnxruntime as ort
+import pytest
+import torch
+
+from models import checkpoint as checkpoints
+from models import export_onnx, exporter, parity
+from models.artifact import Generator, open_session
+from models.parity import ParityError
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional"])
+def test_the_file_keeps_its_contract(files, kind):
+    model = onnx.load(files[kind])
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not any(tensor.data_location for tensor in model.graph.initializer)
+    session = ort.InferenceSession(files[kind], providers=["CPUExecutionProvider"])
+    expected = {"latent": ("tensor(float)", ["batch", 16]), "label": ("tensor(int64)", ["batch"])}
+    if kind == "unconditional":
+        del expected["label"]
+    assert {value.name: (value.type, value.shape) for value in session.get_inputs()} == expected
+    (image,) = session.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 1, 28, 28])
+
+
+def test_the_file_holds_no_path_of_the_machine_that_built_it(files):
+    file = files["conditional"].read_bytes()
+    for path in (str(Path(__file__).parents[2]), sys.prefix, str(files["conditional"].parent), "stack_trace"):
+        assert path.encode() not in file
+
+
+def test_two_exports_of_a_checkpoint_are_identical(runs, files):
+    assert exporter.export(checkpoints.load(runs["conditional"]))[0] == files["conditional"].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional"])
+def test_onnx_reference_evaluator_renders_the_same_images(files, kind):
+    generator = Generator.open(files[kind])
+    rng = np.random.default_rng(0)
+    feeds = {"latent": rng.standard_normal((5, 16), np.float32)}
+    labels = np.arange(5) if kind == "conditional" else None
+    if labels is not None:
+        feeds["label"] = labels
+    (expected,) = onnx.reference.ReferenceEvaluator(onnx.load(files[kind])).run(None, feeds)
+    off = np.abs(generator.decode(feeds["latent"], labels).astype(int) - expected.astype(int))
+    assert off.max() <= 1
+
+
+def test_quantisation_undoes_the_normalisation_of_training():
+    levels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(parity.quantize(levels.float() / 127.5 - 1), levels)
+
+
+def test_the_figures_tell_another_network_apart(runs, files):
+    """The session of one run against the module of another."""
+    own, other = checkpoints.load(runs["unconditional"]), checkpoints.load(runs["unconditional"])
+    session = open_session(exporter._serialize(exporter._trace(own, 20)))
+    parity.measure(own.generator, session).check()
+    with torch.no_grad():
+        other.generator.layers[1].bias[0] += 0.02  # two levels of grey in one pixel
+    with pytest.raises(ParityError, match="max abs error"):
+        parity.measure(other.generator, session).check()
+
+
+@pytest.mark.parametrize(
+    ("message", "figures"),
+    [
+        ("max abs error", {"max_abs_error": 2e-5}),
+        ("max abs error", {"max_abs_error": float("nan")}),
+        ("levels off", {"levels_off": 2, "pixels_off": 1}),
+        ("pixels off", {"levels_off": 1, "pixels_off": 101}),
+    ],
+)
+def test_each_figure_beyond_its_bound_fails_by_name(message, figures):
+    good = {"batch_sizes": (1,), "pixels": 1_000_000, "max_abs_error": 0.0, "pixels_off": 0, "levels_off": 0}
+    parity.Parity(**good).check()
+    with pytest.raises(ParityError, match=message):
+        parity.Parity(**good | figures).check()
+
+
+def test_an_opset_that_cannot_be_had_is_an_error(runs):
+    with pytest.raises(exporter.ExportError, match="opset 9"):
+        exporter.export(checkpoints.load(runs["unconditional"]), opset=9)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs export-onnx; returns its exit code or message, and what it printed."""
+
+    def run(*arguments: object) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["export-onnx", *map(str, arguments)])
+        try:
+            export_onnx.main()
+        except SystemExit as exit:
+            return exit.code, capsys.readouterr().out
+        return 0, capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_writes_the_file_its_report_and_the_store(command, runs, tmp_path):
+    code, said = command(runs["conditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
+    assert code == 0
+    assert "parity with PyTorch over 334 images" in said
+    assert json.loads((tmp_path / "a.json").read_text())["pixels_off"] <= 26
+    stored = bentoml.models.get("mnist-gan:latest")
+    assert str(stored.tag) in said
+    assert Path(stored.path_of("generator.onnx")).read_bytes() == (tmp_path / "a.onnx").read_bytes()
+    assert stored.info.labels == {"dataset": "uci-digits", "classes": "10", "preset": "mlp"}
+
+
+def test_the_store_is_left_alone_on_request(command, runs, tmp_path):
+    before = len(bentoml.models.list())
+    code, said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--no-register")
+    assert (code, len(bentoml.models.list())) == (0, before)
+    assert "registered" not in said
+
+
+def test_without_bentoml_it_says_that_it_did_not_register(command, runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bentoml", None)
+    code, said = command(runs["unconditional"], "--out", tmp_path / "a.onnx")
+    assert code == 0
+    assert "not registered: bentoml is not installed" in said
+    assert (tmp_path / "a.onnx").exists()
+
+
+def test_a_generator_that_yields_nan_leaves_no_file_and_registers_nothing(command, runs, tmp_path):
+    checkpoint = checkpoints.load(runs["unconditional"])
+    with torch.no_grad():
+        checkpoint.generator.layers[1].weight[0, 0] = torch.nan
+    checkpoints.save(checkpoint, tmp_path)
+    before = [model.tag for model in bentoml.models.list()]
+    code, _ = command(tmp_path, "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
+    assert "max abs error nan" in str(code)
+    assert [file.name for file in tmp_path.iterdir()] == ["generator.safetensors"]
+    assert [model.tag for model in bentoml.models.list()] == before
+
+
+def test_a_missing_run_is_one_line(command, tmp_path):
+    code, _ = command(tmp_path / "nothing", "--out", tmp_path / "a.onnx")
+    assert "no such checkpoint" in str(code)
+
+
+def test_a_folder_that_is_not_there_is_one_line(command, runs, tmp_path):
+    code, _ = command(runs["unconditional"], "--out", tmp_path / "nowhere" / "a.onnx")
+    assert "cannot write" in str(code)
+    assert "nowhere" in str(code)

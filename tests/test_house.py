@@ -1,0 +1,60 @@
+"""Two floors: training and serving both stand on models and never know each other; serving is free of torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def imports(package: str) -> set[str]:
+    """Top-level names that the files of a package import, anywhere in them."""
+    names = set()
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("models", {"training", "serving"}),
+        ("training", {"serving", "bentoml", "onnxruntime"}),
+        ("serving", {"training", "torch", "torchvision", "onnx"}),
+    ],
+)
+def test_arrows_go_one_way(package, forbidden):
+    assert not imports(package) & forbidden
+
+
+@pytest.mark.parametrize("module", ["serving.service", "serving.sample", "models.artifact"])
+def test_what_serves_never_loads_torch(module):
+    code = f"import {module}, sys; assert not {{'torch', 'onnx'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_opens_the_file_never_loads_bentoml():
+    code = "import models.artifact, serving.sample, sys; assert 'bentoml' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_runtime_switches_its_telemetry_off():
+    code = "import models.artifact, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_two_runtimes_are_pinned_to_one_version():
+    pins = (ROOT / "requirements.lock").read_text().split()
+    versions = {pin.partition("==")[2] for pin in pins if pin.startswith(("onnxruntime==", "onnxruntime-gpu=="))}
+    assert len(versions) == 1
+
+
+def test_no_lock_names_a_registry():
+    assert "://" not in (ROOT / "requirements.lock").read_text()

@@ -32,7 +32,7 @@ serve: setup ## serve the newest exported model on port 3000
 	$(BIN)/bentoml serve
 
 test: setup ## the tests, in minutes
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-all: test ## the tests, and the long ones
 	$(BIN)/pytest -m slow

@@ -1,5 +1,7 @@
-"""A checkpoint: one safetensors file with a generator's weights and, in its header, all that is known of it.
+"""A checkpoint: one safetensors file with the weights and, in its header, all that is known of them.
 
+A run keeps its last two, in `checkpoints/`, named by the images seen. Each holds the generator, the average of its
+weights if one is kept, and whatever else training needs to go on. The exporter prefers the average to the raw weights.
 Nothing in it is ever executed: no pickle on the way from training to service.
 """
 
@@ -12,12 +14,14 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
+from models.architectures import Network, NetworkConfig, build_generator
 from models.card import Dataset, Training
 from models.files import write_atomically
-from models.networks import Generator, NetworkConfig
 
-FILE_NAME = "generator.safetensors"
+_FOLDER = "checkpoints"
+_KEPT = 2
 _VERSION = 1
 _HEADER = "mnist-gan"
 
@@ -28,58 +32,89 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    generator: Generator
+    tensors: dict[str, Tensor]
+    """By name; those of the generator begin with "generator.", those of its average with "average."."""
+    generator: NetworkConfig
     dataset: Dataset
     training: Training
     sha256: str = ""
     """Of the file that it was loaded from."""
 
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with "prefix.", without it."""
+        return {
+            name.removeprefix(f"{prefix}."): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(f"{prefix}.")
+        }
+
+    def build(self) -> Network:
+        """The generator, with the average of its weights if there is one, ready for inference."""
+        generator = build_generator(self.generator)
+        generator.load_state_dict(self.part("average") or self.part("generator"))
+        return generator.eval()
+
 
 def save(checkpoint: Checkpoint, run: Path) -> Path:
-    """Writes a run's checkpoint, replacing the one before it once it is whole."""
+    """Writes a checkpoint into a run. The one before it stays; older ones go once this one is whole."""
     header = {
         "version": _VERSION,
-        "generator": asdict(checkpoint.generator.config),
+        "generator": asdict(checkpoint.generator),
         "dataset": asdict(checkpoint.dataset),
         "training": asdict(checkpoint.training),
     }
-    weights = {name: tensor.detach().cpu() for name, tensor in checkpoint.generator.state_dict().items()}
-    path = run / FILE_NAME
-    write_atomically(path, safetensors.torch.save(weights, {_HEADER: json.dumps(header)}))
+    folder = run / _FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{checkpoint.training.images_seen:012}.safetensors"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    write_atomically(path, safetensors.torch.save(tensors, {_HEADER: json.dumps(header)}))
+    for old in find(run)[:-_KEPT]:
+        old.unlink()
     return path
 
 
+def find(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / _FOLDER).glob("*.safetensors"))
+
+
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads the checkpoint of a run, or a checkpoint file.
+    """Reads the newest checkpoint of a run, or a checkpoint file.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or not ours.
+        CheckpointError: there is none, or it is damaged or not ours; then the message names the one before it.
     """
     path = Path(path)
+    before = None
     if path.is_dir():
-        path /= FILE_NAME
+        found = find(path)
+        if not found:
+            raise CheckpointError(f"{path}: holds no checkpoint; `train --out RUN` makes one")
+        path, before = found[-1], found[-2] if len(found) > 1 else None
     try:
-        file = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; `train --out RUN` makes one") from error
+        return _parse(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    try:
-        weights = safetensors.torch.load(file)
-        header = _read_header(file)
-        config = header["generator"]
-        generator = Generator(
-            NetworkConfig(**config | {"image_shape": tuple(config["image_shape"]), "widths": tuple(config["widths"])})
-        )
-        generator.load_state_dict(weights)
-        return Checkpoint(
-            generator.eval(),
-            Dataset.from_dict(header["dataset"]),
-            Training(**header["training"]),
-            hashlib.sha256(file).hexdigest(),
-        )
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of mnist-gan ({error})") from error
+        advice = f"; the one before it is {before}: delete the damaged one to go on from there" if before else ""
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of mnist-gan ({error}){advice}") from error
+
+
+def _parse(file: bytes) -> Checkpoint:
+    tensors = safetensors.torch.load(file)
+    header = _read_header(file)
+    config: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in header["generator"].items()
+    }
+    checkpoint = Checkpoint(
+        tensors,
+        NetworkConfig(**config),
+        Dataset.from_dict(header["dataset"]),
+        Training(**header["training"]),
+        hashlib.sha256(file).hexdigest(),
+    )
+    checkpoint.build()  # the weights fit the network
+    return checkpoint
 
 
 def _read_header(file: bytes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models import card as cards
 from models import latents as addresses
 from models import parity
+from models.architectures import Network
 from models.artifact import Generator, make_feeds, open_session, pack_golden, run
 from models.card import Card, Golden
 from models.checkpoint import Checkpoint
@@ -49,8 +50,9 @@ def export(checkpoint: Checkpoint, opset: int = 20) -> tuple[bytes, Parity]:
         ExportError, CardError: the file would break its contract.
         ParityError: it does not compute what the module computes.
     """
-    model = _trace(checkpoint, opset)
-    figures = parity.measure(checkpoint.generator, open_session(_serialize(model)))
+    generator = checkpoint.build()
+    model = _trace(generator, opset)
+    figures = parity.measure(generator, open_session(_serialize(model)))
     figures.check()
 
     # What was measured is what ships: the same graph, less the output that only the measurement needs.
@@ -63,14 +65,14 @@ def export(checkpoint: Checkpoint, opset: int = 20) -> tuple[bytes, Parity]:
     return file, figures
 
 
-def _trace(checkpoint: Checkpoint, opset: int) -> onnx_ir.Model:
-    config = checkpoint.generator.config
+def _trace(generator: Network, opset: int) -> onnx_ir.Model:
+    config = generator.config
     examples = {"latent": torch.zeros(2, config.latent_dim)}  # 2: a batch of 1 would be taken for a constant
     if config.classes:
         examples["label"] = torch.zeros(2, dtype=torch.int64)
     with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
-            _Quantized(checkpoint.generator).eval(),
+            _Quantized(generator).eval(),
             kwargs=examples,
             dynamic_shapes={name: {0: "batch"} for name in examples},
             input_names=list(examples),
@@ -91,7 +93,7 @@ def _serialize(model: onnx_ir.Model) -> bytes:
 
 
 def _card(checkpoint: Checkpoint, figures: Parity, file: bytes) -> Card:
-    config, training, dataset = checkpoint.generator.config, checkpoint.training, checkpoint.dataset
+    config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
     conditional = bool(config.classes)
     latents, labels = addresses.draw(
         GOLDEN_SEED, 0, GOLDEN_IMAGES, config.latent_dim, dataset.class_counts if conditional else ()

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import torch
 
 from models import latents as addresses
+from models.architectures import Network
 from models.artifact import make_feeds, run
-from models.networks import Generator
 
 BATCH_SIZES = (1, 2, 3, 7, 64, 257)
 """The exporter sees a batch of 2 only; 257 is more than one `artifact.CHUNK`."""
@@ -72,7 +72,7 @@ def quantize(pixels: torch.Tensor) -> torch.Tensor:
     return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def measure(generator: Generator, session: ort.InferenceSession) -> Parity:
+def measure(generator: Network, session: ort.InferenceSession) -> Parity:
     """Compares a module with a session that yields `image` (uint8) and `pixels` (float, before quantisation)."""
     config = generator.config
     max_abs_error, pixels_off, levels_off, pixels = 0.0, 0, 0, 0

@@ -14,8 +14,8 @@ from training.loop import train
 KINDS = ("unconditional", "conditional")
 
 
-def small_run(out: Path, **differences) -> None:
-    """Trains for moments on the data that comes with scikit-learn, on the CPU in fp32."""
+def small_config(out: Path, **differences) -> Config:
+    """To train for moments on the data that comes with scikit-learn, on the CPU in fp32."""
     small = Config(
         out=out,
         dataset="uci-digits",
@@ -26,7 +26,11 @@ def small_run(out: Path, **differences) -> None:
         device="cpu",
         precision="fp32",
     )
-    train(replace(small, **differences))
+    return replace(small, **differences)
+
+
+def small_run(out: Path, **differences) -> None:
+    train(small_config(out, **differences))
 
 
 @pytest.fixture(scope="session")

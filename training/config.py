@@ -1,13 +1,35 @@
 """The configuration of a run: every default once, presets as differences from it, the command line from both."""
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+Architecture = Literal["mlp", "dcgan", "residual"]
+
+
+def count(text: str) -> int:
+    """Reads 60000, 60_000, 60k or 0.06M."""
+    number, factor = (text[:-1], {"k": 10**3, "m": 10**6}[text[-1].lower()]) if text[-1:] in "kKmM" else (text, 1)
+    return round(float(number) * factor)
+
+
+Count = Annotated[
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|60k|6M",
+        instance_from_str=lambda words: count(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -15,7 +37,7 @@ class Config:
     """Trains a GAN. The defaults are those of the preset."""
 
     preset: str = "mlp"
-    """Where the other defaults come from: mlp, the textbook GAN."""
+    """Where the other defaults come from: mlp, dcgan, r3gan or fast."""
 
     # Paths: they say nothing about the model, so they do not travel with it.
     out: Path = field(default=Path("runs/latest"), metadata={"path": True})
@@ -23,36 +45,75 @@ class Config:
     data_dir: Path = field(
         default_factory=lambda: Path(os.environ.get("MNIST_GAN_DATA", "data")), metadata={"path": True}
     )
-    """Folder of the data sets; what is not there is downloaded. Defaults to $MNIST_GAN_DATA, else data."""
+    """Folder of the data sets; what is not there is downloaded. Defaults to $MNIST_GAN_DATA, else data. For --dataset
+    folder, the folder itself."""
+    init: Path | None = field(default=None, metadata={"path": True})
+    """Another run, whose weights this one starts from."""
 
     # Data
-    dataset: Literal["mnist", "uci-digits"] = "mnist"
-    """uci-digits: 1,797 digits that come with scikit-learn, for where nothing can be downloaded."""
+    dataset: Literal["mnist", "fashion-mnist", "kmnist", "emnist-digits", "uci-digits", "folder"] = "mnist"
+    """uci-digits: 1,797 digits that come with scikit-learn. folder: images of your own, one subfolder a class."""
+    image_size: int | None = None
+    """Edge that images are resampled to; as they are if omitted (28 for a folder)."""
+    channels: Literal[1, 3] | None = None
+    """Grey or colour; as the images are if omitted."""
 
     # Networks
+    generator: Architecture = "mlp"
+    discriminator: Architecture = "mlp"
     latent_dim: int = 100
     generator_widths: tuple[int, ...] = (256, 512)
-    """Hidden layers of the generator, from the latent on."""
+    """mlp: hidden layers from the latent on. Others: channels, from the coarsest resolution on."""
     discriminator_widths: tuple[int, ...] = (512, 256)
-    """Hidden layers of the discriminator, from the image on."""
+    """mlp: hidden layers from the image on. Others: channels, from the finest resolution on."""
     conditional: bool = False
-    """Show both networks the labels, so that digits can be asked for by class."""
+    """Show both networks the labels, so that images can be asked for by class."""
+
+    # Duration: one of the three
+    epochs: float = 50
+    images: Count | None = None
+    """Real images to show to the discriminator; instead of --epochs."""
+    minutes: float | None = None
+    """About how long to train; instead of --epochs. Becomes a number of images after a short warm-up."""
 
     # Optimization
-    epochs: int = 50
     batch_size: int = 64
-    loss: Literal["non-saturating", "minimax"] = "non-saturating"
-    """Of the generator."""
+    loss: Literal["non-saturating", "minimax", "hinge", "wasserstein", "relativistic"] = "non-saturating"
+    generator_data: Literal["same", "fresh"] = "same"
+    """Whether the generator learns from the fakes that the discriminator has just seen, or from fresh ones."""
     lr: float = 2e-4
     """Adam's learning rate, for both networks."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_end: float = 0.0
+    """Share of the learning rate that a schedule ends at."""
+    lr_warmup: Count = 0
+    """Images over which the learning rate rises from 0."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's moments."""
+    ema_half_life: Count = 0
+    """Images after which a weight counts half in the average that is sampled and exported; 0 keeps no average."""
     seed: int = 0
+
+    # Penalty on the gradient of the discriminator with respect to the images
+    penalty: Literal["none", "r1", "r2", "r1+r2", "wgan-gp", "finite-difference"] = "none"
+    """finite-difference estimates r1+r2 without differentiating twice."""
+    gamma: float = 1.0
+    """Weight of the penalty."""
+    burn_in: Count = 0
+    """Images over which gamma and Adam's second moment go from their start to their value."""
+    gamma_start: float | None = None
+    """Where gamma starts, if not at its value."""
+    beta2_start: float | None = None
+    """Where Adam's second moment starts, if not at its value."""
 
     # Execution
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the networks; weights, losses and optimizers stay in fp32. auto: the fastest safe one of the device."""
+    """Of the networks; weights, losses, penalties and optimizers stay in fp32. auto: the fastest safe one."""
+    capture: bool = True
+    """On a GPU, replay the step as one CUDA graph; without it, each operation can be debugged."""
+    deterministic: bool = False
+    """On a GPU, the same bits every time, at some cost in speed. A CPU gives them anyway."""
 
     # Journal
     sample_images: int = 64
@@ -62,18 +123,30 @@ class Config:
         """Raises:
         ValueError: a value out of range.
         """
-        for name in ("epochs", "batch_size", "latent_dim", "sample_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name in ("batch_size", "latent_dim", "sample_images"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("epochs", "images", "minutes"):
+            self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("generator_widths", "discriminator_widths"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be positive sizes, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"--lr must be above 0, got {self.lr}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"--betas must be at least 0 and below 1, got {self.betas}")
-        if not 0 <= self.seed < 2**53:
-            raise ValueError(f"--seed must be from 0 to 2^53 - 1, got {self.seed}")
+            self._require(name, bool(getattr(self, name)) and min(getattr(self, name)) >= 1, "positive sizes")
+        for name in ("lr_warmup", "burn_in", "ema_half_life"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require("lr", 0 < self.lr < float("inf"), "above 0")
+        self._require("lr_end", 0 <= self.lr_end <= 1, "from 0 to 1")
+        self._require("gamma", 0 <= self.gamma < float("inf"), "at least 0")
+        self._require("gamma_start", self.gamma_start is None or 0 <= self.gamma_start < float("inf"), "at least 0")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1")
+        self._require("beta2_start", self.beta2_start is None or 0 <= self.beta2_start < 1, "at least 0 and below 1")
+        self._require("seed", 0 <= self.seed < 2**53, "from 0 to 2^53 - 1")
+        if self.penalty != "none" and self.discriminator == "dcgan":
+            raise ValueError(
+                f"--penalty {self.penalty} needs a discriminator that sees each image on its own; "
+                "dcgan normalises over the batch: use --discriminator residual or mlp"
+            )
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -84,21 +157,117 @@ class Config:
         paths = {field.name for field in fields(self) if field.metadata.get("path")}
         return {name: value for name, value in self.to_dict().items() if name not in paths}
 
+    @classmethod
+    def load(cls, run: Path) -> Self:
+        """Reads the configuration of a run, wherever it lies by now.
+
+        Raises:
+            ValueError: there is none, or it is not one of ours.
+        """
+        try:
+            values = json.loads((run / "config.json").read_text())
+            values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            for name in ("data_dir", "init"):
+                values[name] = None if values[name] is None else Path(values[name])
+            return cls(**values | {"out": run})
+        except FileNotFoundError:
+            raise ValueError(f"{run} holds no run: there is no config.json") from None
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{run}/config.json cannot be read: {error}") from None
+
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Goodfellow et al. (2014), as every tutorial has it.
     "mlp": {},
+    # Radford et al. (2015).
+    "dcgan": {
+        "generator": "dcgan",
+        "generator_widths": (128, 64),
+        "discriminator": "dcgan",
+        "discriminator_widths": (64, 128),
+        "batch_size": 128,
+        "betas": (0.5, 0.999),
+        "epochs": 25,
+    },
+    # Huang et al. (2024): relativistic pairing with R1 and R2 at every step, no normalisation.
+    "r3gan": {
+        "generator": "residual",
+        "generator_widths": (128, 64, 32),
+        "discriminator": "residual",
+        "discriminator_widths": (32, 64, 128),
+        "latent_dim": 64,
+        "conditional": True,
+        "batch_size": 128,
+        "loss": "relativistic",
+        "generator_data": "fresh",
+        "penalty": "r1+r2",
+        "gamma": 1.0,
+        "gamma_start": 10.0,
+        "burn_in": 600_000,
+        "betas": (0.0, 0.99),
+        "beta2_start": 0.9,
+        "lr_schedule": "cosine",
+        "lr_end": 0.1,
+        "ema_half_life": 100_000,
+        "epochs": 100,
+    },
+    # For a CPU and ten minutes: dcgan with a quarter of the multiply-adds, told the class, its weights averaged.
+    "fast": {
+        "generator": "dcgan",
+        "generator_widths": (64, 32),
+        "discriminator": "dcgan",
+        "discriminator_widths": (32, 64),
+        "latent_dim": 64,
+        "conditional": True,
+        "lr": 5e-4,
+        "betas": (0.5, 0.999),
+        "ema_half_life": 20_000,
+        "epochs": 8,
+    },
 }
 
 
-def parse(args: Sequence[str] | None = None) -> Config:
+@dataclass(frozen=True)
+class Command:
+    """What the command line asks for."""
+
+    config: Config
+    resume: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class _Options(Config):
+    __doc__ = Config.__doc__
+
+    resume: Path | None = None
+    """Go on with a run, as it was begun and to the same bits; takes no other option."""
+    dry_run: bool = False
+    """Print the configuration and the networks, and end."""
+
+
+def parse(args: Sequence[str] | None = None) -> Command:
     """Reads the command line: first the preset, then what differs from it. Exits with a message if it is wrong."""
     first = argparse.ArgumentParser("train", add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=PRESETS, default=Config.preset)
-    preset = first.parse_known_args(args)[0].preset
-    return tyro.cli(
-        Config,
+    first.add_argument("--preset", choices=PRESETS)
+    first.add_argument("--resume", type=Path)
+    chosen, rest = first.parse_known_args(args)
+    if chosen.resume is not None:
+        if rest or chosen.preset:
+            first.error("--resume goes on with a run as it was begun, and takes no other option")
+        try:
+            return Command(Config.load(chosen.resume), resume=True)
+        except ValueError as error:
+            first.error(str(error))
+    preset = chosen.preset or Config.preset
+    options = tyro.cli(
+        _Options,
         prog="train",
         args=args,
-        default=Config(preset=preset, **PRESETS[preset]),
+        default=_Options(preset=preset, **PRESETS[preset]),
         config=(tyro.conf.HelptextFromCommentsOff,),
     )
+    if options.images is not None and options.minutes is not None:
+        first.error("--images and --minutes both say when to stop: give one")
+    values = {field.name: getattr(options, field.name) for field in fields(Config)}
+    return Command(Config(**values), dry_run=options.dry_run)

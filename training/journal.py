@@ -1,32 +1,44 @@
-"""What a run tells: a progress bar, a line and a sheet of samples an epoch, metrics.jsonl, TensorBoard."""
+"""What a run tells: a progress bar, a line and a sheet of samples an epoch, metrics.jsonl, TensorBoard, a GIF."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
+
+from models.files import write_atomically
+from training.config import Config
+from training.data import Images
+
+GIF_FRAMES = 120
+GIF_FRAME_MILLISECONDS = 120
+GIF_REST_MILLISECONDS = 2_000
 
 
 class Journal:
     """Writes a run's story; a context, so that the files are closed and the terminal is left as it was."""
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, images_seen: int):
+        """Goes on after `images_seen`: what was told of later images is told again."""
+        self.run = run
         self.samples = run / "samples"
-        self.samples.mkdir()
-        self.metrics = (run / "metrics.jsonl").open("w")
-        self.tensorboard = SummaryWriter(run / "tensorboard")
+        self.samples.mkdir(exist_ok=True)
+        self.images_seen = images_seen
+        self.images_told = self._forget_after(images_seen)
+        """Up to which image metrics.jsonl goes."""
+        self.metrics = (run / "metrics.jsonl").open("a")
+        self.tensorboard = SummaryWriter(run / "tensorboard", purge_step=images_seen + 1 if images_seen else None)
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("batches,"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -42,27 +54,49 @@ class Journal:
         self.progress.stop()
         self.metrics.close()
         self.tensorboard.close()
+        self._draw_gif()
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
 
-    def start_epoch(self, epoch: int, epochs: int, batches: int) -> Callable[[], None]:
-        """Shows a bar for the epoch, and returns what moves it on by a batch."""
-        for task in self.progress.task_ids:
-            self.progress.remove_task(task)
-        task = self.progress.add_task(f"epoch {epoch}/{epochs}", total=batches)
-        return lambda: self.progress.advance(task)
+    def begin(self, config: Config, data: Images, total: int, processes: int) -> None:
+        self.epoch_images = len(data) // config.batch_size * config.batch_size
+        self.epochs = -(-total // self.epoch_images)
+        self.say(
+            f"{config.preset} on the {len(data):,} images of {config.dataset}: {total:,} to be seen, "
+            f"in {self.epochs} epochs of {self.epoch_images // config.batch_size} batches of {config.batch_size}; "
+            f"{config.device}, {config.precision}" + (f", {processes} processes" if processes > 1 else "")
+        )
+        if self.images_seen:
+            self.say(f"going on after {self.images_seen:,} images" if self.images_seen < total else "it is finished")
+        self.task = self.progress.add_task("", total=total, completed=self.images_seen, speed="")
+
+    def advance(self, images_seen: int) -> None:
+        """Moves the bar."""
+        speed = self.progress.tasks[0].speed
+        self.progress.update(
+            self.task,
+            completed=images_seen,
+            description=f"epoch {images_seen // self.epoch_images + 1}/{self.epochs}",
+            speed=f"{speed:,.0f} images/s" if speed else "",
+        )
 
     def end_epoch(self, figures: dict[str, Any], samples: Tensor) -> None:
         """Records an epoch.
 
         Args:
-            figures: epoch, images_seen, loss_discriminator, loss_generator, seconds, images_per_second.
+            figures: epoch, images_seen, and what else is to be known.
             samples: float (n, channels, height, width) in [-1, 1].
         """
+        penalty = ", penalty {penalty:.3f}" if figures["penalty"] else ""
+        skipped = ", {skipped_updates} updates skipped" if figures["skipped_updates"] else ""
         self.say(
-            "epoch {epoch:>3}  loss of discriminator {loss_discriminator:.3f}, of generator {loss_generator:.3f}  "
-            "{seconds:.1f} s, {images_per_second:,.0f} images/s".format(**figures)
+            (
+                "epoch {epoch:>3}  loss of discriminator {loss_discriminator:.3f}, of generator {loss_generator:.3f}"
+                + penalty
+                + skipped
+                + "  {seconds:.1f} s, {images_per_second:,.0f} images/s"
+            ).format(**figures)
         )
         self.metrics.write(json.dumps(figures) + "\n")
         self.metrics.flush()
@@ -75,8 +109,24 @@ class Journal:
         self.tensorboard.add_image("samples", sheet, figures["images_seen"])
         self.tensorboard.flush()
 
+    def _forget_after(self, images_seen: int) -> int:
+        """Drops the lines of later images; returns how many images the last one left has seen."""
+        path = self.run / "metrics.jsonl"
+        if not path.exists():
+            return 0
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["images_seen"] <= images_seen]
+        write_atomically(path, "".join(kept).encode())
+        return json.loads(kept[-1])["images_seen"] if kept else 0
 
-def loss_figures(losses: Tensor) -> dict[str, float]:
-    """Names the means of what `Step` returned. losses: (steps, 2)."""
-    discriminator, generator = losses.double().mean(0).tolist()
-    return {"loss_discriminator": discriminator, "loss_generator": generator}
+    def _draw_gif(self) -> None:
+        """samples.gif: the sheets one after another, evenly thinned where there are many."""
+        sheets = sorted(self.samples.glob("epoch-*.png"))
+        if not sheets:
+            return
+        stride = -(-len(sheets) // GIF_FRAMES)
+        frames = [Image.open(path).convert("P") for path in sheets[:-1:stride] + sheets[-1:]]
+        pauses = [GIF_FRAME_MILLISECONDS] * (len(frames) - 1) + [GIF_REST_MILLISECONDS]
+        temporary = self.run / ".samples.gif"
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)
+        temporary.replace(self.run / "samples.gif")

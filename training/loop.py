@@ -1,4 +1,8 @@
-"""The training loop: epochs of steps over shuffled batches, a checkpoint and a line in the journal after each."""
+"""The training loop: batches through the step until the images are seen; an epoch ends in a checkpoint and a line.
+
+Time is counted in images. Exact resume: every batch is drawn from the seed and the images seen (`training.batches`),
+and a checkpoint holds everything that a step changes (`training.state`).
+"""
 
 import importlib.metadata
 import json
@@ -8,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,17 +22,32 @@ from torch import Tensor
 
 from models import checkpoint as checkpoints
 from models import latents as addresses
+from models.architectures import multiply_adds, parameter_count
 from models.card import Training
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, CheckpointError
 from models.files import write_atomically
-from models.networks import Discriminator, Generator, NetworkConfig
 from training import data as datasets
+from training import distributed
+from training.batches import Batches
+from training.capture import CapturedStep
 from training.config import Config
-from training.journal import Journal, loss_figures
+from training.data import Images
+from training.distributed import Group
+from training.journal import Journal
+from training.state import State
 from training.step import Step, resolve_device, resolve_precision
 
 SAMPLE_SEED = 0
 """The sheets show images 0, 1, 2, ... of this seed, as `sample` would draw them from the exported file."""
+WARMUP_SECONDS = 10.0
+"""How long speed is measured before --minutes becomes a number of images."""
+REFRESH_SECONDS = 0.2
+CHECK_SECONDS = 2.0
+"""How often the figures are read within an epoch, to stop a run that has diverged. Reading waits for the device."""
+DIVERGED_LOGIT = 1e5
+"""Of a mean logit: beyond any that a discriminator in a working game has, and still finite."""
+SIGNAL_STEPS = 50
+"""Steps between asking the other processes whether one has been told to stop."""
 
 
 class RunError(ValueError):
@@ -42,109 +61,263 @@ class Stop:
     received: signal.Signals | None = None
 
 
-def train(config: Config) -> signal.Signals | None:
+def train(config: Config, resume: bool = False) -> signal.Signals | None:
     """Trains a GAN into the folder `config.out`.
 
     Returns:
-        The signal that ended the run early, if one did. The checkpoint is saved all the same.
+        The signal that ended the run early, if one did. A checkpoint is saved all the same.
 
     Raises:
-        RunError, DataError, PrecisionError: it cannot start, or it diverged; the last good checkpoint is kept.
+        RunError, DataError, PrecisionError, CheckpointError: it cannot start, or it diverged; the last good checkpoint
+            is kept.
     """
-    device = resolve_device(config.device)
-    config = replace(config, device=device, precision=resolve_precision(config.precision, device))
-    if (config.out / "config.json").exists():
-        raise RunError(f"{config.out} holds a run already; choose another --out, or delete it")
-    data = datasets.load(config.dataset, config.data_dir).to(torch.device(device))
-    batches = len(data) // config.batch_size
-    if not batches:
-        raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
+    config = _resolve(config)
+    with distributed.group(config.device) as group, ExitStack() as stack:
+        if config.batch_size % group.size:
+            raise RunError(f"--batch-size {config.batch_size} cannot be shared by {group.size} processes")
+        if not resume and group.agree(group.leads and (config.out / "config.json").exists(), config.device):
+            raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
+        if config.deterministic:
+            torch.use_deterministic_algorithms(True)
+        data = _load(config)
+        if config.images is None:
+            config = replace(config, images=_images_to_train(config, data, group))
+        assert config.images is not None
+        if config.lr_warmup >= config.images:
+            raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
+        state = _begin(config, data)
+        if group.leads:
+            config.out.mkdir(parents=True, exist_ok=True)
+            write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
+        if resume:
+            _restore(state, config)
+        journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
+        stop = stack.enter_context(_stop_on_signal())
+        return _Run(config, data, state, group, journal, stop).finish()
 
-    generator, discriminator = _networks(config, data.info)
-    step = Step(generator, discriminator, config)
-    samples = addresses.draw(
-        SAMPLE_SEED, 0, config.sample_images, config.latent_dim, data.info.class_counts if config.conditional else ()
+
+def dry_run(config: Config) -> str:
+    """What a run would be: its configuration and its networks."""
+    config = _resolve(config)
+    data = _load(config)
+    state = State(config, data.info)
+    label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
+    latent = torch.zeros(1, config.latent_dim, device=config.device)
+    image = torch.zeros(1, *data.info.image_shape, device=config.device)
+    lines = [json.dumps(config.to_dict(), indent=2)]
+    for name, example in (("generator", latent), ("discriminator", image)):
+        network = getattr(state, name)
+        lines.append(
+            f"{name} ({network.config.architecture}): {parameter_count(network):,} parameters, "
+            f"{multiply_adds(network, example, *label):,} multiply-adds an image"
+        )
+    return "\n".join(lines)
+
+
+class _Run:
+    """One process's part in a run, from where its state stands to the end."""
+
+    def __init__(self, config: Config, data: Images, state: State, group: Group, journal: Journal | None, stop: Stop):
+        self.config, self.data, self.state, self.group, self.journal, self.stop = (
+            config,
+            data,
+            state,
+            group,
+            journal,
+            stop,
+        )
+        assert config.images is not None
+        self.batches = Batches(data, config, group)
+        self.total = math.ceil(config.images / config.batch_size) * config.batch_size
+        self.step = Step(state, config, group)
+        captured = config.device == "cuda" and config.capture and group.size == 1
+        self.advance = CapturedStep(self.step) if captured else self.step
+        self.samples = addresses.draw(
+            SAMPLE_SEED,
+            0,
+            config.sample_images,
+            config.latent_dim,
+            data.info.class_counts if config.conditional else (),
+        )
+
+    def finish(self) -> signal.Signals | None:
+        """Trains until the images are seen, or a signal comes."""
+        state, config = self.state, self.config
+        if self.journal:
+            self.journal.begin(config, self.data, self.total, self.group.size)
+            if self._ends_epoch() and self.journal.images_told < state.images_seen:
+                self._end_epoch(0.0)  # it was killed between the checkpoint and the line
+        if self._ends_epoch():
+            state.reset_figures()
+        started = refreshed = checked = time.perf_counter()
+        while state.images_seen < self.total:
+            self.step.schedule(self.total)
+            self.advance(self.batches.at(state.images_seen))
+            state.images_seen += config.batch_size
+
+            now = time.perf_counter()
+            if self._ends_epoch():
+                self._check()
+                self._save()
+                if self.journal:
+                    self._end_epoch(time.perf_counter() - started)
+                state.reset_figures()
+                started = refreshed = checked = time.perf_counter()
+            elif now - checked > CHECK_SECONDS and self.group.size == 1:
+                self._check()
+                checked = now
+            if self.journal and now - refreshed > REFRESH_SECONDS:
+                self.journal.advance(state.images_seen)
+                refreshed = now
+            if received := self._stop_requested():
+                self._save()
+                if self.journal:
+                    self.journal.say(f"{received.name}: saved {config.out} after {state.images_seen:,} images")
+                return received
+        return None
+
+    def _ends_epoch(self) -> bool:
+        seen = self.state.images_seen
+        return seen > 0 and (seen % self.batches.epoch_images == 0 or seen >= self.total)
+
+    def _end_epoch(self, seconds: float) -> None:
+        assert self.journal
+        state, epoch_images = self.state, self.batches.epoch_images
+        images = state.steps.item() * self.config.batch_size
+        figures = {
+            "epoch": math.ceil(state.images_seen / epoch_images),
+            "images_seen": state.images_seen,
+            **state.figures(),
+            "lr": float(state.generator_optimizer.param_groups[0]["lr"]),
+            "seconds": seconds,
+            "images_per_second": images / seconds if seconds else 0.0,
+        }
+        self.journal.end_epoch(figures, _sample(state, *self.samples))
+
+    def _check(self) -> None:
+        """Raises:
+        RunError: a figure is not finite, or the logits have run away.
+        """
+        self.group.average([self.state.sums])
+        figures = self.state.figures()
+        finite = all(map(math.isfinite, figures.values()))
+        if finite and max(abs(figures["logit_real"]), abs(figures["logit_fake"])) < DIVERGED_LOGIT:
+            return
+        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        kept = checkpoints.find(self.config.out)
+        raise RunError(
+            f"diverged after {self.state.images_seen:,} images: {told}; "
+            + (f"the last good checkpoint is {kept[-1]}" if kept else "there was no checkpoint yet")
+            + "; try a lower --lr, a larger --gamma or --precision fp32"
+        )
+
+    def _save(self) -> None:
+        if self.group.leads:
+            training = Training(
+                self.config.model_fields(), self.state.images_seen, self.config.seed, _git_commit(), _versions()
+            )
+            checkpoints.save(
+                Checkpoint(self.state.tensors(), self.state.generator.config, self.data.info, training),
+                self.config.out,
+            )
+
+    def _stop_requested(self) -> signal.Signals | None:
+        if self.group.size == 1:
+            return self.stop.received
+        # Processes hear of a signal at different steps, and have to end after the same one.
+        if self.state.images_seen // self.config.batch_size % SIGNAL_STEPS:
+            return None
+        number = int(self.group.agree(float(self.stop.received or 0), self.config.device))
+        return signal.Signals(number) if number else None
+
+
+def _resolve(config: Config) -> Config:
+    """Names the device and the precision, and makes paths absolute: the run can be gone on with from anywhere."""
+    device = resolve_device(config.device)
+    return replace(
+        config,
+        device=device,
+        precision=resolve_precision(config.precision, device),
+        data_dir=config.data_dir.resolve(),
+        init=config.init and config.init.resolve(),
     )
 
-    def save(images_seen: int) -> None:
-        training = Training(config.model_fields(), images_seen, config.seed, _git_commit(), _versions())
-        checkpoints.save(Checkpoint(generator, data.info, training), config.out)
 
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
-    images_seen = 0
-    with Journal(config.out) as journal, _stop_on_signal() as stop:
-        journal.say(
-            f"{config.preset} on {config.dataset}: {len(data):,} images, {config.epochs} epochs of {batches} batches, "
-            f"{config.device}, {config.precision}"
-        )
-        for epoch in range(1, config.epochs + 1):
-            started = time.perf_counter()
-            advance = journal.start_epoch(epoch, config.epochs, batches)
-            losses = []
-            for index in _shuffled_batches(len(data), config, epoch):
-                latents = torch.randn(
-                    config.batch_size,
-                    config.latent_dim,
-                    generator=_random(config.seed, "latents", images_seen, device),
-                    device=device,
-                )
-                losses.append(step(data.images[index], data.labels[index], latents))
-                images_seen += config.batch_size
-                advance()
-                if stop.received:
-                    save(images_seen)
-                    journal.say(f"{stop.received.name}: saved {config.out} after {images_seen:,} images")
-                    return stop.received
-
-            figures = loss_figures(torch.stack(losses))
-            if not all(map(math.isfinite, figures.values())):
-                raise RunError(
-                    f"the losses of epoch {epoch} are not finite ({figures}); {config.out} keeps the checkpoint of "
-                    "the epoch before; try a lower --lr or --precision fp32"
-                )
-            seconds = time.perf_counter() - started
-            save(images_seen)
-            journal.end_epoch(
-                {
-                    "epoch": epoch,
-                    "images_seen": images_seen,
-                    **figures,
-                    "seconds": seconds,
-                    "images_per_second": batches * config.batch_size / seconds,
-                },
-                _sample(generator, *samples),
-            )
-    return None
+def _load(config: Config) -> Images:
+    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels).to(
+        torch.device(config.device)
+    )
+    if config.batch_size > len(data):
+        raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
+    return data
 
 
-def _networks(config: Config, data: datasets.Dataset) -> tuple[Generator, Discriminator]:
-    """Fresh networks; the same ones for the same seed, on any device."""
-    classes = len(data.class_names) if config.conditional else 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        generator = Generator(NetworkConfig(data.image_shape, config.generator_widths, classes, config.latent_dim))
-        discriminator = Discriminator(NetworkConfig(data.image_shape, config.discriminator_widths, classes))
-    return generator.to(config.device), discriminator.to(config.device)
+def _begin(config: Config, data: Images) -> State:
+    """The state before the first step.
+
+    Raises:
+        RunError: the networks do not fit the images, or the weights of --init the networks.
+    """
+    try:
+        state = State(config, data.info)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    if config.init:
+        source = checkpoints.load(config.init)
+        try:
+            state.sampler.load_state_dict(source.part("average") or source.part("generator"))
+            state.generator.load_state_dict(state.sampler.state_dict())
+            state.discriminator.load_state_dict(source.part("discriminator"))
+        except RuntimeError as error:
+            raise RunError(f"--init {config.init} has other networks than this run: {error}") from error
+    return state
 
 
-def _shuffled_batches(n: int, config: Config, epoch: int) -> tuple[Tensor, ...]:
-    """Index batches of one size; the images left over wait for another epoch's order."""
-    order = torch.randperm(n, generator=_random(config.seed, "order", epoch, config.device), device=config.device)
-    return order[: n - n % config.batch_size].split(config.batch_size)
+def _restore(state: State, config: Config) -> None:
+    if not checkpoints.find(config.out):
+        return  # killed before its first one: the run begins anew
+    checkpoint = checkpoints.load(config.out)
+    try:
+        state.restore(checkpoint.tensors)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{config.out}: the checkpoint does not fit config.json: {error}") from error
+    state.images_seen = checkpoint.training.images_seen
 
 
-def _random(seed: int, stream: str, position: int, device: str) -> torch.Generator:
-    """Random numbers that depend on where the training stands and on nothing else (the way of EDM2, Karras 2024)."""
-    key = np.random.SeedSequence((seed, ("order", "latents").index(stream), position)).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(key[0]) >> 1)
+def _images_to_train(config: Config, data: Images, group: Group) -> int:
+    """How many images --epochs or --minutes are. Speed is measured on a state that is thrown away."""
+    batches = Batches(data, config, group)
+    if config.minutes is None:
+        return max(config.batch_size, round(config.epochs * batches.epoch_images))
+    state = State(config, data.info)
+    step = Step(state, config, group)
+    advance = CapturedStep(step) if config.device == "cuda" and config.capture and group.size == 1 else step
+    seconds = min(WARMUP_SECONDS, 6 * config.minutes)
+    begun = started = time.perf_counter()
+    measured = 0
+    while time.perf_counter() - begun < seconds:
+        step.schedule(total_images=10**9)
+        advance(batches.at(state.images_seen))
+        state.images_seen += config.batch_size
+        if not measured and time.perf_counter() - begun > seconds / 4:
+            state.figures()  # waits for the device
+            started, measured = time.perf_counter(), state.images_seen
+    state.figures()
+    rate = (state.images_seen - measured) / (time.perf_counter() - started)
+    # The largest of the group's: each must train for the same number.
+    return int(group.agree(max(config.batch_size, rate * 60 * config.minutes), config.device))
 
 
 @torch.inference_mode()
-def _sample(generator: Generator, latents: np.ndarray, labels: np.ndarray | None) -> Tensor:
-    device = next(generator.parameters()).device
-    inputs = (torch.from_numpy(array).to(device) for array in (latents, labels) if array is not None)
-    return generator(*inputs)
+def _sample(state: State, latents: np.ndarray, labels: np.ndarray | None) -> Tensor:
+    network = state.sampler
+    device = next(network.parameters()).device
+    inputs = [torch.from_numpy(array).to(device) for array in (latents, labels) if array is not None]
+    training = network.training
+    try:
+        return network.eval()(*inputs)
+    finally:
+        network.train(training)
 
 
 @contextmanager

@@ -1,16 +1,24 @@
-"""One training step: a batch of images in, one update of both networks."""
+"""One training step: a batch in, one update of both networks."""
 
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from models.networks import Discriminator, Generator
 from training.config import Config
-from training.losses import GENERATOR_LOSSES, discriminator_loss
+from training.distributed import Group
+from training.losses import LOSSES
+from training.penalties import finite_difference, squared_gradient_norms, wasserstein_gp, zero_centred
+from training.schedules import decay, ema_beta, ramp
+from training.state import State
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FINITE_DIFFERENCE_SIGMA = 0.1
+
+Batch = dict[str, Tensor]
+"""images uint8 (n, channels, height, width), labels int64 (n,), latents float32 (n, latent_dim); where the generator
+learns from data of its own, the same with "generator_" before the name; noise for penalties that need it."""
 
 
 class PrecisionError(ValueError):
@@ -38,61 +46,155 @@ def resolve_precision(
 
 
 class Step:
-    """Updates the discriminator on real and on detached fake images, then the generator on the same fakes.
+    """Updates the discriminator on real and on detached fake images, then the generator; and keeps its average.
 
-    Mixed precision: the networks run under autocast; weights, losses and optimizer state are fp32. fp16 scales the
-    loss, so that small gradients do not vanish; gradients are unscaled before anything looks at them.
+    Nothing here waits for the device: figures are summed on it, and what changes over the run is written into tensors
+    that live on it, so that the whole step can be captured in a CUDA graph.
+
+    Mixed precision: the networks run under autocast; weights, losses, penalties, averages and optimizer state are fp32.
+    fp16 scales the loss, so that small gradients do not vanish; gradients are unscaled before anything looks at them.
     """
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, config: Config):
-        self.generator = generator
-        self.discriminator = discriminator
-        self.generator_loss = GENERATOR_LOSSES[config.loss]
-        self.device = config.device
+    def __init__(self, state: State, config: Config, group: Group = Group()):  # noqa: B008  # it is frozen
+        self.state = state
+        self.config = config
+        self.group = group
+        self.loss = LOSSES[config.loss]
         self.dtype = AUTOCAST_DTYPES.get(config.precision)
-        self.generator_optimizer, self.discriminator_optimizer = (
-            Adam(network.parameters(), lr=config.lr, betas=config.betas, fused=True)
-            for network in (generator, discriminator)
+        self.one = torch.ones((), device=config.device)
+        self.gamma = torch.tensor(config.gamma, device=config.device)
+        self.renewal = torch.zeros((), device=config.device)
+        """The share of the average that each step replaces."""
+        # Batch statistics of reals and fakes together would tell the discriminator which is which.
+        self.joint = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
+
+    def schedule(self, total_images: int) -> None:
+        """Sets what changes over the run to its value for the images seen, those of the coming step included."""
+        config, seen = self.config, self.state.images_seen + self.config.batch_size
+        lr = config.lr * decay(config.lr_schedule, seen, total_images, config.lr_warmup, config.lr_end)
+        beta2 = ramp(seen, config.burn_in, _or(config.beta2_start, config.betas[1]), config.betas[1])
+        for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):
+            for weights in optimizer.param_groups:
+                if isinstance(weights["lr"], Tensor):
+                    weights["lr"].fill_(lr)
+                else:
+                    weights["lr"] = lr
+                weights["betas"] = (config.betas[0], beta2)
+        self.gamma.fill_(ramp(seen, config.burn_in, _or(config.gamma_start, config.gamma), config.gamma))
+        self.renewal.fill_(1 - ema_beta(seen, config.batch_size, config.ema_half_life))
+
+    def __call__(self, batch: Batch) -> None:
+        state = self.state
+        real, label = _normalise(batch["images"]), self._label(batch["labels"])
+        fresh = self.config.generator_data == "fresh"
+
+        with self._autocast(), torch.set_grad_enabled(not fresh):
+            fake = state.generator(batch["latents"], label)
+        real_logits, fake_logits, penalty = self._judge(real, fake.detach(), label, batch)
+        loss_discriminator = self.loss.discriminator(real_logits, fake_logits)
+        gradient_discriminator = self._update(
+            state.discriminator, state.discriminator_optimizer, loss_discriminator + penalty
         )
-        self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
 
-    def __call__(self, images: Tensor, labels: Tensor, latents: Tensor) -> Tensor:
-        """Takes one step.
-
-        Args:
-            images: uint8 (n, channels, height, width).
-            labels: int64 (n,); the fakes get the same ones.
-            latents: float32 (n, latent_dim).
-
-        Returns:
-            The losses of the discriminator and of the generator, fp32 (2,), on the device: reading them waits for it.
-        """
-        real = images.float() / 127.5 - 1
-        label = labels if self.generator.config.classes else None
-
+        state.discriminator.requires_grad_(False)  # spares its weight gradients, which nobody would use
+        if fresh:
+            real, label = _normalise(batch["generator_images"]), self._label(batch["generator_labels"])
         with self._autocast():
-            fake = self.generator(latents, label)
-            # One pass over both: the same logits in half the kernels.
-            both = torch.cat((real, fake.detach()))
-            real_logits, fake_logits = self.discriminator(both, None if label is None else label.repeat(2)).chunk(2)
-        loss_discriminator = discriminator_loss(real_logits, fake_logits)
-        self._update(self.discriminator_optimizer, loss_discriminator)
+            if fresh:
+                fake = state.generator(batch["generator_latents"], label)
+            judged_fake = state.discriminator(fake, label)
+            judged_real = state.discriminator(real, label) if self.loss.relativistic else None
+        loss_generator = self.loss.generator(judged_fake, judged_real)
+        gradient_generator = self._update(state.generator, state.generator_optimizer, loss_generator)
+        state.discriminator.requires_grad_(True)
 
-        self.discriminator.requires_grad_(False)  # spares its weight gradients, which nobody would use
+        state.scaler.update()
+        self._renew_average()
+        with torch.no_grad():
+            state.sums += torch.stack(
+                (
+                    loss_discriminator,
+                    loss_generator,
+                    penalty,
+                    real_logits.float().mean(),
+                    fake_logits.float().mean(),
+                    # That of a skipped update is infinite, and counted instead.
+                    gradient_discriminator.nan_to_num(0, 0, 0),
+                    gradient_generator.nan_to_num(0, 0, 0),
+                )
+            )
+            state.steps += 1
+            state.skipped += (~gradient_discriminator.isfinite()).int() + (~gradient_generator.isfinite()).int()
+
+    def _judge(self, real: Tensor, fake: Tensor, label: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The discriminator's logits of reals and of fakes, and its penalty."""
+        discriminator, penalty = self.state.discriminator, self.config.penalty
+        if not self.joint:
+            with self._autocast():
+                return discriminator(real, label), discriminator(fake, label), self.one * 0
+
+        # One pass over both: the same logits in half the kernels.
+        both, labels = torch.cat((real, fake)), None if label is None else label.repeat(2)
+        both.requires_grad_(penalty in ("r1", "r2", "r1+r2"))
         with self._autocast():
-            fake_logits = self.discriminator(fake, label)
-        loss_generator = self.generator_loss(fake_logits)
-        self._update(self.generator_optimizer, loss_generator)
-        self.discriminator.requires_grad_(True)
+            logits = discriminator(both, labels)
+        real_logits, fake_logits = logits.chunk(2)
 
-        self.scaler.update()
-        return torch.stack((loss_discriminator.detach(), loss_generator.detach()))
+        match penalty:
+            case "none":
+                return real_logits, fake_logits, self.one * 0
+            case "finite-difference":
+                with self._autocast():
+                    noisy = discriminator(both + FINITE_DIFFERENCE_SIGMA * batch["noise"], labels)
+                squares = finite_difference(logits, noisy, FINITE_DIFFERENCE_SIGMA)
+                return real_logits, fake_logits, 2 * zero_centred(squares, self.gamma)
+            case "wgan-gp":
+                between = torch.lerp(fake, real, batch["noise"]).requires_grad_()
+                with self._autocast():
+                    logits = discriminator(between, label)
+                squares = squared_gradient_norms(logits, between, self._scale())
+                return real_logits, fake_logits, wasserstein_gp(squares, self.gamma)
+            case _:
+                squares = squared_gradient_norms(logits, both, self._scale())
+                of_real, of_fake = (zero_centred(half, self.gamma) for half in squares.chunk(2))
+                parts = {"r1": of_real, "r2": of_fake, "r1+r2": of_real + of_fake}
+                return real_logits, fake_logits, parts[penalty]
+
+    def _update(self, network: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
+        """Takes an optimizer step, and returns the norm of the gradient."""
+        scaler = self.state.scaler
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        self.group.average(gradients)
+        scaler.unscale_(optimizer)
+        norm = nn.utils.get_total_norm(gradients)
+        scaler.step(optimizer)
+        return norm
+
+    @torch.no_grad()
+    def _renew_average(self) -> None:
+        if self.state.average is None:
+            return
+        for mean, weight in zip(self.state.average.parameters(), self.state.generator.parameters(), strict=True):
+            mean.lerp_(weight, self.renewal)
+        for copied, buffer in zip(self.state.average.buffers(), self.state.generator.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype is not None)
+        return torch.autocast(self.config.device, self.dtype, enabled=self.dtype is not None)
 
-    def _update(self, optimizer: Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
-        self.scaler.step(optimizer)
+    def _scale(self) -> Tensor:
+        return self.state.scaler.scale(self.one)
+
+    def _label(self, labels: Tensor) -> Tensor | None:
+        return labels if self.config.conditional else None
+
+
+def _normalise(images: Tensor) -> Tensor:
+    """uint8 -> [-1, 1]; `models.parity.quantize` undoes it."""
+    return images.float() / 127.5 - 1
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

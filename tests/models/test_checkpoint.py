@@ -1,9 +1,24 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
 
 from models import checkpoint as checkpoints
-from models.checkpoint import CheckpointError
+from models.checkpoint import Checkpoint, CheckpointError
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """A run with two checkpoints, which a test may damage."""
+    for images_seen in (64, 128):
+        save_at(images_seen, checkpoints.load(runs["conditional"]), tmp_path)
+    return tmp_path
+
+
+def save_at(images_seen: int, checkpoint: Checkpoint, run: Path) -> None:
+    checkpoints.save(replace(checkpoint, training=replace(checkpoint.training, images_seen=images_seen)), run)
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(runs, tmp_path):
@@ -11,18 +26,26 @@ def test_a_checkpoint_comes_back_as_it_was_saved(runs, tmp_path):
     checkpoints.save(loaded, tmp_path)
     again = checkpoints.load(tmp_path)
     assert again.sha256 == loaded.sha256
-    assert (again.dataset, again.training) == (loaded.dataset, loaded.training)
-    for name, weight in loaded.generator.state_dict().items():
-        torch.testing.assert_close(again.generator.state_dict()[name], weight, rtol=0, atol=0)
+    assert (again.generator, again.dataset, again.training) == (loaded.generator, loaded.dataset, loaded.training)
+    assert again.tensors.keys() == loaded.tensors.keys()
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in loaded.tensors.items())
 
 
-def test_a_checkpoint_is_ready_for_inference(runs):
-    assert not checkpoints.load(runs["unconditional"]).generator.training
+def test_the_generator_is_built_ready_for_inference(runs):
+    assert not checkpoints.load(runs["unconditional"]).build().training
 
 
-def test_saving_leaves_nothing_beside_the_checkpoint(runs, tmp_path):
-    checkpoints.save(checkpoints.load(runs["unconditional"]), tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["generator.safetensors"]
+def test_the_average_of_the_weights_is_preferred(runs):
+    checkpoint = checkpoints.load(runs["unconditional"])
+    raw = checkpoint.part("generator")
+    checkpoint.tensors.update({f"average.{name}": tensor + 1 for name, tensor in raw.items()})
+    for name, tensor in checkpoint.build().state_dict().items():
+        assert torch.equal(tensor, raw[name] + 1)
+
+
+def test_the_last_two_are_kept(run):
+    save_at(192, checkpoints.load(run), run)
+    assert [int(file.stem) for file in checkpoints.find(run)] == [128, 192]
 
 
 def test_a_missing_checkpoint_says_how_to_make_one(tmp_path):
@@ -31,14 +54,18 @@ def test_a_missing_checkpoint_says_how_to_make_one(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
-def test_a_checkpoint_cut_short_is_refused(runs, tmp_path, keep):
-    whole = (runs["unconditional"] / "generator.safetensors").read_bytes()
-    (tmp_path / "generator.safetensors").write_bytes(whole[:keep])
-    with pytest.raises(CheckpointError, match="damaged"):
-        checkpoints.load(tmp_path)
+def test_a_checkpoint_cut_short_is_refused_and_the_one_before_it_named(run, keep):
+    newest = checkpoints.find(run)[-1]
+    newest.write_bytes(newest.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoints.load(run)
+    assert "000000000128" in str(caught.value)
+    assert f"the one before it is {checkpoints.find(run)[0]}" in str(caught.value)
+    newest.unlink()
+    assert checkpoints.load(run).training.images_seen == 64
 
 
 def test_safetensors_of_others_are_refused(tmp_path):
-    safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "generator.safetensors")
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="not a checkpoint of mnist-gan"):
-        checkpoints.load(tmp_path)
+        checkpoints.load(tmp_path / "a.safetensors")

@@ -1,15 +1,46 @@
+import io
 import struct
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST
+import torchvision
+from PIL import Image
 
 from training import data
 from training.data import DataError, DataUnavailableError
 
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+DIGITS = tuple("0123456789")
+CLASS_NAMES = {
+    "mnist": DIGITS,
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "emnist-digits": DIGITS,
+}
+TORCHVISION_CLASSES = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "emnist-digits": "EMNIST",
+}
+SEVEN = np.zeros((28, 28), np.uint8)
+SEVEN[2:6, 4:24] = SEVEN[6:26, 16:20] = 255
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+class Tiny(NamedTuple):
+    """Twelve images in the format of the real ones."""
+
+    name: str
+    data_dir: Path
+    images: Path
+    labels: Path
 
 
 def write_idx(file: Path, array: np.ndarray) -> None:
@@ -17,71 +48,114 @@ def write_idx(file: Path, array: np.ndarray) -> None:
     file.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-@pytest.fixture
-def tiny_mnist(tmp_path) -> Path:
-    """Twelve images in the format of the real ones."""
-    raw = tmp_path / "MNIST" / "raw"
+@pytest.fixture(params=CLASS_NAMES)
+def tiny(request, tmp_path) -> Tiny:
+    raw = tmp_path / TORCHVISION_CLASSES[request.param] / "raw"
     raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split in ("train", "t10k"):
-        write_idx(raw / f"{split}-images-idx3-ubyte", rng.integers(0, 256, (12, 28, 28)))
-        write_idx(raw / f"{split}-labels-idx1-ubyte", np.arange(12) % 10)
-    return tmp_path
+    images = np.random.default_rng(0).integers(0, 256, (12, 28, 28))
+    images[7] = SEVEN
+    prefix, splits = "", ("train", "t10k")
+    if request.param == "emnist-digits":
+        images = images.transpose(0, 2, 1)
+        prefix, splits = "emnist-digits-", ("train", "test")
+    files = [
+        (raw / f"{prefix}{split}-images-idx3-ubyte", raw / f"{prefix}{split}-labels-idx1-ubyte") for split in splits
+    ]
+    for images_file, labels_file in files:
+        write_idx(images_file, images)
+        write_idx(labels_file, np.arange(12) % 10)
+    return Tiny(request.param, tmp_path, *files[0])
 
 
-def test_mnist_is_one_uint8_tensor(tiny_mnist):
-    loaded = data.load("mnist", tiny_mnist)
+def write_images(folder: Path, **classes: list[Image.Image]) -> Path:
+    for name, images in classes.items():
+        (folder / name).mkdir(parents=True)
+        for index, image in enumerate(images):
+            image.save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_an_idx_set_is_one_uint8_tensor(tiny):
+    loaded = data.load(tiny.name, tiny.data_dir)
     assert (loaded.images.shape, loaded.images.dtype) == ((12, 1, 28, 28), torch.uint8)
-    assert loaded.labels.tolist() == [*range(10), 0, 1]
-    assert loaded.info.class_names == tuple("0123456789")
+    assert (loaded.labels.tolist(), loaded.labels.dtype) == ([*range(10), 0, 1], torch.int64)
+    assert loaded.info.name == tiny.name
+    assert loaded.info.image_shape == (1, 28, 28)
+    assert loaded.info.class_names == CLASS_NAMES[tiny.name]
     assert loaded.info.class_counts == (2, 2, 1, 1, 1, 1, 1, 1, 1, 1)
 
 
-def test_the_hash_is_of_the_content(tiny_mnist):
-    before = data.load("mnist", tiny_mnist).info.sha256
-    assert data.load("mnist", tiny_mnist).info.sha256 == before
-    write_idx(tiny_mnist / "MNIST" / "raw" / TRAIN_LABELS, np.arange(12)[::-1] % 10)
-    assert data.load("mnist", tiny_mnist).info.sha256 != before
+def test_images_stand_upright(tiny):
+    assert np.array_equal(data.load(tiny.name, tiny.data_dir).images[7, 0], SEVEN)
+
+
+def test_the_hash_is_of_the_content(tiny):
+    before = data.load(tiny.name, tiny.data_dir).info.sha256
+    assert data.load(tiny.name, tiny.data_dir).info.sha256 == before
+    assert data.load(tiny.name, tiny.data_dir, image_size=32).info.sha256 != before
+    write_idx(tiny.labels, np.arange(12)[::-1] % 10)
+    assert data.load(tiny.name, tiny.data_dir).info.sha256 != before
 
 
 @pytest.mark.parametrize("size", [0, 3, 10, 16, 1_000, -1])
-def test_a_truncated_file_is_named(tiny_mnist, size):
-    file = tiny_mnist / "MNIST" / "raw" / TRAIN_IMAGES
-    file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(DataError, match=TRAIN_IMAGES):
-        data.load("mnist", tiny_mnist)
+def test_a_truncated_file_is_named(tiny, size):
+    tiny.images.write_bytes(tiny.images.read_bytes()[:size])
+    with pytest.raises(DataError, match=tiny.images.name):
+        data.load(tiny.name, tiny.data_dir)
 
 
-def test_a_file_with_something_behind_it_is_named(tiny_mnist):
-    file = tiny_mnist / "MNIST" / "raw" / TRAIN_IMAGES
-    file.write_bytes(file.read_bytes() + b"!")
-    with pytest.raises(DataError, match=f"{TRAIN_IMAGES}: 9,425 bytes long, its header says 9,424"):
-        data.load("mnist", tiny_mnist)
+def test_a_file_with_something_behind_it_is_named(tiny):
+    tiny.images.write_bytes(tiny.images.read_bytes() + b"!")
+    with pytest.raises(DataError, match=f"{tiny.images.name}: 9,425 bytes long, its header says 9,424"):
+        data.load(tiny.name, tiny.data_dir)
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x1f\x8b\x08\x00" * 10])
-def test_a_wrong_file_is_named(tiny_mnist, content):
-    (tiny_mnist / "MNIST" / "raw" / TRAIN_LABELS).write_bytes(content)
-    with pytest.raises(DataError, match=f"{TRAIN_LABELS}: not an IDX file"):
-        data.load("mnist", tiny_mnist)
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\x1f\x8b\x08\x00" * 10, b"\0\0\x08\x01\0\0\0\0"])
+def test_a_wrong_file_is_named(tiny, content):
+    tiny.labels.write_bytes(content)
+    with pytest.raises(DataError, match=f"{tiny.labels.name}: not an IDX file"):
+        data.load(tiny.name, tiny.data_dir)
 
 
-def test_images_and_labels_that_do_not_belong_together_are_told(tiny_mnist):
-    write_idx(tiny_mnist / "MNIST" / "raw" / TRAIN_LABELS, np.arange(11) % 10)
+def test_images_and_labels_that_do_not_belong_together_are_told(tiny):
+    write_idx(tiny.labels, np.arange(11) % 10)
     with pytest.raises(DataError, match="12 images, but 11 labels"):
-        data.load("mnist", tiny_mnist)
+        data.load(tiny.name, tiny.data_dir)
 
 
-def test_a_label_beyond_the_classes_is_told(tiny_mnist):
-    write_idx(tiny_mnist / "MNIST" / "raw" / TRAIN_LABELS, np.arange(12))
+def test_a_label_beyond_the_classes_is_told(tiny):
+    write_idx(tiny.labels, np.arange(12))
     with pytest.raises(DataError, match="labels up to 11, but 10 classes"):
-        data.load("mnist", tiny_mnist)
+        data.load(tiny.name, tiny.data_dir)
 
 
-def test_what_cannot_be_downloaded_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # the discard port: nobody listens
-    with pytest.raises(DataUnavailableError, match="uci-digits, which needs no download"):
-        data.load("mnist", tmp_path)
+@pytest.mark.parametrize("name", CLASS_NAMES)
+def test_what_cannot_be_downloaded_says_what_to_do(tmp_path, monkeypatch, name):
+    torchvision_class = getattr(torchvision.datasets, TORCHVISION_CLASSES[name])
+    nobody = "http://127.0.0.1:9/"  # the discard port: nobody listens
+    monkeypatch.setattr(torchvision_class, "mirrors", [nobody])
+    monkeypatch.setattr(torchvision_class, "url", nobody, raising=False)
+    with pytest.raises(DataUnavailableError, match=r"train-images-idx3-ubyte.*uci-digits, which needs no download"):
+        data.load(name, tmp_path)
+
+
+@pytest.mark.parametrize("tiny", ["emnist-digits"], indirect=True)
+def test_other_splits_of_emnist_do_not_matter(tiny):
+    (tiny.images.parent / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"damaged")
+    assert len(data.load(tiny.name, tiny.data_dir)) == 12
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_idx_sets_are_resampled_as_pillow_does_it(tiny, size):
+    resampled = data.load(tiny.name, tiny.data_dir, image_size=size).images[7, 0]
+    pillow = np.asarray(Image.fromarray(SEVEN).resize((size, size), Image.Resampling.BICUBIC))
+    assert np.abs(resampled.numpy().astype(int) - pillow).max() <= 2
+
+
+def test_three_channels_of_a_grey_set_are_the_same(tiny):
+    grey, coloured = (data.load(tiny.name, tiny.data_dir, channels=channels) for channels in (1, 3))
+    assert coloured.info.image_shape == (3, 28, 28)
+    assert torch.equal(coloured.images, grey.images.repeat(1, 3, 1, 1))
 
 
 def test_uci_digits_need_no_file(tmp_path):
@@ -91,6 +165,153 @@ def test_uci_digits_need_no_file(tmp_path):
     assert loaded.images.max() == 255
     assert sum(loaded.info.class_counts) == 1797
     assert list(tmp_path.iterdir()) == []
+    assert data.load("uci-digits", tmp_path, image_size=28, channels=1).info == loaded.info
+    assert data.load("uci-digits", tmp_path, image_size=32, channels=3).info.image_shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", data.LOADERS)
+@pytest.mark.parametrize("value", [{"image_size": 7}, {"image_size": -28}, {"channels": 2}, {"channels": 0}])
+def test_a_size_or_channels_out_of_range_are_told(tmp_path, name, value):
+    with pytest.raises(DataError, match=f"got {next(iter(value.values()))}"):
+        data.load(name, tmp_path, **value)
+
+
+def test_a_folder_has_a_class_for_each_subfolder(tmp_path):
+    black, white = Image.new("L", (28, 28), 0), Image.new("L", (28, 28), 255)
+    loaded = data.load("folder", write_images(tmp_path / "secret", dogs=[white], cats=[black, black]))
+    assert (loaded.images.shape, loaded.images.dtype) == ((3, 1, 28, 28), torch.uint8)
+    assert (loaded.labels.tolist(), loaded.labels.dtype) == ([0, 0, 1], torch.int64)
+    assert loaded.images[:, 0, 0, 0].tolist() == [0, 0, 255]
+    assert loaded.info.class_names == ("cats", "dogs")
+    assert loaded.info.class_counts == (2, 1)
+    assert loaded.info.name == "folder"
+    assert "secret" not in str(asdict(loaded.info))
+
+
+def test_the_classes_of_a_folder_are_sorted(tmp_path):
+    folder = write_images(tmp_path, **{name: [Image.fromarray(SEVEN)] for name in "hcAgbfZeda10"})
+    assert data.load("folder", folder).info.class_names == tuple("01AZabcdefgh")
+
+
+def test_the_hash_of_a_folder_is_the_same_wherever_it_lies(tmp_path):
+    here, there = (write_images(tmp_path / name, seven=[Image.fromarray(SEVEN)]) for name in ("here", "there"))
+    assert data.load("folder", here).info == data.load("folder", there).info
+
+
+def test_images_of_a_folder_keep_their_pixels_where_the_size_fits(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    loaded = data.load("folder", write_images(tmp_path, noise=[Image.fromarray(pixels)]))
+    assert np.array_equal(loaded.images[0].permute(1, 2, 0), pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_folder_without_colours_is_grey_in_any_mode(tmp_path, mode):
+    folder = write_images(tmp_path, sevens=[Image.fromarray(SEVEN).convert(mode)])
+    loaded = data.load("folder", folder)
+    assert loaded.info.image_shape == (1, 28, 28)
+    assert np.array_equal(loaded.images[0, 0], SEVEN)
+    assert data.load("folder", folder, channels=3).info.image_shape == (3, 28, 28)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA"])
+def test_one_image_with_colours_makes_a_folder_coloured(tmp_path, mode):
+    red = Image.new("RGB", (28, 28), RED).convert(mode)
+    folder = write_images(tmp_path, things=[Image.fromarray(SEVEN), red])
+    loaded = data.load("folder", folder)
+    assert loaded.info.image_shape == (3, 28, 28)
+    assert torch.equal(loaded.images[0], torch.from_numpy(SEVEN).expand(3, -1, -1))
+    assert loaded.images[1, :, 0, 0].tolist() == list(RED)
+    grey = data.load("folder", folder, channels=1)
+    assert grey.info.image_shape == (1, 28, 28)
+    assert grey.images[1].unique().tolist() == [76]  # the luma of red, ITU-R 601
+
+
+def test_what_is_transparent_shows_white(tmp_path):
+    palette = Image.new("P", (28, 28), 0)
+    palette.info["transparency"] = 0
+    images = [Image.new("RGBA", (28, 28), (0, 0, 0, 0)), Image.new("LA", (28, 28), (0, 0)), palette]
+    loaded = data.load("folder", write_images(tmp_path, ghosts=images))
+    assert loaded.images.unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("size", [8, 28, 40])
+def test_the_middle_square_of_an_oblong_image_is_kept(tmp_path, turned, size):
+    image = Image.new("RGB", (90, 30), RED)
+    image.paste(GREEN, (30, 0, 60, 30))
+    image.paste(BLUE, (60, 0, 90, 30))
+    loaded = data.load("folder", write_images(tmp_path, flags=[image.rotate(90 * turned, expand=True)]), size)
+    assert loaded.images.shape == (1, 3, size, size)
+    difference = loaded.images[0].float() - torch.tensor(GREEN).view(3, 1, 1)
+    assert difference.abs().max() < 32  # not 0: at the edges the filter looks a little beyond the square
+
+
+def test_large_images_are_averaged_not_picked(tmp_path):
+    checkerboard = np.indices((280, 280)).sum(axis=0) % 2 * np.uint8(255)
+    loaded = data.load("folder", write_images(tmp_path, boards=[Image.fromarray(checkerboard.astype(np.uint8))]))
+    assert loaded.images[..., 2:-2, 2:-2].float().sub(127.5).abs().max() < 3
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    turned = Image.fromarray(SEVEN).rotate(90)
+    exif = turned.getexif()
+    exif[274] = 6  # orientation: to be shown turned clockwise by 90 degrees
+    (tmp_path / "sevens").mkdir()
+    turned.save(tmp_path / "sevens" / "photograph.png", exif=exif)
+    assert np.array_equal(data.load("folder", tmp_path).images[0, 0], SEVEN)
+
+
+def test_a_folder_is_searched_in_depth_but_not_what_is_hidden(tmp_path):
+    image = Image.fromarray(SEVEN)
+    folder = write_images(tmp_path / ".home", sevens=[image])
+    write_images(folder / "sevens", deeper=[image], **{".checkpoints": [image]})
+    write_images(folder, **{".git": [image]})
+    (folder / "sevens" / ".DS_Store").write_bytes(b"no image")
+    (folder / "README.md").write_text("beside the classes")
+    loaded = data.load("folder", folder)
+    assert (len(loaded), loaded.info.class_names) == (2, ("sevens",))
+
+
+def png(image: Image.Image) -> bytes:
+    image.save(stream := io.BytesIO(), "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no image",
+        png(Image.fromarray(SEVEN))[:-40],
+        png(Image.fromarray(SEVEN)).replace(b"IDAT", b"IDAX"),
+        png(Image.fromarray(SEVEN.astype(np.uint16) * 257)),
+    ],
+    ids=["empty", "text", "truncated", "damaged", "16 bits"],
+)
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    file = write_images(tmp_path, sevens=[Image.fromarray(SEVEN)]) / "sevens" / "broken.png"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"{file}: not an image"):
+        data.load("folder", tmp_path)
+
+
+def test_an_empty_class_is_named(tmp_path):
+    write_images(tmp_path, dogs=[Image.fromarray(SEVEN)], cats=[])
+    with pytest.raises(DataError, match=f"{tmp_path / 'cats'}: no images"):
+        data.load("folder", tmp_path)
+
+
+def test_a_folder_without_subfolders_is_named(tmp_path):
+    Image.fromarray(SEVEN).save(tmp_path / "seven.png")
+    with pytest.raises(DataError, match=f"{tmp_path}: no subfolders"):
+        data.load("folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_folder_that_is_not_there_is_unavailable(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataUnavailableError, match=f"{tmp_path / name}: no such folder"):
+        data.load("folder", tmp_path / name)
 
 
 def test_the_real_mnist_has_60_000_digits(mnist):

@@ -1,0 +1,138 @@
+"""A run that was broken off goes on to the same bits. Everything that a step can change takes part."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoint as checkpoints
+from models.checkpoint import CheckpointError
+from tests.conftest import small_config, small_run
+from training.config import Config
+from training.loop import train
+
+TRAIN = Path(sys.executable).parent / "train"
+EVERYTHING = {
+    "conditional": True,
+    "loss": "relativistic",
+    "generator_data": "fresh",
+    "penalty": "r1+r2",
+    "gamma_start": 5.0,
+    "beta2_start": 0.9,
+    "burn_in": 3_000,
+    "lr_schedule": "cosine",
+    "lr_warmup": 500,
+    "ema_half_life": 400,
+    "epochs": 4,
+    "batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Four epochs at once."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    small_run(run, **EVERYTHING)
+    return run
+
+
+def begin(run: Path, **differences) -> None:
+    """The folder of such a run, as if it had been killed before its first checkpoint."""
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(small_config(run, **EVERYTHING | differences).to_dict()))
+
+
+def lines(run: Path) -> list[dict]:
+    told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "second" not in name} for line in told]
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    resumed, expected = checkpoints.load(run).tensors, checkpoints.load(whole).tensors
+    assert resumed.keys() == expected.keys()
+    assert [name for name, tensor in expected.items() if not torch.equal(resumed[name], tensor)] == []
+    assert lines(run) == lines(whole)
+
+
+def test_killed_in_the_third_epoch_and_resumed_is_the_same_bit_for_bit(whole, tmp_path):
+    begin(tmp_path / "run")
+    with subprocess.Popen([TRAIN, "--resume", tmp_path / "run"], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1)
+        process.kill()
+    assert len(lines(tmp_path / "run")) == 2, "it was to be killed in the third epoch"
+    subprocess.run([TRAIN, "--resume", tmp_path / "run"], check=True, stdout=subprocess.DEVNULL)
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("steps", [1, 50, 112, 113, 300])
+def test_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_path, monkeypatch, steps):
+    run = tmp_path / "run"
+    begin(run)
+    with monkeypatch.context() as patch:
+        stop_after(steps, patch)
+        train(Config.load(run), resume=True)
+    assert checkpoints.load(run).training.images_seen == steps * 16
+    train(Config.load(run), resume=True)
+    assert_same(run, whole)
+
+
+def stop_after(steps: int, patch: pytest.MonkeyPatch) -> None:
+    """Sends this process a SIGTERM during that step."""
+    import os
+    import signal
+
+    from training.step import Step
+
+    step, taken = Step.__call__, []
+
+    def counted(self, batch):
+        step(self, batch)
+        taken.append(1)
+        if len(taken) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    patch.setattr(Step, "__call__", counted)
+
+
+def test_killed_between_a_checkpoint_and_its_line_the_line_is_told(whole, tmp_path):
+    begin(tmp_path / "run", epochs=2)
+    train(Config.load(tmp_path / "run"), resume=True)
+    told = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text(told[0] + told[1][:20])
+    train(Config.load(tmp_path / "run"), resume=True)
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
+    before = checkpoints.load(whole).sha256
+    train(Config.load(whole), resume=True)
+    assert "it is finished" in capsys.readouterr().out
+    assert checkpoints.load(whole).sha256 == before
+
+
+def test_a_damaged_checkpoint_stops_and_the_one_before_it_goes_on(whole, tmp_path):
+    run = tmp_path / "run"
+    begin(run)
+    train(Config.load(run), resume=True)
+    newest = checkpoints.find(run)[-1]
+    newest.write_bytes(newest.read_bytes()[:1_000])
+    with pytest.raises(CheckpointError, match="the one before it is"):
+        train(Config.load(run), resume=True)
+    newest.unlink()
+    train(Config.load(run), resume=True)
+    assert_same(run, whole)
+
+
+def test_a_run_moved_elsewhere_goes_on_there(whole, tmp_path):
+    begin(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    train(Config.load(tmp_path / "there"), resume=True)
+    assert_same(tmp_path / "there", whole)

@@ -1,0 +1,67 @@
+"""Training on several devices: each process takes its slice of one global batch, and gradients are averaged.
+
+    torchrun --nproc-per-node 2 -m training.train --preset r3gan --out runs/a
+
+Plain `torch.distributed` rather than DistributedDataParallel, whose hooks know neither gradients of gradients nor two
+networks that take turns.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together, and which of them this is. One alone is a group as well."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run."""
+        return self.rank == 0
+
+    def slice(self, batch: Tensor) -> Tensor:
+        """This process's share of a global batch, whose size the group divides."""
+        return batch.chunk(self.size)[self.rank]
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces tensors of one dtype by their means over the group, in one message."""
+        if self.size == 1:
+            return
+        tensors = list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def agree(self, value: float, device: str) -> float:
+        """The largest of the group's values, the same in each process."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return shared.item()
+
+
+@contextmanager
+def group(device: str) -> Iterator[Group]:
+    """The group that torchrun started, or one process alone."""
+    if "WORLD_SIZE" not in os.environ:
+        yield Group()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -16,6 +16,11 @@ import sys
 
 from training.config import parse
 
+# Read when PyTorch loads OpenMP. By default its threads spin for milliseconds while they wait for each other, which on
+# a machine that has other work burns the time of the very thread they wait for: 42 instead of 581 images/s with `fast`
+# on 2 cores of which one is busy (benchmarks/results/openmp-spin.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 def main() -> None:
     command = parse()

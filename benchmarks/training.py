@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for both alike, as `train` has it; see results/openmp-spin.md
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which this file would hide the package `training`
 
 from models.architectures import NetworkConfig, build_discriminator, build_generator
 from training import data as our_data

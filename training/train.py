@@ -43,7 +43,7 @@ def main() -> None:
     except (RunError, DataError, PrecisionError, CheckpointError) as error:
         sys.exit(f"train: {error}")
     except OSError as error:
-        sys.exit(f"train: cannot write {error.filename}: {error.strerror}")
+        sys.exit(f"train: {error.filename}: {error.strerror}")
     if interrupted:
         sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
     if int(os.environ.get("RANK", 0)) == 0:

@@ -175,7 +175,10 @@ class Generator:
 
     def _check_golden(self) -> None:
         golden = self.card.golden
-        rendered, _ = self.images(golden.seed, 0, golden.n)
+        try:
+            rendered, _ = self.images(golden.seed, 0, golden.n)
+        except (InputError, TypeError) as error:
+            raise CardError(f"its golden images have no address: {error}") from error
         expected = unpack_golden(golden.pixels, rendered.shape)
         off = np.abs(rendered.astype(np.int16) - expected.astype(np.int16))
         if off.max() > 1 or (off > 0).mean() > MAX_PIXELS_OFF:

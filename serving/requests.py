@@ -152,5 +152,5 @@ def _read_npy(body: bytes) -> NDArray[np.floating]:
         if shape and shape[0] > MAX_ARRAY_IMAGES:
             raise ValueError(f"{shape[0]:,} rows, at most {MAX_ARRAY_IMAGES:,} allowed")
         return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)
-    except ValueError as error:
+    except Exception as error:  # NumPy evaluates the header as Python, which can fail in a dozen ways
         raise refusal(f"The .npy body cannot be read: {error}", "latents") from None

@@ -62,9 +62,9 @@ def _draw(options: Options) -> None:
     images, drawn = Generator.open(options.file).images(
         options.seed, options.first, options.n, options.labels, options.truncation
     )
-    if options.out.suffix == ".png":
+    if options.out.suffix.lower() == ".png":
         write_atomically(options.out, png(sheet(images, options.columns, options.scale)))
-    elif options.out.suffix == ".npz":
+    elif options.out.suffix.lower() == ".npz":
         write_atomically(options.out, npz(images, drawn))
     else:
         options.out.mkdir(parents=True, exist_ok=True)

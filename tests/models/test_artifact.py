@@ -150,6 +150,8 @@ def resealed(file: bytes, change) -> bytes:
                 card, golden=dataclasses.replace(card.golden, pixels=pack_golden(np.zeros((16, 1, 28, 28), np.uint8)))
             ),
         ),
+        ("golden", lambda card: dataclasses.replace(card, golden=dataclasses.replace(card.golden, n=-1))),
+        ("golden", lambda card: dataclasses.replace(card, golden=dataclasses.replace(card.golden, n=""))),
         ("inputs", lambda card: dataclasses.replace(card, latent_dim=17)),
         ("inputs", lambda card: dataclasses.replace(card, conditional=False)),
         ("outputs", lambda card: dataclasses.replace(card, image_shape=(3, 28, 28))),

@@ -285,6 +285,8 @@ GOOD_NPY = npy_body(np.zeros((2, 16), np.float32))
         (npy_body(np.full((2, 16), np.nan)), {"labels": "1"}, "latents"),
         (npy_body(np.zeros((10_001, 16))), {"labels": "1"}, "latents"),
         (npy_body(np.array([["pickle"]], object)), {"labels": "1"}, "latents"),
+        (GOOD_NPY[:10] + b"{'descr':'<f4'".ljust(118), {"labels": "1"}, "latents"),
+        (GOOD_NPY[:10] + b"{[]:1}".ljust(118), {"labels": "1"}, "latents"),
         (GOOD_NPY, {}, "labels"),
         (GOOD_NPY, {"labels": "x"}, "labels"),
         (GOOD_NPY, {"labels": "1", "scale": "2"}, "scale"),

@@ -35,7 +35,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which this f
 from models.architectures import NetworkConfig, build_discriminator, build_generator
 from training import data as our_data
 from training.batches import Batches
-from training.capture import CapturedStep
+from training.capture import captured_where_possible
 from training.config import PRESETS, Config
 from training.distributed import Group
 from training.state import State
@@ -98,7 +98,7 @@ def theirs(config: Config, data_dir: Path) -> Round:
 def ours(config: Config, data: our_data.Images) -> Round:
     state = State(config, data.info)
     step = Step(state, config)
-    advance = CapturedStep(step) if config.device == "cuda" and config.capture else step
+    advance = captured_where_possible(step)
     batches_at = Batches(data, config, Group())
 
     def run(batches: int) -> float:

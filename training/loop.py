@@ -29,7 +29,7 @@ from models.files import write_atomically
 from training import data as datasets
 from training import distributed
 from training.batches import Batches
-from training.capture import CapturedStep
+from training.capture import captured_where_possible
 from training.config import Config
 from training.data import Images
 from training.distributed import Group
@@ -130,8 +130,7 @@ class _Run:
         self.batches = Batches(data, config, group)
         self.total = math.ceil(config.images / config.batch_size) * config.batch_size
         self.step = Step(state, config, group)
-        captured = config.device == "cuda" and config.capture and group.size == 1
-        self.advance = CapturedStep(self.step) if captured else self.step
+        self.advance = captured_where_possible(self.step)
         self.samples = addresses.draw(
             SAMPLE_SEED,
             0,
@@ -291,7 +290,7 @@ def _images_to_train(config: Config, data: Images, group: Group) -> int:
         return max(config.batch_size, round(config.epochs * batches.epoch_images))
     state = State(config, data.info)
     step = Step(state, config, group)
-    advance = CapturedStep(step) if config.device == "cuda" and config.capture and group.size == 1 else step
+    advance = captured_where_possible(step)
     seconds = min(WARMUP_SECONDS, 6 * config.minutes)
     begun = started = time.perf_counter()
     measured = 0

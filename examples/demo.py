@@ -15,12 +15,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from models.commands import ends_in_one_line
+
 DEMO = Path("demo")
 BIN = Path(sys.executable).parent
 MINUTES = 3
 READY_SECONDS = 120
 
 
+@ends_in_one_line("demo")
 def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()

@@ -23,6 +23,11 @@ class CardError(ValueError):
     """A card that is missing, damaged, or not of this file."""
 
 
+def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass as they were before JSON turned its tuples into lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The data that a generator learned from."""
@@ -35,14 +40,6 @@ class Dataset:
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     """How many images of each class there are."""
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Undoes `asdict`, after JSON has turned its tuples into lists."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-        }
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ class Card:
             if fields["card_version"] != VERSION:
                 raise CardError(f"the card is of version {fields['card_version']}, this program reads {VERSION}")
             fields["image_shape"] = tuple(fields["image_shape"])
-            fields["dataset"] = Dataset.from_dict(fields["dataset"])
+            fields["dataset"] = Dataset(**tuples(fields["dataset"]))
             fields["training"] = Training(**fields["training"])
             fields["golden"] = Golden(**fields["golden"])
             return cls(**fields)

@@ -17,7 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from models.architectures import Network, NetworkConfig, build_generator
-from models.card import Dataset, Training
+from models.card import Dataset, Training, tuples
 from models.files import write_atomically
 
 _FOLDER = "checkpoints"
@@ -103,13 +103,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def _parse(file: bytes) -> Checkpoint:
     tensors = safetensors.torch.load(file)
     header = _read_header(file)
-    config: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in header["generator"].items()
-    }
     checkpoint = Checkpoint(
         tensors,
-        NetworkConfig(**config),
-        Dataset.from_dict(header["dataset"]),
+        NetworkConfig(**tuples(header["generator"])),
+        Dataset(**tuples(header["dataset"])),
         Training(**header["training"]),
         hashlib.sha256(file).hexdigest(),
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 import tyro
 
 from models.card import Card, CardError
-from models.files import write_atomically
+from models.commands import ends_in_one_line, importing
+from models.files import write_together
 
 MODEL_NAME = "mnist-gan"
 
@@ -36,31 +37,41 @@ class Options:
     """Add the file to the BentoML model store as mnist-gan."""
 
 
+@ends_in_one_line("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
+    if options.report and options.report.resolve() == options.out.resolve():
+        sys.exit(f"export-onnx: --out and --report are both {options.out}; give each a file of its own")
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
-    from models import checkpoint as checkpoints
-    from models.artifact import Generator
-    from models.checkpoint import CheckpointError
-    from models.exporter import ExportError, export
-    from models.parity import ParityError
+    with importing("export-onnx", "PyTorch"):
+        from models import checkpoint as checkpoints
+        from models.artifact import Generator
+        from models.checkpoint import CheckpointError
+        from models.exporter import ExportError, export
+        from models.parity import ParityError
 
     try:
         checkpoint = checkpoints.load(options.run)
         file, figures = export(checkpoint, options.opset)
-        write_atomically(options.out, file)
+        files = {options.out: file}
         if options.report:
-            write_atomically(options.report, json.dumps(figures.report(), indent=2).encode() + b"\n")
+            files[options.report] = json.dumps(figures.report(), indent=2).encode() + b"\n"
+        write_together(files)
     except (CheckpointError, ParityError, ExportError, CardError) as error:
         sys.exit(f"export-onnx: {error}\nexport-onnx: no file was written")
     except OSError as error:
-        sys.exit(f"export-onnx: cannot write {error.filename}: {error.strerror}")
+        sys.exit(f"export-onnx: cannot write {error.filename}: {error.strerror}\nexport-onnx: no file was written")
 
     print(figures)
     print(f"{options.out}: {len(file) / 1e6:.1f} MB, opset {options.opset}")
     if options.register:
-        tag = register(options.out, Generator.from_bytes(file).card)
+        try:
+            tag = register(options.out, Generator.from_bytes(file).card)
+        except OSError as error:
+            sys.exit(
+                f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}"
+            )
         print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
 
 
@@ -69,6 +80,9 @@ def register(path: Path, card: Card) -> str | None:
 
     Returns:
         Its tag there, or None where BentoML is not installed.
+
+    Raises:
+        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written.
     """
     try:
         import bentoml

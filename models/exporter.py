@@ -20,6 +20,8 @@ from models.card import Card, Golden
 from models.checkpoint import Checkpoint
 from models.parity import Parity
 
+OPSETS = range(16, 27)
+"""From the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime opens."""
 GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
 
@@ -47,9 +49,11 @@ def export(checkpoint: Checkpoint, opset: int = 20) -> tuple[bytes, Parity]:
         The file's bytes, the same for the same checkpoint and library versions, and its parity figures.
 
     Raises:
-        ExportError, CardError: the file would break its contract.
+        ExportError, CardError: an opset that cannot be had, or the file would break its contract.
         ParityError: it does not compute what the module computes.
     """
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} cannot be had; choose one from {OPSETS[0]} to {OPSETS[-1]}")
     generator = checkpoint.build()
     model = _trace(generator, opset)
     figures = parity.measure(generator, open_session(_serialize(model)))

@@ -9,6 +9,10 @@ from PIL import Image
 
 from models.artifact import Images
 
+MAX_COLUMNS = 64
+MAX_SCALE = 16
+"""Of a sheet that a user asks for; by default it is as square as can be, however many images that are."""
+
 
 def sheet(images: Images, columns: int | None = None, scale: int = 1) -> Image.Image:
     """Lays images out in rows, left to right, without gaps.

@@ -16,11 +16,10 @@ from starlette.requests import Request
 
 from models.errors import InputError
 from models.latents import END
+from serving.images import MAX_COLUMNS, MAX_SCALE
 
 MAX_SHEET_IMAGES = 1_024
 MAX_ARRAY_IMAGES = 10_000
-MAX_COLUMNS = 64
-MAX_SCALE = 16
 
 NPY_MAGIC = b"\x93NUMPY"
 

@@ -10,13 +10,13 @@ The same file, seed and index give the same image.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from models.artifact import Generator, ModelFileError
+from models.commands import ends_in_one_line, importing
 from models.errors import InputError
 from models.files import write_atomically
-from serving.images import npz, png, sheet
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Options:
 
     file: tyro.conf.Positional[Path]
     """An ONNX file that export-onnx made."""
-    out: Path
-    """A .png for a sheet, a .npz for arrays, anything else for a folder of PNGs."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """A .png for a sheet, a .npz for arrays, or a folder for a PNG an image."""
     n: int = 64
     """How many images."""
     seed: int = 0
@@ -38,13 +38,19 @@ class Options:
     truncation: float = 1.0
     """In (0, 1]: less is more typical and less varied."""
     columns: int | None = None
-    """Images a row of the sheet; as square as can be if omitted."""
+    """Images a row of the sheet, from 1 to 64; as square as can be if omitted."""
     scale: int = 2
-    """Edge of the square that each pixel of the sheet becomes."""
+    """Edge of the square that each pixel of the sheet becomes, from 1 to 16."""
 
 
+@ends_in_one_line("sample")
 def main() -> None:
     options = tyro.cli(Options, prog="sample")
+
+    # Imported only now, so that --help or a mistyped option does not wait for it.
+    with importing("sample"):
+        from models.artifact import ModelFileError
+
     try:
         _draw(options)
     except InputError as error:
@@ -53,25 +59,36 @@ def main() -> None:
         sys.exit(f"sample: {error}")
     except OSError as error:
         sys.exit(f"sample: cannot write {error.filename}: {error.strerror}")
+    except MemoryError:
+        sys.exit(f"sample: {options.n:,} images at --scale {options.scale} do not fit in memory; ask for fewer at once")
 
 
 def _draw(options: Options) -> None:
-    for name in ("n", "columns", "scale"):
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise InputError(name, f"must be at least 1, got {value}")
+    from models.artifact import Generator
+    from serving.images import MAX_COLUMNS, MAX_SCALE, npz, png, sheet
+
+    for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
+        if (value := getattr(options, name)) is not None and not 1 <= value <= limit:
+            raise InputError(name, f"must be from 1 to {limit}, got {value}")
+    if not options.out:
+        raise InputError("out", "must name a file or a folder, got nothing")
+    out = Path(options.out)
+    kind = "" if out.is_dir() else out.suffix.lower()
+    if kind not in ("", ".png", ".npz"):
+        raise InputError("out", f"must end in .png or .npz, or be a folder without a suffix, got {out}")
     images, drawn = Generator.open(options.file).images(
         options.seed, options.first, options.n, options.labels, options.truncation
     )
-    if options.out.suffix.lower() == ".png":
-        write_atomically(options.out, png(sheet(images, options.columns, options.scale)))
-    elif options.out.suffix.lower() == ".npz":
-        write_atomically(options.out, npz(images, drawn))
+    if kind == ".png":
+        write_atomically(out, png(sheet(images, options.columns, options.scale)))
+    elif kind == ".npz":
+        write_atomically(out, npz(images, drawn))
     else:
-        options.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             label = "" if drawn is None else f"-{drawn[i]}"
-            write_atomically(options.out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
-    print(f"{options.out}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
+            write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
+    print(f"{out}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Journal:
     """Writes a run's story; a context, so that the files are closed and the terminal is left as it was."""
 
     def __init__(self, run: Path, images_seen: int):
-        """Goes on after `images_seen`: what was told of later images is told again."""
+        """Goes on after `images_seen`, and tells anew what was told of later images; from 0, all of it."""
         self.run = run
         self.samples = run / "samples"
         self.samples.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ class Journal:
         self.images_told = self._forget_after(images_seen)
         """Up to which image metrics.jsonl goes."""
         self.metrics = (run / "metrics.jsonl").open("a")
-        self.tensorboard = SummaryWriter(run / "tensorboard", purge_step=images_seen + 1 if images_seen else None)
+        self.tensorboard = SummaryWriter(run / "tensorboard", purge_step=images_seen + 1)
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),

@@ -7,29 +7,29 @@
     train --help                                                     # everything that can be set
 
 A run is a folder: config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one sheet an epoch, always from
-the same latents), samples.gif and tensorboard/. Ctrl-C and SIGTERM save before they end.
+the same latents), samples.gif and tensorboard/. Ctrl-C and SIGTERM save before they end;
+a second one ends at once.
 Exit codes: 66 if the data set cannot be had, 130 or 143 after a signal, 1 for any other error.
 """
 
 import os
 import sys
 
-from training.config import parse
-
-# Read when PyTorch loads OpenMP. By default its threads spin for milliseconds while they wait for each other, which on
-# a machine that has other work burns the time of the very thread they wait for: 42 instead of 581 images/s with `fast`
-# on 2 cores of which one is busy (benchmarks/results/openmp-spin.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from models.commands import ends_in_one_line, importing
 
 
+@ends_in_one_line("train")
 def main() -> None:
+    from training.config import parse
+
     command = parse()
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
-    from models.checkpoint import CheckpointError
-    from training.data import DataError, DataUnavailableError
-    from training.loop import RunError, dry_run, train
-    from training.step import PrecisionError
+    with importing("train", "PyTorch"):
+        from models.checkpoint import CheckpointError
+        from training.data import DataError, DataUnavailableError
+        from training.loop import RunError, dry_run, train
+        from training.step import PrecisionError
 
     out = command.config.out
     try:

@@ -1,5 +1,8 @@
 import json
+import os
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import bentoml
@@ -12,6 +15,7 @@ import torch
 
 from models import checkpoint as checkpoints
 from models import export_onnx, exporter, parity
+from models.architectures import GENERATORS, build_generator
 from models.artifact import Generator, open_session
 from models.parity import ParityError
 
@@ -86,9 +90,21 @@ def test_each_figure_beyond_its_bound_fails_by_name(message, figures):
         parity.Parity(**good | figures).check()
 
 
-def test_an_opset_that_cannot_be_had_is_an_error(runs):
-    with pytest.raises(exporter.ExportError, match="opset 9"):
-        exporter.export(checkpoints.load(runs["unconditional"]), opset=9)
+@pytest.mark.parametrize("opset", [9, 15, 27])
+def test_an_opset_that_cannot_be_had_is_an_error(runs, capfd, opset):
+    with pytest.raises(exporter.ExportError, match=f"opset {opset} cannot be had; choose one from 16 to 26"):
+        exporter.export(checkpoints.load(runs["unconditional"]), opset)
+    assert capfd.readouterr() == ("", ""), "PyTorch was not asked"
+
+
+@pytest.mark.parametrize("opset", [16, 26])
+@pytest.mark.parametrize("architecture", GENERATORS)
+def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, architecture, opset):
+    checkpoint = checkpoints.load(runs["conditional"])
+    network = build_generator(replace(checkpoint.generator, architecture=architecture))
+    tensors = {f"generator.{name}": weight for name, weight in network.state_dict().items()}
+    file, _ = exporter.export(replace(checkpoint, tensors=tensors, generator=network.config), opset)
+    assert [entry.version for entry in onnx.load_from_string(file).opset_import] == [opset]
 
 
 @pytest.fixture
@@ -148,7 +164,31 @@ def test_a_missing_run_is_one_line(command, tmp_path):
     assert "nothing" in str(code)
 
 
-def test_a_folder_that_is_not_there_is_one_line(command, runs, tmp_path):
-    code, _ = command(runs["unconditional"], "--out", tmp_path / "nowhere" / "a.onnx")
-    assert "cannot write" in str(code)
-    assert "nowhere" in str(code)
+@pytest.mark.parametrize(("out", "report"), [("nowhere/a.onnx", "a.json"), ("a.onnx", "nowhere/a.json")])
+def test_where_one_file_cannot_be_written_neither_is(command, runs, tmp_path, out, report):
+    code, said = command(runs["unconditional"], "--out", tmp_path / out, "--report", tmp_path / report)
+    assert f"cannot write {tmp_path}/nowhere/a." in str(code)
+    assert "no file was written" in str(code)
+    assert (said, list(tmp_path.iterdir())) == ("", [])
+
+
+def test_a_report_in_the_place_of_the_file_is_refused(command, runs, tmp_path):
+    code, _ = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "x" / ".." / "a.onnx")
+    assert str(code) == f"export-onnx: --out and --report are both {tmp_path}/a.onnx; give each a file of its own"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_is_told_beside_the_file_that_was(runs, tmp_path):
+    (tmp_path / "home").write_text("a file in the place of the folder")
+    failed = subprocess.run(
+        [Path(sys.executable).parent / "export-onnx", runs["unconditional"], "--out", tmp_path / "a.onnx"],
+        env=os.environ | {"BENTOML_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert failed.returncode == 1
+    assert f"{tmp_path}/a.onnx was written but not registered; the BentoML model store says: " in failed.stderr
+    assert f"{tmp_path}/home is not a directory" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    Generator.open(tmp_path / "a.onnx")

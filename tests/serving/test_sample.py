@@ -53,13 +53,29 @@ def test_a_folder_gets_one_png_an_image_with_index_and_label_in_its_name(files, 
         (["--seed", -1], "--seed: must be from 0 to 2^53 - 1, got -1"),
         (["--truncation", 2], "--truncation: must be above 0 and at most 1, got 2.0"),
         (["--labels", "x"], "--labels: 'x' is no class; there are 0, 1, 2"),
-        (["--columns", 0], "--columns: must be at least 1"),
-        (["--scale", -1], "--scale: must be at least 1"),
+        (["--columns", 0], "--columns: must be from 1 to 64, got 0"),
+        (["--columns", 65], "--columns: must be from 1 to 64, got 65"),
+        (["--scale", -1], "--scale: must be from 1 to 16, got -1"),
+        (["--scale", 10**12], "--scale: must be from 1 to 16, got 1000000000000"),
+        (["--n", 10**12], "1,000,000,000,000 images at --scale 2 do not fit in memory"),
     ],
 )
 def test_a_value_out_of_range_names_the_option(files, tmp_path, arguments, message):
     assert message in one_line_of_error(files["conditional"], *arguments, "--out", tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["a.jpg", "a.PNG.txt", "v1.0", ""])
+def test_an_out_that_says_no_format_is_refused(files, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    assert one_line_of_error(files["unconditional"], "--out", out).startswith("sample: --out: must ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_may_have_any_name(files, tmp_path):
+    (tmp_path / "v1.0").mkdir()
+    assert sample(files["unconditional"], "--n", 1, "--out", tmp_path / "v1.0").returncode == 0
+    assert [file.name for file in (tmp_path / "v1.0").iterdir()] == ["000000.png"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
@@ -79,4 +95,5 @@ def test_a_damaged_file_is_refused_with_one_line(files, tmp_path, damage):
 
 def test_a_file_or_folder_that_is_not_there_is_named(files, tmp_path):
     assert "nothing.onnx: No such file" in one_line_of_error(tmp_path / "nothing.onnx", "--out", tmp_path / "a.png")
-    assert "nowhere" in one_line_of_error(files["unconditional"], "--out", tmp_path / "nowhere" / "a.png")
+    out = tmp_path / "nowhere" / "a.png"
+    assert f"cannot write {out}: No such file" in one_line_of_error(files["unconditional"], "--out", out)

@@ -1,0 +1,56 @@
+"""How the commands end where they cannot go on. A stand-in for a slow library makes the moment of Ctrl-C certain."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+COMMANDS = {
+    "train": ("torch", ["--out", "run"]),
+    "export-onnx": ("torch", ["run", "--out", "a.onnx"]),
+    "sample": ("onnxruntime", ["a.onnx", "--out", "a.png"]),
+}
+MODULES = {"train": "training.train", "export-onnx": "models.export_onnx", "sample": "serving.sample"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_a_library_loads_is_one_line(tmp_path, command):
+    library, arguments = COMMANDS[command]
+    (tmp_path / f"{library}.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    with subprocess.Popen(
+        [BIN / command, *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)
+    assert said == ("", f"{command}: interrupted\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"),
+    [
+        ("train", "torch", "training"),
+        ("train", "rich", "training"),
+        ("export-onnx", "torch", "training"),
+        ("export-onnx", "onnxruntime", "cpu"),
+        ("sample", "onnxruntime", "cpu"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_one_line_that_says_how(tmp_path, command, missing, extra):
+    code = f"import sys; sys.modules['{missing}'] = None; from {MODULES[command]} import main; main()"
+    failed = subprocess.run(
+        [sys.executable, "-c", code, *COMMANDS[command][1]], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    expected = f"{command}: needs {missing}, which is not installed: pip install '.[{extra}]'\n"
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", expected)
+    assert list(tmp_path.iterdir()) == []

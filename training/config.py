@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from models.card import tuples
+
 Architecture = Literal["mlp", "dcgan", "residual"]
 
 
@@ -51,8 +53,11 @@ class Config:
     """Another run, whose weights this one starts from."""
 
     # Data
-    dataset: Literal["mnist", "fashion-mnist", "kmnist", "emnist-digits", "uci-digits", "folder"] = "mnist"
-    """uci-digits: 1,797 digits that come with scikit-learn. folder: images of your own, one subfolder a class."""
+    dataset: Literal["mnist", "fashion-mnist", "kmnist", "emnist-digits", "stacked-mnist", "uci-digits", "folder"] = (
+        "mnist"
+    )
+    """stacked-mnist: three digits as RGB, 1,000 classes. uci-digits: 1,797 digits that come with scikit-learn. folder:
+    images of your own, one subfolder a class."""
     image_size: int | None = None
     """Edge that images are resampled to; as they are if omitted (28 for a folder)."""
     channels: Literal[1, 3] | None = None
@@ -118,6 +123,9 @@ class Config:
     # Journal
     sample_images: int = 64
     """Images of the sheet that is drawn after every epoch, always from the same latents."""
+    evaluate_every: int = 0
+    """Epochs between measurements of the fast figures of `evaluate`; 0 measures none. For MNIST, of which there is a
+    classifier."""
 
     def __post_init__(self) -> None:
         """Raises:
@@ -129,7 +137,7 @@ class Config:
             self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("generator_widths", "discriminator_widths"):
             self._require(name, bool(getattr(self, name)) and min(getattr(self, name)) >= 1, "positive sizes")
-        for name in ("lr_warmup", "burn_in", "ema_half_life"):
+        for name in ("lr_warmup", "burn_in", "ema_half_life", "evaluate_every"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("lr", 0 < self.lr < float("inf"), "above 0")
         self._require("lr_end", 0 <= self.lr_end <= 1, "from 0 to 1")
@@ -165,8 +173,7 @@ class Config:
             ValueError: there is none, or it is not one of ours.
         """
         try:
-            values = json.loads((run / "config.json").read_text())
-            values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            values = tuples(json.loads((run / "config.json").read_text()))
             for name in ("data_dir", "init"):
                 values[name] = None if values[name] is None else Path(values[name])
             return cls(**values | {"out": run})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image, ImageOps
@@ -20,6 +21,12 @@ from models.card import Dataset
 IMAGE_SIZE = 28
 MIN_IMAGE_SIZE = 8
 DOWNLOAD_TIMEOUT_SECONDS = 20
+
+
+Split = Literal["train", "test"]
+
+WITH_TEST_SPLIT = ("mnist", "fashion-mnist", "kmnist", "emnist-digits", "stacked-mnist")
+STACKED_IMAGES: dict[Split, int] = {"train": 128_000, "test": 26_000}
 
 
 class DataError(ValueError):
@@ -47,24 +54,30 @@ class Images:
         return Images(self.images.to(device), self.labels.to(device), self.info)
 
 
-def load(name: str, data_dir: Path, image_size: int | None = None, channels: int | None = None) -> Images:
-    """Loads the training split of a data set, downloading it if it is not in `data_dir`.
+def load(
+    name: str, data_dir: Path, image_size: int | None = None, channels: int | None = None, split: Split = "train"
+) -> Images:
+    """Loads a split of a data set, downloading it if it is not in `data_dir`.
 
     Args:
         name: a key of `LOADERS`.
         data_dir: the folder of the data sets; for "folder", the data set itself: images in one subfolder a class.
         image_size: height and width to resample to. None: as they are, and 28 for "folder".
         channels: 1 (grey) or 3 (RGB). None: as they are; for "folder", 1 if no image has colours.
+        split: "test" is there for the sets of `WITH_TEST_SPLIT`; the others are all "train".
 
     Raises:
-        DataError: a file of it is damaged; the message names the file. Or a size or channels out of range.
+        DataError: a file of it is damaged; the message names the file. Or a size or channels out of range, or no such
+            split.
         DataUnavailableError: it is not there and cannot be downloaded.
     """
     if image_size is not None and image_size < MIN_IMAGE_SIZE:
         raise DataError(f"the image size must be at least {MIN_IMAGE_SIZE}, got {image_size}")
     if channels not in (None, 1, 3):
         raise DataError(f"the channels must be 1 or 3, got {channels}")
-    images, labels, class_names = LOADERS[name](data_dir, image_size, channels)
+    if split == "test" and name not in WITH_TEST_SPLIT:
+        raise DataError(f"{name} has no test split")
+    images, labels, class_names = LOADERS[name](data_dir, image_size, channels, split)
     if len(images) != len(labels):
         raise DataError(f"{name} in {data_dir}: {len(images):,} images, but {len(labels):,} labels")
     counts = torch.bincount(labels, minlength=len(class_names))
@@ -82,16 +95,17 @@ def _torchvision(
     data_dir: Path,
     image_size: int | None,
     channels: int | None,
+    split: Split,
     file_prefix: str = "",
     transposed: bool = False,
-    **arguments: str,
+    subset: str | None = None,
 ) -> tuple[Tensor, Tensor, list[str]]:
     """A data set of torchvision's MNIST family: IDX files in a folder of the class's name.
 
     Args:
         file_prefix: what the names of its files start with, where the folder holds others too.
         transposed: whether the files hold the images column by column, which torchvision leaves so.
-        arguments: what the class takes beyond the folder.
+        subset: which of a class's data sets, where it has several.
     """
     from torchvision import datasets
 
@@ -100,7 +114,9 @@ def _torchvision(
         _check_idx(file)
     try:
         with _download_timeout():
-            dataset = getattr(datasets, class_name)(data_dir, download=True, **arguments)
+            dataset = getattr(datasets, class_name)(
+                data_dir, train=split == "train", download=True, **({"split": subset} if subset else {})
+            )
     except (RuntimeError, OSError, HTTPException) as error:
         raise DataUnavailableError(
             f"{class_name} is not in {folder} and cannot be downloaded ({error}); put its IDX files "
@@ -109,6 +125,21 @@ def _torchvision(
     images = dataset.data.unsqueeze(1)
     class_names = [name.split(" - ")[0] for name in dataset.classes]  # MNIST's are "0 - zero" and so on
     return _fit(images.mT if transposed else images, image_size, channels), dataset.targets, class_names
+
+
+def _stacked_mnist(
+    data_dir: Path, image_size: int | None, channels: int | None, split: Split
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Three random digits of MNIST as the channels of one image: a thousand classes, to count what a generator forgets.
+
+    Metz et al. (2017), "Unrolled generative adversarial networks"; sizes as in Lin et al. (2018), "PacGAN".
+    """
+    if channels not in (None, 3):
+        raise DataError(f"stacked-mnist has 3 channels, got {channels}")
+    digits, labels, _ = LOADERS["mnist"](data_dir, image_size, None, split)
+    index = torch.randint(len(digits), (STACKED_IMAGES[split], 3), generator=torch.Generator().manual_seed(0))
+    class_names = [f"{number:03}" for number in range(1_000)]
+    return digits[index].squeeze(2), labels[index] @ torch.tensor([100, 10, 1]), class_names
 
 
 def _check_idx(file: Path) -> None:
@@ -143,7 +174,7 @@ def _fit(images: Tensor, image_size: int | None, channels: int | None) -> Tensor
     return images.expand(-1, channels or -1, -1, -1).contiguous()
 
 
-def _uci_digits(_: Path, image_size: int | None, channels: int | None) -> tuple[Tensor, Tensor, list[str]]:
+def _uci_digits(_: Path, image_size: int | None, channels: int | None, __: Split) -> tuple[Tensor, Tensor, list[str]]:
     """Optical recognition of handwritten digits (Alpaydin and Kaynak, 1998): 8x8 images in 17 levels of grey."""
     from sklearn.datasets import load_digits
 
@@ -153,7 +184,7 @@ def _uci_digits(_: Path, image_size: int | None, channels: int | None) -> tuple[
     return _fit(images, image_size, channels), torch.from_numpy(digits.target), [str(digit) for digit in range(10)]
 
 
-def _folder(path: Path, image_size: int | None, channels: int | None) -> tuple[Tensor, Tensor, list[str]]:
+def _folder(path: Path, image_size: int | None, channels: int | None, _: Split) -> tuple[Tensor, Tensor, list[str]]:
     """Images of any size, at any depth in one subfolder a class. What starts with a dot is passed over."""
     from torchvision.datasets.folder import make_dataset
     from torchvision.transforms.functional import pil_to_tensor
@@ -189,11 +220,12 @@ def _read_image(file: str, size: int, mode: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
 
 
-LOADERS: dict[str, Callable[[Path, int | None, int | None], tuple[Tensor, Tensor, list[str]]]] = {
+LOADERS: dict[str, Callable[[Path, int | None, int | None, Split], tuple[Tensor, Tensor, list[str]]]] = {
     "mnist": partial(_torchvision, "MNIST"),
     "fashion-mnist": partial(_torchvision, "FashionMNIST"),
     "kmnist": partial(_torchvision, "KMNIST"),
-    "emnist-digits": partial(_torchvision, "EMNIST", split="digits", file_prefix="emnist-digits-", transposed=True),
+    "emnist-digits": partial(_torchvision, "EMNIST", subset="digits", file_prefix="emnist-digits-", transposed=True),
+    "stacked-mnist": _stacked_mnist,
     "uci-digits": _uci_digits,
     "folder": _folder,
 }

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from models import latents as addresses
 from models.architectures import multiply_adds, parameter_count
 from models.card import Training
 from models.checkpoint import Checkpoint, CheckpointError
+from models.errors import InputError
 from models.files import write_atomically
 from training import data as datasets
 from training import distributed
@@ -36,6 +39,9 @@ from training.distributed import Group
 from training.journal import Journal
 from training.state import State
 from training.step import Step, resolve_device, resolve_precision
+
+if TYPE_CHECKING:
+    from training.evaluation.quality import Quality
 
 SAMPLE_SEED = 0
 """The sheets show images 0, 1, 2, ... of this seed, as `sample` would draw them from the exported file."""
@@ -75,7 +81,8 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
     with distributed.group(config.device) as group, ExitStack() as stack:
         if config.batch_size % group.size:
             raise RunError(f"--batch-size {config.batch_size} cannot be shared by {group.size} processes")
-        if not resume and group.agree(group.leads and (config.out / "config.json").exists(), config.device):
+        # A folder without a checkpoint holds nothing that could be lost: a run that could not start, or soon diverged.
+        if not resume and group.agree(group.leads and bool(checkpoints.find(config.out)), config.device):
             raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
@@ -86,6 +93,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         if config.lr_warmup >= config.images:
             raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
         state = _begin(config, data)
+        quality = _quality(config, data) if config.evaluate_every and group.leads else None
         if group.leads:
             config.out.mkdir(parents=True, exist_ok=True)
             write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
@@ -93,7 +101,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
             _restore(state, config)
         journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
         stop = stack.enter_context(_stop_on_signal())
-        return _Run(config, data, state, group, journal, stop).finish()
+        return _Run(config, data, state, group, journal, quality, stop).finish()
 
 
 def dry_run(config: Config) -> str:
@@ -117,15 +125,18 @@ def dry_run(config: Config) -> str:
 class _Run:
     """One process's part in a run, from where its state stands to the end."""
 
-    def __init__(self, config: Config, data: Images, state: State, group: Group, journal: Journal | None, stop: Stop):
-        self.config, self.data, self.state, self.group, self.journal, self.stop = (
-            config,
-            data,
-            state,
-            group,
-            journal,
-            stop,
-        )
+    def __init__(
+        self,
+        config: Config,
+        data: Images,
+        state: State,
+        group: Group,
+        journal: Journal | None,
+        quality: "Quality | None",
+        stop: Stop,
+    ):
+        self.config, self.data, self.state, self.group = config, data, state, group
+        self.journal, self.quality, self.stop = journal, quality, stop
         assert config.images is not None
         self.batches = Batches(data, config, group)
         self.total = math.ceil(config.images / config.batch_size) * config.batch_size
@@ -191,6 +202,8 @@ class _Run:
             "seconds": seconds,
             "images_per_second": images / seconds if seconds else 0.0,
         }
+        if self.quality and figures["epoch"] % self.config.evaluate_every == 0:
+            figures |= self.quality(partial(_sample, state))
         self.journal.end_epoch(figures, _sample(state, *self.samples))
 
     def _check(self) -> None:
@@ -270,6 +283,17 @@ def _begin(config: Config, data: Images) -> State:
         except RuntimeError as error:
             raise RunError(f"--init {config.init} has other networks than this run: {error}") from error
     return state
+
+
+def _quality(config: Config, data: Images) -> "Quality":
+    # Imported only now: whoever does not measure should not wait for scikit-learn.
+    from training.evaluation.classifier import ClassifierError
+    from training.evaluation.quality import Quality
+
+    try:
+        return Quality(data, config.data_dir, config.latent_dim, config.conditional)
+    except (InputError, ClassifierError) as error:
+        raise RunError(f"--evaluate-every: {error}") from error
 
 
 def _restore(state: State, config: Config) -> None:

@@ -318,3 +318,62 @@ def test_the_real_mnist_has_60_000_digits(mnist):
     loaded = data.load("mnist", mnist)
     assert len(loaded) == 60_000
     assert loaded.info.class_counts == (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+
+
+def test_the_test_split_of_the_real_mnist_is_none_of_the_training_images(mnist):
+    train, test = (data.load("mnist", mnist, split=split) for split in ("train", "test"))
+    assert len(test) == 10_000
+    assert test.info.class_names == train.info.class_names
+    seen = {image.tobytes() for image in train.images.numpy()}
+    assert not any(image.tobytes() in seen for image in test.images.numpy())
+
+
+def test_a_test_split_comes_from_files_of_its_own(tiny):
+    for file in (tiny.images, tiny.labels):
+        write_idx(file, np.zeros((5, 28, 28)) if file is tiny.images else np.zeros(5))
+    assert (len(data.load(tiny.name, tiny.data_dir)), len(data.load(tiny.name, tiny.data_dir, split="test"))) == (5, 12)
+
+
+@pytest.mark.parametrize("name", ["uci-digits", "folder"])
+def test_a_set_without_a_test_split_says_so(tmp_path, name):
+    with pytest.raises(DataError, match=f"{name} has no test split"):
+        data.load(name, tmp_path, split="test")
+
+
+@pytest.fixture
+def numbered_digits(monkeypatch) -> torch.Tensor:
+    """In the place of MNIST: 200 images, each of one grey level, and their labels; the first half is for testing."""
+    labels = torch.arange(200) * 7 % 10
+
+    def load(_, image_size, channels, split):
+        chosen = torch.arange(100) if split == "test" else torch.arange(100, 200)
+        return chosen.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 8, 8), labels[chosen], list(DIGITS)
+
+    monkeypatch.setitem(data.LOADERS, "mnist", load)
+    for split, n in (("train", 500), ("test", 300)):
+        monkeypatch.setitem(data.STACKED_IMAGES, split, n)
+    return labels
+
+
+@pytest.mark.parametrize(("split", "n", "first"), [("train", 500, 100), ("test", 300, 0)])
+def test_stacked_digits_are_the_channels_of_one_class(numbered_digits, tmp_path, split, n, first):
+    stacked = data.load("stacked-mnist", tmp_path, split=split)
+    assert stacked.images.shape == (n, 3, 8, 8)
+    levels = stacked.images[:, :, 0, 0].long()
+    assert (stacked.images == levels[:, :, None, None]).all()
+    assert first <= levels.min() <= levels.max() < first + 100
+    assert torch.equal(stacked.labels, numbered_digits[levels] @ torch.tensor([100, 10, 1]))
+    assert stacked.info.class_names == tuple(f"{number:03}" for number in range(1_000))
+    assert len(set(map(tuple, levels.tolist()))) > 0.99 * n
+
+
+def test_stacked_digits_are_the_same_each_time(numbered_digits, tmp_path):
+    first, second = (data.load("stacked-mnist", tmp_path) for _ in range(2))
+    assert first.info == second.info
+    assert torch.equal(first.images, second.images)
+
+
+def test_stacked_digits_have_three_channels(numbered_digits, tmp_path):
+    assert data.load("stacked-mnist", tmp_path, channels=3).info.image_shape == (3, 8, 8)
+    with pytest.raises(DataError, match="stacked-mnist has 3 channels, got 1"):
+        data.load("stacked-mnist", tmp_path, channels=1)

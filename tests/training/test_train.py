@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from models import checkpoint as checkpoints
 from models.exporter import export
@@ -17,6 +20,7 @@ from serving.images import sheet
 from tests.conftest import small_run
 from training.config import PRESETS, parse
 from training.loop import RunError, dry_run, train
+from training.step import Step
 from training.train import main
 
 TRAIN = Path(sys.executable).parent / "train"
@@ -44,6 +48,27 @@ GOLDEN = {
 def test_the_seeded_loss_curve_is_the_stored_one(runs, kind):
     """Processors sum in other orders: the tolerance is far above that, and far below what another recipe would do."""
     assert losses(runs[kind]) == pytest.approx(GOLDEN[kind], rel=1e-3)
+
+
+GOLDEN_PRESETS = {
+    "fast": [1.290999, 0.683095, 1.106768, 0.660743],
+    "r3gan": [0.658856, 0.797604, 0.622614, 0.835334],
+}
+
+
+@pytest.mark.parametrize("preset", GOLDEN_PRESETS)
+def test_the_seeded_loss_curve_of_a_convolutional_preset_is_the_stored_one(tmp_path, preset):
+    """The whole recipe of the preset, with small networks and images."""
+    small = {
+        "generator_widths": (8, 8),
+        "discriminator_widths": (8, 8),
+        "image_size": 16,
+        "images": 2 * 7 * 256,
+        "batch_size": 256,
+        "burn_in": PRESETS[preset].get("burn_in", 0) // 300,
+    }
+    small_run(tmp_path / "run", **PRESETS[preset] | small)
+    assert losses(tmp_path / "run") == pytest.approx(GOLDEN_PRESETS[preset], rel=1e-3)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(runs, tmp_path):
@@ -103,6 +128,22 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path):
     assert not checkpoints.find(tmp_path / "run")
 
 
+def test_a_run_that_never_had_a_checkpoint_leaves_its_folder_to_the_next(runs, tmp_path):
+    for failure in ({"lr": 1e38}, {"lr_warmup": 10**6}):
+        with pytest.raises(RunError, match=r"diverged|--lr-warmup"):
+            small_run(tmp_path / "run", **failure)
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"images_seen": 5, "loss_generator": 1}\n')
+    with SummaryWriter(tmp_path / "run" / "tensorboard") as stale:
+        stale.add_scalar("loss_generator", 1, 5)
+    time.sleep(1.1)  # the files of TensorBoard are told apart and ordered by the second
+    small_run(tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(runs["unconditional"])
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in shown.Scalars("loss_generator")] == [28 * 64, 2 * 28 * 64]
+    with pytest.raises(RunError, match="holds a run already"):
+        small_run(tmp_path / "run")
+
+
 def test_a_batch_larger_than_the_data_is_told(tmp_path):
     with pytest.raises(RunError, match="--batch-size 2000 is more than the 1,797 images"):
         small_run(tmp_path / "run", batch_size=2000)
@@ -114,6 +155,26 @@ def test_a_missing_gpu_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--device=cuda", f"--out={tmp_path / 'run'}"])
     with pytest.raises(SystemExit, match=r"^train: --device cuda, but PyTorch sees no GPU"):
         main()
+
+
+def test_a_second_ctrl_c_while_it_saves_is_one_line_and_leaves_no_part_of_a_file(tmp_path, monkeypatch, capsys):
+    step = Step.__call__
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted_step(self, batch):
+        step(self, batch)
+        interrupt()
+        monkeypatch.setattr(os, "fsync", interrupt)  # the next file is the checkpoint
+
+    monkeypatch.setattr(Step, "__call__", interrupted_step)
+    monkeypatch.setattr(sys, "argv", ["train", "--dataset=uci-digits", "--device=cpu", f"--out={tmp_path / 'run'}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "train: interrupted\n"
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_ctrl_c_saves_before_the_run_ends(tmp_path):

@@ -1,0 +1,105 @@
+"""The pinned classifier, and what the figures say through it of real digits, noise and mixed up labels."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from training import data
+from training.evaluation import classifier
+from training.evaluation.classifier import Classifier, ClassifierError, Reading, load_pinned, read, read_stacked
+from training.evaluation.judge import Verdict, judge
+
+N = 2_000
+
+
+@pytest.fixture(scope="module")
+def verdict(mnist, tmp_path_factory) -> Verdict:
+    """Of training images, of the same with their labels mixed up, and of noise."""
+    folder = tmp_path_factory.mktemp("arrays")
+    train = data.load("mnist", mnist)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:N]
+    images, labels = train.images[order, 0].numpy(), train.labels[order].numpy()
+    random = np.random.default_rng(0)
+    np.savez(folder / "real.npz", images=images, labels=labels)
+    np.savez(folder / "shuffled.npz", images=images, labels=random.permutation(labels))
+    np.savez(folder / "noise.npz", images=random.integers(0, 256, images.shape, np.uint8))
+    paths = [folder / f"{name}.npz" for name in ("real", "shuffled", "noise")]
+    return judge(paths, mnist, "mnist", N, ("fid", "modes", "label_agreement"))
+
+
+@pytest.fixture
+def by_name(verdict) -> dict:
+    return {name: source | source["figures"] for name, source in verdict.to_dict()["sources"].items()}
+
+
+def test_the_pinned_classifier_reads_the_test_images(verdict):
+    right = verdict.test.ruler.reference.labels == verdict.test.labels.numpy()
+    assert right.mean() >= 0.995
+
+
+def test_real_images_are_at_the_noise_floor(by_name):
+    assert by_name["real.npz"]["fid_ratio"] < 1.5
+    assert by_name["real.npz"]["label_agreement"]["value"] > 0.99
+    assert by_name["real.npz"]["modes"]["value"] == 10
+
+
+def test_noise_is_far_from_it(by_name):
+    assert by_name["noise.npz"]["fid_ratio"] > 100
+
+
+def test_mixed_up_labels_agree_by_chance_and_change_nothing_else(by_name):
+    assert by_name["shuffled.npz"]["label_agreement"]["value"] == pytest.approx(0.1, abs=0.03)
+    assert by_name["shuffled.npz"]["fid"] == by_name["real.npz"]["fid"]
+
+
+def test_the_pinned_classifier_is_small():
+    assert classifier.PINNED.stat().st_size <= 2 * 2**20
+    assert load_pinned().training is False
+
+
+def test_changed_weights_are_refused(toy, tmp_path):
+    load_pinned()
+    file = bytearray(classifier.PINNED.read_bytes())
+    file[-1] ^= 1
+    toy.setattr(classifier, "PINNED", tmp_path / "changed.safetensors")
+    classifier.PINNED.write_bytes(file)
+    with pytest.raises(
+        ClassifierError, match=f"{re.escape(str(classifier.PINNED))}: its SHA-256 is .* restore the file"
+    ):
+        load_pinned()
+
+
+def test_a_missing_file_of_weights_is_named_by_the_command(toy, refusal, tmp_path):
+    np.savez(tmp_path / "digits.npz", images=np.zeros((10, 28, 28), np.uint8))
+    classifier.PINNED.unlink()
+    assert f"{classifier.PINNED}: No such file" in refusal(tmp_path / "digits.npz")
+
+
+def test_what_is_read_does_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    images, network = torch.randint(0, 256, (600, 1, 8, 8), dtype=torch.uint8), Classifier(1, 10)
+    together, alone = read(network, images), read(network, images[-1:])
+    assert together.features.shape == (600, 128)
+    assert together.probabilities.sum(1) == pytest.approx(np.ones(600))
+    assert together.features[-1] == pytest.approx(alone.features[0], rel=1e-4, abs=1e-6)
+
+
+def test_the_classes_of_stacked_digits_are_those_of_their_channels():
+    torch.manual_seed(0)
+    network = Classifier(1, 10)
+    network.output.weight.data *= 1_000  # opinions that differ from image to image
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    digits: list[Reading] = [read(network, images[:, [channel]]) for channel in range(3)]
+    stacked = read_stacked(network, images)
+    assert stacked.features.shape == (20, 3 * 128)
+    assert stacked.probabilities.shape == (20, 1_000)
+    assert stacked.probabilities.sum(1) == pytest.approx(np.ones(20))
+    assert stacked.labels.tolist() == (100 * digits[0].labels + 10 * digits[1].labels + digits[2].labels).tolist()
+
+
+def test_a_classifier_learns_the_same_each_time():
+    digits = data.load("uci-digits", classifier.PINNED.parent, image_size=8)
+    first, second = (classifier.fit(digits, epochs=1).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from torch import nn
+
+from models.architectures import NetworkConfig, build_generator, multiply_adds, parameter_count
+from models.card import Dataset, Training
+from models.checkpoint import Checkpoint
+from models.exporter import export
+from training.evaluation import cost
+
+DIGITS = Dataset("digits", "", (1, 28, 28), tuple("0123456789"), (1,) * 10)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "widths", "classes"), [("mlp", (16, 32), 10), ("dcgan", (16, 8), 0), ("residual", (16, 8, 8), 0)]
+)
+def test_a_file_costs_what_its_network_costs(monkeypatch, architecture, widths, classes):
+    """But for a batch norm right after a convolution, which the exporter folds into it: a bias is left of it."""
+    monkeypatch.setattr(cost, "ROUND_SECONDS", 0.01)
+    torch.manual_seed(0)
+    config = NetworkConfig(architecture, DIGITS.image_shape, widths, classes, latent_dim=12)
+    generator = build_generator(config)
+    for parameter in generator.parameters():  # weights that are all zero would be stored once
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    weights = {f"generator.{name}": weight for name, weight in generator.state_dict().items()}
+    file, _ = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {})))
+
+    measured = cost.measure(file)
+    inputs = (torch.zeros(1, 12), *([torch.zeros(1, dtype=torch.int64)] if classes else []))
+    norms = [module.num_features for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    # The first keeps its running mean and variance beside its two parameters; of the others one of two is left.
+    difference = 2 * norms[0] - sum(norms[1:]) if norms else 0
+    assert measured.parameters == parameter_count(generator) + difference
+    assert measured.multiply_adds == multiply_adds(generator, *inputs)
+    assert measured.bytes == len(file)
+    assert measured.images_per_second > 0

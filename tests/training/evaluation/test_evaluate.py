@@ -1,0 +1,173 @@
+"""The command as a whole, on a toy MNIST: what it writes, rather than how good the digits are."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import small_run
+from tests.training.evaluation.conftest import run_evaluate, toy_mnist
+from training import data
+from training.evaluation.figures import FIGURES
+
+
+def write_digits(path: Path, n: int) -> Path:
+    digits = data.load("uci-digits", path.parent)
+    np.savez(path, images=digits.images[:n, 0], labels=digits.labels[:n])
+    return path
+
+
+@pytest.fixture(scope="module")
+def judged(runs, files, tmp_path_factory) -> Iterator[Path]:
+    """A folder with figures.json and report/: of a model file, two runs, one of them averaged, and an .npz."""
+    folder = tmp_path_factory.mktemp("judged")
+    small_run(folder / "averaged", conditional=True, ema_half_life=1_000, images=640)
+    real = write_digits(folder / "<b>300 & more.npz", 300)
+    sources = files["unconditional"], folder / "averaged", runs["unconditional"], real
+    with toy_mnist(folder):
+        run_evaluate(*sources, "--dataset", "mnist", "--json", folder / "figures.json", "--report", folder / "report")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(judged) -> dict:
+    return json.loads((judged / "figures.json").read_text())
+
+
+class Pictures(HTMLParser):
+    def __init__(self, page: str):
+        super().__init__()
+        self.files: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.files.append(dict(attributes)["src"] or "")
+
+
+def test_every_source_has_every_figure_or_says_why_not(told):
+    for figures in (*(source["figures"] for source in told["sources"].values()), told["noise_floor"]):
+        assert list(figures) == list(FIGURES)
+        assert all(
+            np.isfinite(figure["value"]) if "value" in figure else figure["missing"] for figure in figures.values()
+        )
+
+
+def test_a_run_with_averaged_weights_is_judged_with_and_without(told):
+    assert list(told["sources"]) == [
+        "generator.onnx",
+        "averaged, averaged",
+        "averaged, raw",
+        "unconditional",
+        "<b>300 & more.npz",
+    ]
+    averaged, raw = (told["sources"][f"averaged, {kind}"] for kind in ("averaged", "raw"))
+    assert averaged["figures"]["fid"] != raw["figures"]["fid"]
+    assert averaged["file_sha256"] != raw["file_sha256"]
+
+
+def test_a_run_is_judged_as_its_file_is(told):
+    file, run = told["sources"]["generator.onnx"], told["sources"]["unconditional"]
+    assert file["file_sha256"] == run["file_sha256"]
+    assert file["figures"] == run["figures"]
+
+
+def test_all_are_judged_by_as_many_images_as_the_shortest_has(told):
+    assert {source["images"] for source in told["sources"].values()} == {300}
+    assert told["facts"][0].startswith("mnist: 300 images of each source against 898 of the test split")
+
+
+def test_a_ratio_is_to_the_noise_floor(told):
+    for source in told["sources"].values():
+        expected = source["figures"]["fid"]["value"] / told["noise_floor"]["fid"]["value"]
+        assert source["fid_ratio"] == pytest.approx(expected)
+
+
+def test_without_labels_the_figures_that_take_some_are_missing(told):
+    for name, source in told["sources"].items():
+        missing = {figure for figure, value in source["figures"].items() if "missing" in value}
+        unlabelled = name in ("generator.onnx", "unconditional")
+        assert missing == {"accuracy_score"} | ({"label_agreement"} if unlabelled else set())
+
+
+def test_only_what_a_model_drew_has_a_cost(told):
+    costs = {name: source["cost"] for name, source in told["sources"].items()}
+    assert costs.pop("<b>300 & more.npz") is None
+    assert all(cost["parameters"] > 0 and cost["images_per_second"] > 0 for cost in costs.values())
+
+
+def test_the_page_names_every_figure_and_source(judged, told):
+    page = (judged / "report" / "index.html").read_text()
+    assert all(figure.title in page for figure in FIGURES.values())
+    assert all(name in page for name in told["sources"] if "<" not in name)
+
+
+def test_every_picture_of_the_page_can_be_seen(judged):
+    folder = judged / "report"
+    pictures = Pictures((folder / "index.html").read_text()).files
+    assert len(pictures) == len(set(pictures)) == 1 + 2 + 5 * 5  # curves, two histories, five of each source
+    assert {file.name for file in folder.iterdir()} == {"index.html", *pictures}
+    for picture in pictures:
+        with Image.open(folder / picture) as image:
+            image.load()
+
+
+def test_html_in_the_name_of_a_file_is_only_text(judged):
+    page = (judged / "report" / "index.html").read_text()
+    assert "<b>" not in page
+    assert "&lt;b&gt;300 &amp; more.npz" in page
+
+
+def test_too_few_images_cost_only_the_figures_that_need_more(toy, tmp_path, capsys):
+    few = write_digits(tmp_path / "few.npz", 150)
+    run_evaluate(few, "--figures", "fid", "precision", "modes", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())["sources"]["few.npz"]["figures"]
+    assert figures["fid"] == {"missing": "needs 256 images, there are 150"}
+    assert figures["precision"]["value"] > 0
+    assert figures["modes"]["value"] >= 1
+    assert "few.npz: no classifier FID: it needs 256 images, there are 150" in capsys.readouterr().out
+
+
+def test_an_unlabelled_source_is_told_what_it_lacks(toy, files, capsys):
+    run_evaluate(files["unconditional"], "--dataset", "mnist", "--n", 50, "--figures", "label_agreement", "modes")
+    assert "generator.onnx: no label agreement: it needs labels" in capsys.readouterr().out
+
+
+def test_files_of_one_name_are_told_apart_and_the_same_file_has_the_same_figures(toy, files, tmp_path):
+    copies = [tmp_path / name / "generator.onnx" for name in "ab"]
+    for copy in copies:
+        copy.parent.mkdir()
+        shutil.copy(files["conditional"], copy)
+    told = []
+    for name in ("first.json", "second.json"):
+        run_evaluate(
+            *copies, "--dataset", "mnist", "--n", 300, "--figures", "fid", "label_agreement", "--json", tmp_path / name
+        )
+        told.append(json.loads((tmp_path / name).read_text()))
+    assert list(told[0]["sources"]) == list(map(str, copies))
+    figures = [source["figures"] for verdict in told for source in verdict["sources"].values()]
+    assert all(other == figures[0] for other in figures)
+
+
+def test_a_model_file_is_judged_by_the_data_that_it_learned_from(refusal, files):
+    assert "no pinned classifier of uci-digits" in refusal(files["conditional"], "--n", 10)
+
+
+def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, capsys):
+    classes = data.load("uci-digits", tmp_path)
+    for label in range(2):
+        (tmp_path / "things" / str(label)).mkdir(parents=True)
+        for index, image in enumerate(classes.images[classes.labels == label][:6]):
+            Image.fromarray(image[0].numpy()).save(tmp_path / "things" / str(label) / f"{index}.png")
+    images = classes.images[classes.labels < 2][:6, 0]
+    np.savez(tmp_path / "digits.npz", images=images)
+    options = "--dataset", "folder", "--data-dir", tmp_path / "things", "--figures", "modes", "--fit-classifier"
+    run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
+    told = capsys.readouterr().out
+    assert "folder: 6 images of each source against 6 that it may have learned from" in told
+    assert "classifier: trained just now" in told

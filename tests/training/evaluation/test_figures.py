@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.card import Dataset
+from training.data import Images
+from training.evaluation.classifier import Reading
+from training.evaluation.figures import FIGURES, FigureError, Sample, measure
+from training.evaluation.ruler import Ruler, nearest
+
+CLASSES = 4
+
+
+def digits(labels: Tensor, seed: int = 0) -> Tensor:
+    """Noise of 8x8 pixels, in which a bright quadrant stands for the class."""
+    images = torch.randint(0, 100, (len(labels), 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = divmod(label, 2)
+        image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
+    return images.to(torch.uint8)
+
+
+def read(images: Tensor) -> Reading:
+    """The class of the brightest quadrant, of which it is sure by 70 %."""
+    quadrants = torch.nn.functional.avg_pool2d(images.float(), 4).flatten(1)
+    probabilities = np.full((len(images), CLASSES), 0.1)
+    probabilities[np.arange(len(images)), quadrants.argmax(1)] = 0.7
+    return Reading(quadrants.double().numpy(), probabilities)
+
+
+def dataset(n: int, seed: int) -> Images:
+    labels = torch.arange(n) % CLASSES
+    return Images(
+        digits(labels, seed), labels, Dataset("toys", "", (1, 8, 8), tuple("abcd"), (n // CLASSES,) * CLASSES)
+    )
+
+
+@pytest.fixture(scope="module")
+def ruler() -> Ruler:
+    return Ruler(read, train=dataset(4_000, seed=1), test=dataset(2_000, seed=2), class_shares=np.full(CLASSES, 0.25))
+
+
+def value(name: str, ruler: Ruler, images: Tensor, labels: Tensor | None = None) -> float:
+    return measure(FIGURES[name], Sample(ruler, images, labels)).value
+
+
+@pytest.mark.parametrize("counts", [(25, 25, 25, 25), (40, 30, 20, 10), (50, 50, 0, 0), (100, 0, 0, 0)])
+def test_the_class_balance_is_the_divergence_of_the_histogram(ruler, counts):
+    images = digits(torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts)))
+    expected = sum(count / 100 * np.log(count / 25) for count in counts if count)
+    assert value("class_balance", ruler, images) == pytest.approx(expected, abs=1e-12)
+    assert value("modes", ruler, images) == sum(count > 0 for count in counts)
+
+
+def test_labels_agree_with_what_is_read(ruler):
+    assert value("label_agreement", ruler, ruler.test.images, ruler.test.labels) == 1
+
+
+def test_shuffled_labels_agree_by_chance(ruler):
+    shuffled = ruler.test.labels[torch.randperm(2_000, generator=torch.Generator().manual_seed(0))]
+    agreement = measure(FIGURES["label_agreement"], Sample(ruler, ruler.test.images, shuffled))
+    assert agreement.value == pytest.approx(1 / CLASSES, abs=4 * agreement.error)
+    assert agreement.error == pytest.approx((0.25 * 0.75 / 2_000) ** 0.5, rel=0.05)
+
+
+def test_confidence_is_that_of_the_likeliest_class(ruler):
+    assert value("confidence", ruler, ruler.test.images) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_a_set_is_near_itself_and_far_from_another(ruler, name):
+    images = ruler.test.images[:400]
+    same, other = value(name, ruler, images), value(name, ruler, 255 - images)
+    assert abs(same) < other / 100
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "density", "coverage"])
+def test_real_images_lie_among_each_other_and_negatives_do_not(ruler, name):
+    assert value(name, ruler, ruler.train.images[:2_000]) > 0.8
+    assert value(name, ruler, 255 - ruler.train.images[:2_000]) == 0
+
+
+def test_training_images_are_found_as_copies(ruler):
+    copies = ruler.train.images[500:700]
+    assert value("memorised", ruler, copies) == 1
+    assert value("nearest", ruler, copies) == pytest.approx(0, abs=1e-2)
+    assert Sample(ruler, copies, None).neighbours[1].tolist() == list(range(500, 700))
+
+
+def test_one_test_image_in_a_hundred_counts_as_a_copy(ruler):
+    assert value("memorised", ruler, ruler.test.images) == pytest.approx(0.01, abs=0.002)
+
+
+def test_the_nearest_image_is_that_of_the_brute_force():
+    images, among = (torch.randint(0, 256, (n, 1, 5, 5), dtype=torch.uint8) for n in (300, 70))
+    distances, indices = nearest(images, among)
+    expected = torch.cdist(images.flatten(1).double() / 255, among.flatten(1).double() / 255).min(1)
+    assert indices.tolist() == expected.indices.tolist()
+    assert distances == pytest.approx(expected.values.numpy(), rel=1e-4)
+
+
+def test_images_that_teach_the_classes_have_a_high_accuracy_score(ruler):
+    images, labels = ruler.train.images[:1_000], ruler.train.labels[:1_000]
+    shuffled = labels[torch.randperm(1_000, generator=torch.Generator().manual_seed(0))]
+    assert value("accuracy_score", ruler, images, labels) > 0.9
+    assert value("accuracy_score", ruler, images, shuffled) < 0.6
+
+
+@pytest.mark.parametrize("name", ["label_agreement", "accuracy_score"])
+def test_what_takes_labels_cannot_be_had_without(ruler, name):
+    with pytest.raises(FigureError, match="needs labels"):
+        value(name, ruler, ruler.test.images)
+
+
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.needs > 1])
+def test_too_few_images_are_told(ruler, name):
+    needs = FIGURES[name].needs
+    with pytest.raises(FigureError, match=f"needs {needs:,} images, there are {needs - 1:,}"):
+        value(name, ruler, ruler.test.images[: needs - 1], ruler.test.labels[: needs - 1])

@@ -1,0 +1,112 @@
+"""Judges generators, by images they draw: one table, every figure beside its noise floor.
+
+    evaluate a.onnx --data-dir data                       # the file that ships
+    evaluate a.onnx runs/b others.npz --report report     # several side by side, with pictures
+
+The noise floor is the same figure of as many real training images: what a perfect generator would get. Images 0 to
+n - 1 of seed 0 are judged, so that the same file gives the same figures; only its speed is measured anew.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from models.commands import ends_in_one_line, importing
+from models.errors import InputError
+from models.files import write_atomically
+
+if TYPE_CHECKING:
+    from training.evaluation.judge import Verdict
+
+
+@dataclass(frozen=True)
+class Options:
+    """Judges generators by images they draw: one table, every figure beside its noise floor."""
+
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Model files, runs (judged with and without averaged weights), or .npz files of `images` and perhaps `labels`."""
+    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    """Folder of the data sets; for --dataset folder, the folder itself."""
+    dataset: str | None = None
+    """The real images; if omitted, those that the first model was trained on, else mnist."""
+    n: int | None = None
+    """How many images to judge; 10,000 if omitted, and 26,000 for stacked-mnist, as its protocol has it."""
+    figures: tuple[str, ...] | None = None
+    """Only these; all of them if omitted."""
+    fit_classifier: bool = False
+    """For data other than MNIST: train the classifier, from whose features the figures are made, on that data."""
+    json: Path | None = None
+    """File for the figures."""
+    report: Path | None = None
+    """Folder for a page with the figures and pictures."""
+
+
+@ends_in_one_line("evaluate")
+def main() -> None:
+    options = tyro.cli(Options, prog="evaluate")
+
+    # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
+    with importing("evaluate", "PyTorch"):
+        from models.artifact import ModelFileError
+        from models.card import CardError
+        from models.checkpoint import CheckpointError
+        from models.exporter import ExportError
+        from models.parity import ParityError
+        from training.data import DataError
+        from training.evaluation.classifier import ClassifierError
+        from training.evaluation.judge import judge
+        from training.evaluation.report import write_report
+        from training.evaluation.sources import SourceError
+
+    try:
+        verdict = judge(
+            options.sources,
+            options.data_dir,
+            options.dataset,
+            options.n,
+            options.figures,
+            options.fit_classifier,
+        )
+        _show(verdict)
+        if options.json:
+            write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")
+        if options.report:
+            write_report(verdict, options.report)
+            print(f"{options.report / 'index.html'}: the figures with pictures")
+    except InputError as error:
+        sys.exit(f"evaluate: --{error}")
+    except (SourceError, ModelFileError, CheckpointError, DataError, ClassifierError) as error:
+        sys.exit(f"evaluate: {error}")
+    except (ExportError, ParityError, CardError) as error:
+        sys.exit(f"evaluate: a run cannot be exported: {error}")
+    except OSError as error:
+        sys.exit(f"evaluate: {error.filename}: {error.strerror}")
+
+
+def _show(verdict: "Verdict") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for line in verdict.facts:
+        console.print(line, highlight=False, soft_wrap=True)
+    table = Table(*verdict.titles)
+    for row in verdict.rows():
+        table.add_row(*row)
+    console.print(table)
+    if verdict.published:
+        published = Table("published", "classes covered", "class balance, KL", "source")
+        for other in verdict.published:
+            published.add_row(other.name, str(other.modes), f"{other.kl:g}", other.source)
+        console.print(published)
+    for note in verdict.notes():
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,6 @@ The second table is the `r3gan` preset: what its penalties cost, and what captur
 
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -29,9 +28,9 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for both alike, as `train` has it; see results/openmp-spin.md
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which this file would hide the package `training`
 
+from benchmarks.machine import machine
 from models.architectures import NetworkConfig, build_discriminator, build_generator
 from training import data as our_data
 from training.batches import Batches
@@ -188,17 +187,6 @@ def r3gan(options: Options, device: str) -> dict:
         contenders["not captured"] = ours(replace(config, capture=False), data)
     batches = options.batches if device == "cuda" else max(3, options.batches // 30)
     return {"precision": precision, "images_per_second": speeds(contenders, config, batches, options.rounds)}
-
-
-def machine(device: str) -> dict[str, str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cpu": f"{cpu or platform.processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def table(title: str, taken: dict[str, list[float]], baseline: str) -> Table:

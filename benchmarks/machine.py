@@ -1,0 +1,19 @@
+"""Which machine a result was measured on."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def machine(device: str) -> dict[str, str]:
+    """Hardware and versions, for a benchmark on "cpu" or "cuda"."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "cpu": f"{cpu or platform.processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

@@ -161,7 +161,7 @@ def test_a_second_ctrl_c_while_it_saves_is_one_line_and_leaves_no_part_of_a_file
     step = Step.__call__
 
     def interrupt(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this very thread, at once
 
     def interrupted_step(self, batch):
         step(self, batch)

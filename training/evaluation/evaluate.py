@@ -90,12 +90,13 @@ def main() -> None:
 
 def _show(verdict: "Verdict") -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
     for line in verdict.facts:
         console.print(line, highlight=False, soft_wrap=True)
-    table = Table(*verdict.titles)
+    first, *others = verdict.titles
+    table = Table(Column(first, no_wrap=True), *others)
     for row in verdict.rows():
         table.add_row(*row)
     console.print(table)

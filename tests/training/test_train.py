@@ -1,6 +1,5 @@
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from serving.images import sheet
 from tests.conftest import small_run
 from training.config import PRESETS, parse
 from training.loop import RunError, dry_run, train
-from training.step import Step
 from training.train import main
 
 TRAIN = Path(sys.executable).parent / "train"
@@ -155,26 +153,6 @@ def test_a_missing_gpu_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--device=cuda", f"--out={tmp_path / 'run'}"])
     with pytest.raises(SystemExit, match=r"^train: --device cuda, but PyTorch sees no GPU"):
         main()
-
-
-def test_a_second_ctrl_c_while_it_saves_is_one_line_and_leaves_no_part_of_a_file(tmp_path, monkeypatch, capsys):
-    step = Step.__call__
-
-    def interrupt(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)  # to this very thread, at once
-
-    def interrupted_step(self, batch):
-        step(self, batch)
-        interrupt()
-        monkeypatch.setattr(os, "fsync", interrupt)  # the next file is the checkpoint
-
-    monkeypatch.setattr(Step, "__call__", interrupted_step)
-    monkeypatch.setattr(sys, "argv", ["train", "--dataset=uci-digits", "--device=cpu", f"--out={tmp_path / 'run'}"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "train: interrupted\n"
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def test_ctrl_c_saves_before_the_run_ends(tmp_path):

@@ -1,54 +1,73 @@
 """The card: what a model file says of itself, and the golden images by which it proves itself.
 
-It travels as JSON in the file's metadata. This module needs nothing but Python.
+    python -m models.card generator.onnx
+
+It travels as JSON in the file's metadata. Every field is checked when a card is read, so that nothing behind it has to
+expect a count that is a text or a shape that is negative.
 """
 
-import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
-from models.errors import InputError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-VERSION = 1
+from models.errors import InputError, ModelFileError
+from models.seal import UNSEALED
+
+VERSION = 2
 METADATA_KEY = "card"
 """Where the card stands in the ONNX file's metadata."""
-_UNSEALED = "0" * 64
-_SEAL = re.compile(rb'"file_sha256": "([0-9a-f]{64})"')
+MAX_GOLDEN_IMAGES = 64
+
+Precision = Literal["fp32", "fp16", "int8"]
+Size = Annotated[int, Field(ge=1, le=2**16)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+ImageShape = tuple[Size, Size, Size]
+"""Channels, height, width."""
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
-class CardError(ValueError):
+class CardError(ModelFileError):
     """A card that is missing, damaged, or not of this file."""
-
-
-def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass as they were before JSON turned its tuples into lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 @dataclass(frozen=True)
 class Dataset:
     """The data that a generator learned from."""
 
+    __pydantic_config__ = _STRICT
+
     name: str
-    sha256: str
+    sha256: Sha256
     """Of the images' bytes followed by the labels' bytes."""
-    image_shape: tuple[int, int, int]
-    """Channels, height, width."""
+    image_shape: ImageShape
     class_names: tuple[str, ...]
-    class_counts: tuple[int, ...]
+    class_counts: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...]
     """How many images of each class there are."""
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.class_counts) or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(
+                f"{len(self.class_names)} class names ({len(set(self.class_names))} of them different) "
+                f"for {len(self.class_counts)} class counts"
+            )
+        if self.class_counts and not sum(self.class_counts):
+            raise ValueError("no class has an image")
 
 
 @dataclass(frozen=True)
 class Training:
     """How a generator was trained."""
 
+    __pydantic_config__ = _STRICT
+
     config: dict[str, Any]
     """The whole configuration but for the paths."""
-    images_seen: int
+    images_seen: Annotated[int, Field(ge=0)]
     """Real images shown to the discriminator."""
     seed: int
     git_commit: str | None
@@ -59,35 +78,46 @@ class Training:
 class Golden:
     """Images 0 to n - 1 of a seed, as the exporting machine rendered them."""
 
-    seed: int
-    n: int
+    __pydantic_config__ = _STRICT
+
+    seed: Annotated[int, Field(ge=0, lt=2**53)]
+    n: Annotated[int, Field(ge=1, le=MAX_GOLDEN_IMAGES)]
     pixels: str
     """uint8 (n, channels, height, width), as base64 of zlib."""
 
 
 @dataclass(frozen=True)
 class Card:
+    __pydantic_config__ = _STRICT
+
     name: str
-    latent_dim: int
+    latent_dim: Size
     latents_version: int
-    image_shape: tuple[int, int, int]
-    """Channels, height, width of an image."""
+    image_shape: ImageShape
     conditional: bool
     """Whether the generator takes labels."""
+    precision: Precision
+    """Of the weights; inputs and outputs are the same in all of them."""
+    made_from: Sha256 | None
+    """`file_sha256` of the fp32 file that this is a variant of."""
     dataset: Dataset
     training: Training
-    config_sha256: str
-    checkpoint_sha256: str
+    config_sha256: Sha256
+    checkpoint_sha256: Sha256
     versions: dict[str, str]
     """Of the libraries that exported the file."""
     parity: dict[str, Any]
-    """How far the file's output is from PyTorch's."""
+    """The figures of the export's gate, each with its bound."""
     quality: dict[str, Any]
     """Figures of merit, where it was evaluated."""
     golden: Golden
     card_version: int = VERSION
-    file_sha256: str = _UNSEALED
-    """SHA-256 of the whole file with these 64 characters set to zero."""
+    file_sha256: Sha256 = UNSEALED
+    """The file's seal, see `models.seal`."""
+
+    def __post_init__(self) -> None:
+        if self.conditional and not self.dataset.class_names:
+            raise ValueError("the generator takes labels, but its data has no classes")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,61 +155,48 @@ class Card:
         raise InputError("labels", f"{label!r} is no class; there are {names}, or 0 to {len(self.class_names) - 1}")
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=True)
+        """ASCII, so that its length in bytes does not change when the file is sealed."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Reads a card.
 
         Raises:
-            CardError: not a card of this version.
+            CardError: not a card of this version, or a field of another kind or out of its range.
         """
         try:
-            fields = json.loads(text)
-            if fields["card_version"] != VERSION:
-                raise CardError(f"the card is of version {fields['card_version']}, this program reads {VERSION}")
-            fields["image_shape"] = tuple(fields["image_shape"])
-            fields["dataset"] = Dataset(**tuples(fields["dataset"]))
-            fields["training"] = Training(**fields["training"])
-            fields["golden"] = Golden(**fields["golden"])
-            return cls(**fields)
-        except CardError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CardError(f"the card cannot be read ({type(error).__name__}: {error})") from error
+            version = json.loads(text)["card_version"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise CardError("card: there is none, or it is not JSON") from None
+        if version != VERSION:
+            raise CardError(f"card: it is of version {version!r:.20}, this program reads {VERSION}")
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            raise CardError(f"card: {first_problem(error)}") from error
 
 
-def seal(file: bytes) -> bytes:
-    """Writes a file's SHA-256 into the card that it carries."""
-    digits = _find_seal(file).span(1)
-    return file[: digits[0]] + _digest(file, digits).encode() + file[digits[1] :]
+def first_problem(error: ValidationError) -> str:
+    """The first of what is wrong, in one line: where, what, and what stands there."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['msg']}, got {problem['input']!r:.60}" if where else problem["msg"]
 
 
-def check_seal(file: bytes) -> str:
-    """Proves that a file is whole, byte for byte, before anything in it is parsed.
+def main() -> None:
+    """Prints the card of a model file that opens, less the golden images' pixels."""
+    from models.artifact import Generator  # which stands on this module
 
-    Returns:
-        The file's SHA-256 as its card states it.
-
-    Raises:
-        CardError: there is no seal, or it does not fit.
-    """
-    seal = _find_seal(file)
-    stated, actual = seal[1].decode(), _digest(file, seal.span(1))
-    if stated != actual:
-        raise CardError(f"the file is damaged: its SHA-256 is {actual}, its card says {stated}")
-    return stated
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m models.card FILE.onnx")
+    try:
+        card = Generator.open(sys.argv[1]).card
+    except ModelFileError as error:
+        sys.exit(f"card: {error}")
+    pixels = f"... {len(card.golden.pixels):,} characters"
+    print(json.dumps(asdict(replace(card, golden=replace(card.golden, pixels=pixels))), indent=2, ensure_ascii=False))
 
 
-def _find_seal(file: bytes) -> re.Match[bytes]:
-    seals = list(_SEAL.finditer(file))
-    if len(seals) != 1:
-        raise CardError(f"the file is cut short or was not made by export-onnx: it holds {len(seals)} cards, not 1")
-    return seals[0]
-
-
-def _digest(file: bytes, digits: tuple[int, int]) -> str:
-    sha256 = hashlib.sha256(file[: digits[0]])
-    sha256.update(_UNSEALED.encode())
-    sha256.update(file[digits[1] :])
-    return sha256.hexdigest()
+if __name__ == "__main__":
+    main()

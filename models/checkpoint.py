@@ -2,10 +2,10 @@
 
 A run keeps its last two, in `checkpoints/`, named by the images seen. Each holds the generator, the average of its
 weights if one is kept, and whatever else training needs to go on. The exporter prefers the average to the raw weights.
-Nothing in it is ever executed: no pickle on the way from training to service.
+Nothing in it is ever executed: no pickle on the way from training to service. It is sealed, so that a damaged one is
+found.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -14,15 +14,18 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from models.architectures import Network, NetworkConfig, build_generator
-from models.card import Dataset, Training, tuples
+from models.card import Dataset, Training, first_problem
+from models.errors import ModelFileError
 from models.files import write_atomically
+from models.seal import UNSEALED, check_seal, seal
 
 _FOLDER = "checkpoints"
 _KEPT = 2
-_VERSION = 1
+_VERSION = 2
 _HEADER = "mnist-gan"
 
 
@@ -38,7 +41,7 @@ class Checkpoint:
     dataset: Dataset
     training: Training
     sha256: str = ""
-    """Of the file that it was loaded from."""
+    """Of the file that it was loaded from, as its seal states it."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with "prefix.", without it."""
@@ -62,12 +65,13 @@ def save(checkpoint: Checkpoint, run: Path) -> Path:
         "generator": asdict(checkpoint.generator),
         "dataset": asdict(checkpoint.dataset),
         "training": asdict(checkpoint.training),
+        "file_sha256": UNSEALED,
     }
     folder = run / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{checkpoint.training.images_seen:012}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(path, safetensors.torch.save(tensors, {_HEADER: json.dumps(header)}))
+    write_atomically(path, seal(safetensors.torch.save(tensors, {_HEADER: json.dumps(header)})))
     for old in find(run)[:-_KEPT]:
         old.unlink()
     return path
@@ -95,21 +99,21 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         return _parse(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ModelFileError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
         advice = f"; the one before it is {before}: delete the damaged one to go on from there" if before else ""
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of mnist-gan ({error}){advice}") from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of mnist-gan ({reason}){advice}") from error
 
 
 def _parse(file: bytes) -> Checkpoint:
-    tensors = safetensors.torch.load(file)
+    sha256 = check_seal(file)
     header = _read_header(file)
-    checkpoint = Checkpoint(
-        tensors,
-        NetworkConfig(**tuples(header["generator"])),
-        Dataset(**tuples(header["dataset"])),
-        Training(**header["training"]),
-        hashlib.sha256(file).hexdigest(),
-    )
+    kinds = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
+    # From JSON, where a list is a tuple.
+    known: dict[str, Any] = {
+        name: TypeAdapter(kind).validate_json(json.dumps(header[name])) for name, kind in kinds.items()
+    }
+    checkpoint = Checkpoint(safetensors.torch.load(file), **known, sha256=sha256)
     checkpoint.build()  # the weights fit the network
     return checkpoint
 

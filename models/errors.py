@@ -1,4 +1,4 @@
-"""What is wrong with an argument, in a form that a command, a service and a caller can each pass on."""
+"""What is wrong with an argument or a file, in a form that a command, a service and a caller can each pass on."""
 
 
 class InputError(ValueError):
@@ -10,3 +10,7 @@ class InputError(ValueError):
         """Name of the argument."""
         self.message = message
         """What is wrong with it, with its value, and what would be right."""
+
+
+class ModelFileError(ValueError):
+    """A model file that is missing, damaged, or does not do what its card says."""

@@ -1,25 +1,33 @@
-"""From a checkpoint to the bytes of its model file: traced, held against PyTorch, given its card and sealed."""
+"""From a checkpoint to the bytes of its model file: traced, put through the gate, given its card and sealed."""
 
 import hashlib
 import importlib.metadata
 import json
 import warnings
+from dataclasses import dataclass, replace
+from typing import Any
 
 import onnx
 import onnx_ir
 import torch
+from onnx import ModelProto
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from models import card as cards
+from models import gate as gates
+from models import graph
 from models import latents as addresses
-from models import parity
 from models.architectures import Network
 from models.artifact import Generator, make_feeds, open_session, pack_golden, run
-from models.card import Card, Golden
+from models.card import Card, Golden, Precision
 from models.checkpoint import Checkpoint
-from models.parity import Parity
+from models.gate import Figure, Gate, quantize
+from models.seal import UNSEALED, check_seal, seal
+from models.variants import convert
 
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+"""Whose versions the card tells."""
 OPSETS = range(16, 27)
 """From the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime opens."""
 GOLDEN_SEED = 0
@@ -27,7 +35,7 @@ GOLDEN_IMAGES = 16
 
 
 class ExportError(ValueError):
-    """PyTorch's exporter made something other than what was asked for."""
+    """A file that cannot be had as it was asked for."""
 
 
 class _Quantized(nn.Module):
@@ -39,37 +47,87 @@ class _Quantized(nn.Module):
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         pixels = self.generator(latent, label)
-        return parity.quantize(pixels), pixels
+        return quantize(pixels), pixels
 
 
-def export(checkpoint: Checkpoint, opset: int = 20) -> tuple[bytes, Parity]:
-    """Makes the model file of a checkpoint.
+@dataclass(frozen=True)
+class Export:
+    """A model file that passed the gate."""
 
-    Returns:
-        The file's bytes, the same for the same checkpoint and library versions, and its parity figures.
+    file: bytes
+    """The same for the same checkpoint and library versions."""
+    gate: Gate
+
+
+def export(checkpoint: Checkpoint, opset: int = 20) -> Export:
+    """Makes the model file of a checkpoint, in fp32.
 
     Raises:
-        ExportError, CardError: an opset that cannot be had, or the file would break its contract.
-        ParityError: it does not compute what the module computes.
+        ExportError: an opset that cannot be had.
+        GateError, ModelFileError: the file would not compute what the module computes, or break its contract.
     """
+    return _export(checkpoint, opset, "fp32", None)
+
+
+def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision, opset: int = 20) -> Export:
+    """As `export`, in another precision.
+
+    Args:
+        original: the checkpoint's fp32 file, which the card will name.
+    """
+    return _export(checkpoint, opset, precision, check_seal(original.file))
+
+
+def with_quality(file: bytes, quality: dict[str, Any]) -> bytes:
+    """The file with figures of merit in its card."""
+    model = graph.parse(file)
+    card = replace(graph.read_card(model), quality=quality)
+    return _sealed(model, card)
+
+
+def _export(checkpoint: Checkpoint, opset: int, precision: Precision, made_from: str | None) -> Export:
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} cannot be had; choose one from {OPSETS[0]} to {OPSETS[-1]}")
     generator = checkpoint.build()
-    model = _trace(generator, opset)
-    figures = parity.measure(generator, open_session(_serialize(model)))
-    figures.check()
+    card = _card(checkpoint, precision, made_from)
+    twin = convert(_trace(generator, opset), card, precision)
+    model = _without_pixels(twin)
+    again = _without_pixels(convert(_trace(generator, opset), card, precision))
+    onnx.checker.check_model(model, full_check=True)
+    checks = ("onnx.checker", *graph.check(model, card))
+    found = [entry.version for entry in model.opset_import]
+    if found != [opset]:
+        raise ExportError(f"asked for opset {opset}, got {found}")
 
-    # What was measured is what ships: the same graph, less the output that only the measurement needs.
-    model.graph.outputs.pop()
-    file = _serialize(model)
-    onnx.checker.check_model(file, full_check=True)
-    model.metadata_props[cards.METADATA_KEY] = _card(checkpoint, figures, file).to_json()
-    file = cards.seal(_serialize(model))
+    figures = [Figure("bytes of a second export that differ", _differing(_serialize(model), _serialize(again)), 0)]
+    for figure in gates.measure(generator, _serialize(twin), precision):
+        figures.append(figure)
+        if not figure.passes:
+            break
+    gate = Gate(checks, tuple(figures))
+    gate.check()
+
+    latents, labels = addresses.draw(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_counts)
+    golden = run(open_session(_serialize(model)), make_feeds(latents, labels))
+    card = replace(card, parity=gate.report(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
+    file = _sealed(model, card)
     Generator.from_bytes(file)
-    return file, figures
+    return Export(file, gate)
 
 
-def _trace(generator: Network, opset: int) -> onnx_ir.Model:
+def _without_pixels(twin: ModelProto) -> ModelProto:
+    """What was measured is what ships: the same graph, less the output that only the measurement needs."""
+    model = ModelProto()
+    model.CopyFrom(twin)
+    del model.graph.output[1:]
+    return model
+
+
+def _differing(one: bytes, other: bytes) -> float:
+    return abs(len(one) - len(other)) + sum(a != b for a, b in zip(one, other, strict=False)) if one != other else 0
+
+
+def _trace(generator: Network, opset: int) -> ModelProto:
     config = generator.config
     examples = {"latent": torch.zeros(2, config.latent_dim)}  # 2: a batch of 1 would be taken for a constant
     if config.classes:
@@ -86,35 +144,37 @@ def _trace(generator: Network, opset: int) -> onnx_ir.Model:
         )
     assert program is not None
     model = program.model
-    if model.opset_imports != {"": opset}:
-        raise ExportError(f"asked for opset {opset} of the standard domain, got {dict(model.opset_imports)}")
     ClearMetadataAndDocStringPass()(model)  # stack traces with the paths of this machine
-    return model
+    return onnx_ir.to_proto(model)
 
 
-def _serialize(model: onnx_ir.Model) -> bytes:
-    return onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+def _serialize(model: ModelProto) -> bytes:
+    return model.SerializeToString(deterministic=True)
 
 
-def _card(checkpoint: Checkpoint, figures: Parity, file: bytes) -> Card:
+def _sealed(model: ModelProto, card: Card) -> bytes:
+    del model.metadata_props[:]
+    model.metadata_props.add(key=cards.METADATA_KEY, value=replace(card, file_sha256=UNSEALED).to_json())
+    return seal(_serialize(model))
+
+
+def _card(checkpoint: Checkpoint, precision: Precision, made_from: str | None) -> Card:
+    """All but what is still to be measured."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
-    conditional = bool(config.classes)
-    latents, labels = addresses.draw(
-        GOLDEN_SEED, 0, GOLDEN_IMAGES, config.latent_dim, dataset.class_counts if conditional else ()
-    )
-    golden = run(open_session(file), make_feeds(latents, labels))
     return Card(
         name=f"{training.config['preset']}-{dataset.name}",
         latent_dim=config.latent_dim,
         latents_version=addresses.VERSION,
         image_shape=config.image_shape,
-        conditional=conditional,
+        conditional=bool(config.classes),
+        precision=precision,
+        made_from=made_from,
         dataset=dataset,
         training=training,
         config_sha256=hashlib.sha256(json.dumps(training.config, sort_keys=True).encode()).hexdigest(),
         checkpoint_sha256=checkpoint.sha256,
-        versions={name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")},
-        parity=figures.report(),
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        parity={},
         quality={},
-        golden=Golden(GOLDEN_SEED, GOLDEN_IMAGES, pack_golden(golden["image"])),
+        golden=Golden(GOLDEN_SEED, GOLDEN_IMAGES, ""),
     )

@@ -49,7 +49,7 @@ def main() -> None:
 
     # Imported only now, so that --help or a mistyped option does not wait for it.
     with importing("sample"):
-        from models.artifact import ModelFileError
+        from models.errors import ModelFileError
 
     try:
         _draw(options)

@@ -2,7 +2,8 @@
 
     MNIST_GAN_MODEL=generator.onnx bentoml serve
 
-Without MNIST_GAN_MODEL it serves the newest mnist-gan of the BentoML model store. Images are addressable: the same
+Without MNIST_GAN_MODEL it serves the newest mnist-gan of the BentoML model store, and where that is empty the generator
+that ships with this repository. Images are addressable: the same
 model, seed, index and labels give the same image, whatever else a request asks for and whatever else is being served.
 """
 
@@ -22,30 +23,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.artifact import Generator, Images, ModelFileError
-from models.errors import InputError
+from models.artifact import Generator, Images
+from models.errors import InputError, ModelFileError
 from models.latents import END
+from models.store import MODEL_NAME, SHIPPED
 from serving import images, requests
 from serving.errors import ErrorShape, quiet_refusals
 
-MODEL_NAME = "mnist-gan"
 PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
 
 def model_file() -> Path:
-    """The file to serve: $MNIST_GAN_MODEL, else the newest in the BentoML model store.
-
-    Raises:
-        ModelFileError: there is none.
-    """
+    """The file to serve: $MNIST_GAN_MODEL, else the newest in the BentoML model store, else the one that ships."""
     if path := os.environ.get("MNIST_GAN_MODEL"):
         return Path(path)
     try:
         return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
     except bentoml.exceptions.NotFound:
-        raise ModelFileError("no model: set MNIST_GAN_MODEL=FILE, or export-onnx a run") from None
+        return SHIPPED
 
 
 def _array(rows: list[list[float]]) -> NDArray[np.floating]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tyro
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tyro.constructors import PrimitiveConstructorSpec
 
-from models.card import tuples
+from models.card import first_problem
 
 Architecture = Literal["mlp", "dcgan", "residual"]
 
@@ -37,6 +38,8 @@ Count = Annotated[
 @dataclass(frozen=True)
 class Config:
     """Trains a GAN. The defaults are those of the preset."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for those read from a file
 
     preset: str = "mlp"
     """Where the other defaults come from: mlp, dcgan, r3gan or fast."""
@@ -173,13 +176,13 @@ class Config:
             ValueError: there is none, or it is not one of ours.
         """
         try:
-            values = tuples(json.loads((run / "config.json").read_text()))
-            for name in ("data_dir", "init"):
-                values[name] = None if values[name] is None else Path(values[name])
-            return cls(**values | {"out": run})
+            values = json.loads((run / "config.json").read_text())
+            return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
         except FileNotFoundError:
             raise ValueError(f"{run} holds no run: there is no config.json") from None
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        except ValidationError as error:
+            raise ValueError(f"{run}/config.json cannot be read: {first_problem(error)}") from None
+        except (TypeError, OSError, ValueError) as error:
             raise ValueError(f"{run}/config.json cannot be read: {error}") from None
 
 

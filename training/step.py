@@ -192,7 +192,7 @@ class Step:
 
 
 def _normalise(images: Tensor) -> Tensor:
-    """uint8 -> [-1, 1]; `models.parity.quantize` undoes it."""
+    """uint8 -> [-1, 1]; `models.gate.quantize` undoes it."""
     return images.float() / 127.5 - 1
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 LEAK = 0.2
@@ -15,6 +16,8 @@ class NetworkConfig:
     Raises:
         ValueError: a number that no network could have.
     """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for those read from a file
 
     architecture: str
     """A name in `models.architectures.GENERATORS`."""

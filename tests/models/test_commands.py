@@ -14,7 +14,7 @@ COMMANDS = {
     "export-onnx": ("torch", ["run", "--out", "a.onnx"]),
     "sample": ("onnxruntime", ["a.onnx", "--out", "a.png"]),
 }
-MODULES = {"train": "training.train", "export-onnx": "models.export_onnx", "sample": "serving.sample"}
+MODULES = {"train": "training.train", "export-onnx": "training.export_onnx", "sample": "serving.sample"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -103,5 +103,5 @@ def test_a_configuration_that_cannot_be_read_is_told(tmp_path, capsys, content):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys, training.train, models.export_onnx; assert 'torch' not in sys.modules"
+    code = "import sys, training.train, training.export_onnx; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

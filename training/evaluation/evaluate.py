@@ -52,11 +52,10 @@ def main() -> None:
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("evaluate", "PyTorch"):
-        from models.artifact import ModelFileError
-        from models.card import CardError
         from models.checkpoint import CheckpointError
+        from models.errors import ModelFileError
         from models.exporter import ExportError
-        from models.parity import ParityError
+        from models.gate import GateError
         from training.data import DataError
         from training.evaluation.classifier import ClassifierError
         from training.evaluation.judge import judge
@@ -82,7 +81,7 @@ def main() -> None:
         sys.exit(f"evaluate: --{error}")
     except (SourceError, ModelFileError, CheckpointError, DataError, ClassifierError) as error:
         sys.exit(f"evaluate: {error}")
-    except (ExportError, ParityError, CardError) as error:
+    except (ExportError, GateError) as error:
         sys.exit(f"evaluate: a run cannot be exported: {error}")
     except OSError as error:
         sys.exit(f"evaluate: {error.filename}: {error.strerror}")

@@ -115,7 +115,7 @@ def judge(
 
     Raises:
         InputError: an argument that cannot be answered.
-        SourceError, ModelFileError, CardError, CheckpointError, ParityError: a source cannot be judged.
+        SourceError, ModelFileError, CheckpointError, GateError: a source cannot be judged.
         DataError, ClassifierError: what it is to be judged by cannot be had.
     """
     names = tuple(FIGURES if figures is None else figures)

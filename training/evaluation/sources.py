@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from models import checkpoint as checkpoints
-from models.artifact import Generator, ModelFileError
+from models.artifact import Generator
 from models.checkpoint import Checkpoint
+from models.errors import ModelFileError
 from models.exporter import export
 
 SEED = 0
@@ -54,11 +55,11 @@ def open_sources(path: Path, n: int, name: str) -> list[Source]:
         checkpoint = checkpoints.load(path)
         history = path / "metrics.jsonl" if (path / "metrics.jsonl").is_file() else None
         if not checkpoint.part("average"):
-            return [replace(_draw(name, export(checkpoint)[0], n), history=history)]
+            return [replace(_draw(name, export(checkpoint).file, n), history=history)]
         raw = replace(checkpoint, tensors=_without_average(checkpoint))
         return [
-            replace(_draw(f"{name}, averaged", export(checkpoint)[0], n), history=history),
-            _draw(f"{name}, raw", export(raw)[0], n),
+            replace(_draw(f"{name}, averaged", export(checkpoint).file, n), history=history),
+            _draw(f"{name}, raw", export(raw).file, n),
         ]
     try:
         file = path.read_bytes()

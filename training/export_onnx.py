@@ -1,24 +1,23 @@
-"""Turns a run's generator into one ONNX file, checked against PyTorch: parity or nothing.
+"""Turns a run's generator into one ONNX file that has been proven to compute what the network computes, or into none.
 
     export-onnx runs/a --out a.onnx
+    export-onnx runs/a --out a-int8.onnx --precision int8 --data-dir data
 
 The file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and yields `image`
-(uint8); see `models.artifact` for opening and running it.
+(uint8), in every precision; see `models.artifact` for opening and running it, `models.gate` for what is proven.
 """
 
 import json
-import shutil
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from models.card import Card, CardError
+from models.card import Precision
 from models.commands import ends_in_one_line, importing
 from models.files import write_together
-
-MODEL_NAME = "mnist-gan"
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,12 @@ class Options:
     """The ONNX file to write."""
     opset: int = 20
     """Version of the ONNX standard operators."""
+    precision: Precision = "fp32"
+    """Of the weights. fp16 and int8 are held against fp32 in quality, too, on the real images of --data-dir."""
+    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    """Folder of the data sets, for fp16 and int8; for a data set that was a folder, the folder itself."""
     report: Path | None = None
-    """JSON file for the parity figures and their bounds."""
+    """JSON file for the figures and their bounds."""
     register: bool = True
     """Add the file to the BentoML model store as mnist-gan."""
 
@@ -46,57 +49,45 @@ def main() -> None:
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("export-onnx", "PyTorch"):
         from models import checkpoint as checkpoints
-        from models.artifact import Generator
         from models.checkpoint import CheckpointError
-        from models.exporter import ExportError, export
-        from models.parity import ParityError
+        from models.errors import InputError, ModelFileError
+        from models.exporter import ExportError, export, export_variant, with_quality
+        from models.gate import GateError
+        from models.store import register
+        from training.data import DataError
+        from training.evaluation.classifier import ClassifierError
+        from training.variant_quality import compare
 
     try:
         checkpoint = checkpoints.load(options.run)
-        file, figures = export(checkpoint, options.opset)
+        made = export(checkpoint, options.opset)
+        file, report = made.file, made.gate.report()
+        if options.precision != "fp32":
+            original, made = made, export_variant(checkpoint, made, options.precision, options.opset)
+            quality = compare(original.file, made.file, options.precision, options.data_dir)
+            quality.show()
+            quality.check()
+            file = with_quality(made.file, quality.of_variant())
+            report = made.gate.report() | {"quality": quality.verdict.to_dict()}
         files = {options.out: file}
         if options.report:
-            files[options.report] = json.dumps(figures.report(), indent=2).encode() + b"\n"
+            files[options.report] = json.dumps(report, indent=2).encode() + b"\n"
         write_together(files)
-    except (CheckpointError, ParityError, ExportError, CardError) as error:
+    except (CheckpointError, GateError, ExportError, ModelFileError, InputError, DataError, ClassifierError) as error:
         sys.exit(f"export-onnx: {error}\nexport-onnx: no file was written")
     except OSError as error:
         sys.exit(f"export-onnx: cannot write {error.filename}: {error.strerror}\nexport-onnx: no file was written")
 
-    print(figures)
-    print(f"{options.out}: {len(file) / 1e6:.1f} MB, opset {options.opset}")
+    print(made.gate)
+    print(f"{options.out}: {len(file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
     if options.register:
         try:
-            tag = register(options.out, Generator.from_bytes(file).card)
+            tag = register(file)
         except OSError as error:
             sys.exit(
                 f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}"
             )
         print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
-
-
-def register(path: Path, card: Card) -> str | None:
-    """Copies a model file into the BentoML model store.
-
-    Returns:
-        Its tag there, or None where BentoML is not installed.
-
-    Raises:
-        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written.
-    """
-    try:
-        import bentoml
-    except ImportError:
-        return None
-    labels = {
-        "dataset": card.dataset.name,
-        "classes": str(len(card.class_names)),
-        "preset": card.training.config["preset"],
-    }
-    metadata = {"name": card.name, "images_seen": card.training.images_seen, "file_sha256": card.file_sha256}
-    with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
-        shutil.copy(path, model.path_of("generator.onnx"))
-    return str(model.tag)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+"""The gate: what an export must prove before there is a file, figure by figure, each against its bound.
+
+The reference is the PyTorch module in float64. The ONNX graph is judged by the float pixels that its image is
+quantised from, on addressed latents, on every class, and in the corners where networks go wrong.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import latents as addresses
+from models.architectures import Network
+from models.artifact import make_feeds, open_session, run
+from models.card import Precision
+from models.errors import ModelFileError
+
+SEED = 1
+"""Of the latents that are tried; the golden images have 0."""
+ADDRESSED = 512
+PER_CLASS = 4
+EXTREME = 6.0
+"""Standard deviations: beyond what 2^53 draws of a normal would show."""
+LEAST_TRUNCATION = 1e-3
+BATCH_SIZES = (*range(1, 257), 257, 512, 1000)
+"""The exporter traces a batch of 2 only; 257 is more than one `artifact.CHUNK`."""
+PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far a file may be off; of the float pixels in [-1, 1], and of the image's 255 levels."""
+
+    error: float
+    """From the float64 module, at most."""
+    levels: int
+    share: float
+    """Of pixels that may be off."""
+
+
+BOUNDS: dict[Precision, Bounds] = {
+    "fp32": Bounds(1e-5, 1, 1e-4),
+    "fp16": Bounds(2e-2, 3, 5e-2),
+    # A pixel on the edge of a stroke may move far; what it does to the images as a whole is for `evaluate` to say.
+    "int8": Bounds(1.0, 128, 0.5),
+}
+
+
+class GateError(ValueError):
+    """A figure beyond its bound: there is no file."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    value: float
+    bound: float
+    """The largest value that passes."""
+
+    @property
+    def passes(self) -> bool:
+        return self.value <= self.bound  # a NaN compares false with everything, and so fails
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The figures of an export."""
+
+    checks: tuple[str, ...]
+    """Of the graph; those that are not passed raise on their own."""
+    figures: tuple[Figure, ...]
+
+    def check(self) -> None:
+        """Raises:
+        GateError: a figure is beyond its bound; the message names the first one.
+        """
+        for figure in self.figures:
+            if not figure.passes:
+                raise GateError(f"{figure.name}: {figure.value:.3g}, at most {figure.bound:.3g} allowed")
+
+    def report(self) -> dict[str, Any]:
+        """For JSON."""
+        figures = {figure.name: {"value": figure.value, "bound": figure.bound} for figure in self.figures}
+        return {"graph": list(self.checks), "figures": figures}
+
+    def __str__(self) -> str:
+        width = max(len(figure.name) for figure in self.figures)
+        lines = [f"graph: {', '.join(self.checks)}", f"{'figure':{width}}  {'measured':>8}  {'allowed':>8}"]
+        lines += [f"{f.name:{width}}  {f.value:8.3g}  {f.bound:8.3g}" for f in self.figures]
+        return "\n".join(lines)
+
+
+def quantize(pixels: Tensor) -> Tensor:
+    """[-1, 1] -> uint8. By rounding: truncation would turn the last bit of a float into a level of grey."""
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def measure(generator: Network, twin: bytes, precision: Precision = "fp32") -> Iterator[Figure]:
+    """Compares a module with a graph that yields `image` (uint8) and `pixels` (float, before quantisation).
+
+    Yields:
+        The figures, in the order in which they are best read: a fault shows first in the one that is meant for it.
+    """
+    bounds = BOUNDS[precision]
+    latents, labels = _probes(generator)
+    exact = _render(generator.double(), latents, labels)
+    single = _render(generator.float(), latents, labels)
+    torch_error = float(np.abs(single - exact).max())
+
+    for provider, session in _sessions(twin).items():
+        of = "" if provider == "CPU" else f" on {provider}"
+        outputs = run(session, make_feeds(latents, labels))
+        pixels = outputs["pixels"].astype(np.float64)
+        yield Figure(f"pixels that are not finite{of}", float((~np.isfinite(pixels)).sum()), 0)
+        if labels is not None:
+            yield Figure(f"classes drawn as another{of}", _swapped(pixels, exact, labels), 0)
+        error = np.abs(pixels - exact).max()
+        yield Figure(f"error against float64{of}", float(error), bounds.error)
+        if precision == "fp32":
+            yield Figure(f"error against PyTorch{of}", float(np.abs(pixels - single).max()), bounds.error)
+            # No worse than what PyTorch itself is off by.
+            yield Figure(f"error over PyTorch's own{of}", float(error), max(2 * torch_error, 1e-6))
+        expected = quantize(torch.from_numpy(exact)).numpy()
+        yield from _levels(f"against float64{of}", outputs["image"], expected, bounds)
+
+    # Of a processor's kernels, not of a network's arithmetic: where they differ the card says by how much.
+    batches, alone = _in_batches(twin, latents, labels)
+    tolerated = BOUNDS["fp32"] if precision == "fp32" else bounds
+    yield from _levels("in a batch against alone", batches, alone, tolerated)
+
+
+def _probes(generator: Network) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    config = generator.config
+    drawn, _ = addresses.draw(SEED, 0, ADDRESSED + PER_CLASS * config.classes, config.latent_dim)
+    random, of_classes = drawn[:ADDRESSED], drawn[ADDRESSED:]
+    corners = np.concatenate(
+        (
+            np.zeros((1, config.latent_dim)),
+            EXTREME * np.stack((np.ones(config.latent_dim), -np.ones(config.latent_dim))),
+            EXTREME * np.sign(random[:13]),
+            LEAST_TRUNCATION * random[:16],
+        )
+    ).astype(np.float32)
+    latents = np.concatenate((random, of_classes, corners))
+    if not config.classes:
+        return latents, None
+    # The classes' own probes come class by class; the others go through them in turn.
+    labels = np.arange(len(latents)) % config.classes
+    labels[ADDRESSED : ADDRESSED + len(of_classes)] = np.repeat(np.arange(config.classes), PER_CLASS)
+    return latents, labels
+
+
+@torch.inference_mode()
+def _render(generator: Network, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    dtype = next(generator.parameters()).dtype
+    chunks = [slice(i, i + 256) for i in range(0, len(latents), 256)]
+    rendered = [
+        generator(torch.from_numpy(latents[c]).to(dtype), None if labels is None else torch.from_numpy(labels[c]))
+        for c in chunks
+    ]
+    return torch.cat(rendered).double().numpy()
+
+
+def _swapped(pixels: NDArray[np.float64], exact: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Classes whose mean image is nearer to that of another class."""
+    classes = np.unique(labels)
+    actual, expected = (
+        np.stack([images[labels == label].mean(0).ravel() for label in classes]) for images in (pixels, exact)
+    )
+    # |a - b|^2 without a tensor of all pairs.
+    distances = (actual**2).sum(1)[:, None] - 2 * actual @ expected.T + (expected**2).sum(1)
+    return float((np.diag(distances) > distances.min(1) + 1e-6).sum())
+
+
+def _levels(name: str, actual: NDArray[np.uint8], expected: NDArray[np.uint8], bounds: Bounds) -> tuple[Figure, Figure]:
+    off = np.abs(actual.astype(np.int16) - expected.astype(np.int16))  # uint8 differences would wrap
+    return (
+        Figure(f"levels off {name}", float(off.max()), bounds.levels),
+        Figure(f"pixels off {name}", float((off > 0).sum()), math.floor(bounds.share * off.size)),
+    )
+
+
+def _sessions(twin: bytes) -> dict[str, ort.InferenceSession]:
+    """By the provider's name, those that this machine can use."""
+    sessions = {"CPU": open_session(twin)}
+    for provider in ort.get_available_providers():
+        if provider in PROVIDERS[1:]:
+            try:
+                sessions[provider.removesuffix("ExecutionProvider")] = open_session(twin, provider)
+            except ModelFileError:
+                continue  # it is listed wherever onnxruntime-gpu is installed, GPU or not
+    return sessions
+
+
+def _in_batches(
+    twin: bytes, latents: NDArray[np.float32], labels: NDArray[np.int64] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images of rows in a batch of every size, and of the same rows alone."""
+    session = open_session(twin)
+
+    def image(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return session.run(["image"], make_feeds(latents[rows], None if labels is None else labels[rows]))[0]
+
+    alone = np.concatenate([image(np.array([row])) for row in range(256)])
+    rows = [np.arange(size) % 256 for size in BATCH_SIZES]
+    return np.concatenate([image(batch) for batch in rows]), alone[np.concatenate(rows)]

@@ -1,0 +1,71 @@
+"""What another precision costs: the variant beside the fp32 file that it was made from, in quality and in price."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.gate import GateError
+from training.evaluation.judge import Candidate, Verdict, judge
+
+MAX_FID_TIMES = 1.25
+"""How many times the fp32 file's Frechet distance a variant's may be."""
+MAX_AGREEMENT_LOST = 0.005
+"""Of the labels that the classifier reads as asked for."""
+
+
+@dataclass(frozen=True)
+class VariantQuality:
+    """A verdict on two files: the fp32 one, then its variant."""
+
+    verdict: Verdict
+
+    def check(self) -> None:
+        """Raises:
+        GateError: the variant loses too much.
+        """
+        before, after = map(_figures, self.verdict.candidates)
+        if not after["fid"] <= MAX_FID_TIMES * before["fid"]:
+            raise GateError(
+                f"quality: the classifier FID goes from {before['fid']:.4g} to {after['fid']:.4g}, "
+                f"at most {MAX_FID_TIMES} times as much is allowed"
+            )
+        if "label_agreement" in before:
+            lost = before["label_agreement"] - after["label_agreement"]
+            if not lost <= MAX_AGREEMENT_LOST:
+                raise GateError(
+                    f"quality: the label agreement falls by {lost:.2%}, at most {MAX_AGREEMENT_LOST:.2%} is allowed"
+                )
+
+    def of_variant(self) -> dict[str, Any]:
+        """The variant's figures, for its card."""
+        verdict, candidate = self.verdict, self.verdict.candidates[1]
+        return _figures(candidate) | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
+
+    def show(self) -> None:
+        table = Table(*self.verdict.titles)
+        for row in self.verdict.rows():
+            table.add_row(*row)
+        Console().print(table)
+
+
+def compare(original: bytes, variant: bytes, precision: str, data_dir: Path) -> VariantQuality:
+    """Judges both on the real images of the data set that they were trained on.
+
+    Raises:
+        InputError, DataError, ClassifierError, SourceError: they cannot be judged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"fp32": original, precision: variant}
+        paths = [Path(folder) / name for name in files]
+        for path, file in zip(paths, files.values(), strict=True):
+            path.write_bytes(file)
+        return VariantQuality(judge(paths, data_dir, figures=("fid", "label_agreement"), fit_classifier=True))
+
+
+def _figures(candidate: Candidate) -> dict[str, float]:
+    """Those that could be measured."""
+    return {name: value.value for name, value in candidate.values.items() if hasattr(value, "value")}

@@ -202,7 +202,7 @@ def open_session(file: bytes, provider: str = "CPUExecutionProvider") -> ort.Inf
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(file, options, providers=[provider])
+        session = ort.InferenceSession(file, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         raise ModelFileError(f"onnxruntime refuses the file: {error}") from error
     if session.get_providers()[0] != provider:  # it falls back in silence

@@ -39,7 +39,13 @@ class State:
                 NetworkConfig(config.generator, data.image_shape, config.generator_widths, classes, config.latent_dim)
             )
             self.discriminator = build_discriminator(
-                NetworkConfig(config.discriminator, data.image_shape, config.discriminator_widths, classes)
+                NetworkConfig(
+                    config.discriminator,
+                    data.image_shape,
+                    config.discriminator_widths,
+                    classes,
+                    normalization=config.discriminator_normalization,
+                )
             )
         for network in (self.generator, self.discriminator):
             network.to(config.device).to(memory_format=torch.channels_last)

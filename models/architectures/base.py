@@ -1,6 +1,7 @@
 """What the architectures share: the config, the label's way into a network, and the sizes of feature maps."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import ConfigDict
@@ -30,6 +31,8 @@ class NetworkConfig:
     """0: unconditional."""
     latent_dim: int = 0
     """Of a generator."""
+    normalization: Literal["batch", "spectral"] = "batch"
+    """Of a dcgan discriminator: of its features over the batch, or of its weights by their largest singular value."""
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:

@@ -58,15 +58,18 @@ class Discriminator(Network):
         # Rounded down, as the convolutions do.
         features = config.widths[-1] * (height >> len(config.widths)) * (width >> len(config.widths))
         super().__init__(config, embedding_dim=features, embedding_std=INITIAL_STD)
+        spectral = config.normalization == "spectral"
         self.input = nn.Sequential(
             OrderedDict(
                 convolution=nn.Conv2d(channels, config.widths[0], 4, stride=2, padding=1),
                 activation=nn.LeakyReLU(LEAK),
             )
         )
-        self.stages = nn.Sequential(*(_halve(before, after) for before, after in pairwise(config.widths)))
+        self.stages = nn.Sequential(*(_halve(before, after, not spectral) for before, after in pairwise(config.widths)))
         self.output = nn.Linear(features, 1)
         self.apply(_initialize)
+        if spectral:
+            _normalize_spectrally(self)
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.stages(self.input(image)).flatten(1)
@@ -83,14 +86,26 @@ def _double(before: int, after: int) -> nn.Sequential:
     )
 
 
-def _halve(before: int, after: int) -> nn.Sequential:
+def _halve(before: int, after: int, over_batch: bool) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
-            convolution=nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-            normalization=nn.BatchNorm2d(after),
+            convolution=nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not over_batch),
+            normalization=nn.BatchNorm2d(after) if over_batch else nn.Identity(),
             activation=nn.LeakyReLU(LEAK),
         )
     )
+
+
+def _normalize_spectrally(network: nn.Module) -> None:
+    """Divides every weight by its largest singular value, followed by one power iteration a pass.
+
+    So the logit can move no faster than the image (Miyato et al., 2018, "Spectral normalization for generative
+    adversarial networks"), and an image is judged without its neighbours.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
+            nn.init.orthogonal_(layer.weight)
+            nn.utils.parametrizations.spectral_norm(layer)
 
 
 def _initialize(module: nn.Module) -> None:

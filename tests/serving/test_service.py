@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.artifact import Generator
-from models.store import register
+from models.store import SHIPPED, register
 from serving.images import png, sheet
 
 ROOT = Path(__file__).parents[2]
@@ -343,13 +343,21 @@ def test_the_bentoml_client_takes_typed_arguments(client, generator):
     assert answer == client.post("/generate", json={"n": 4, "seed": 7}).content
 
 
-def test_without_a_model_it_is_alive_but_not_ready_and_the_log_says_why(tmp_path):
+def test_where_the_store_is_empty_it_serves_the_generator_that_ships(tmp_path):
     with serving(tmp_path, BENTOML_HOME=str(tmp_path)) as (client, _):
+        shipped = Generator.open(SHIPPED)
+        assert client.get("/card").json()["file_sha256"] == shipped.card.file_sha256
+        answer = client.post("/dataset", json={"n": 20, "seed": 3})
+        np.testing.assert_array_equal(images_of(answer), shipped.images(3, 0, 20)[0][:, 0])
+
+
+def test_without_a_model_it_is_alive_but_not_ready_and_the_log_says_why(tmp_path):
+    with serving(tmp_path, MNIST_GAN_MODEL=str(tmp_path / "nothing.onnx")) as (client, _):
         assert client.get("/livez").status_code == 200
         for answer in (client.get("/readyz"), client.post("/generate"), client.post("/card"), client.get("/card")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     log = (tmp_path / "service.log").read_text()
-    assert "no model: set MNIST_GAN_MODEL=FILE" in log
+    assert "nothing.onnx: No such file or directory" in log
     assert "Traceback" not in log
 
 

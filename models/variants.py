@@ -1,13 +1,17 @@
 """Smaller and faster forms of an fp32 graph, with the same inputs and outputs, and the same last steps to the image."""
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, numpy_helper
+from onnx.utils import Extractor
+from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -39,27 +43,44 @@ def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
 
 
 def _to_fp16(model: ModelProto) -> ModelProto:
+    """Converts what comes before `pixels`, and leaves what comes after it."""
+    last = {node.name for node in _after_pixels(model)}
+    inputs = [value.name for value in model.graph.input]
+    converted = Extractor(model).extract_model(inputs, ["pixels"])
     with warnings.catch_warnings(action="ignore"):  # of weights so small that they become 0
-        return convert_float_to_float16(model, keep_io_types=True, node_block_list=_after_pixels(model))
+        converted = convert_float_to_float16(converted, keep_io_types=True)
+    rest = [node for node in model.graph.node if node.name in last]
+    known = {tensor.name for tensor in converted.graph.initializer}
+    needed = {name for node in rest for name in node.input} - known
+    converted.graph.node.extend(rest)
+    converted.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    del converted.graph.output[:]
+    converted.graph.output.extend(model.graph.output)
+    ordered = onnx_ir.from_proto(converted)
+    TopologicalSortPass()(ordered)  # the converter puts its casts behind the nodes that need them
+    return onnx_ir.to_proto(ordered)
 
 
 def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
+        logging.disable()  # it advises a pre-processing that would fold what is folded already
         quantize_static(
             model,
             file,
             _Calibration(card),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            nodes_to_exclude=_after_pixels(model),
+            nodes_to_exclude=[node.name for node in _after_pixels(model)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
+        logging.disable(logging.NOTSET)
         converted = ModelProto.FromString(file.read_bytes())
-    del converted.metadata_props[:]
+    for tensor in converted.graph.initializer:  # as raw bytes, which is how `models.graph` wants them
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     # It imports a domain of onnxruntime's own, and uses nothing of it.
     standard = [entry for entry in converted.opset_import if entry.domain in ("", "ai.onnx")]
     del converted.opset_import[:]
@@ -67,14 +88,14 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     return converted
 
 
-def _after_pixels(model: ModelProto) -> list[str]:
-    """Names of the nodes that turn float pixels into levels: in fewer bits they would lose some of the 256."""
-    names, tensors = [], {"pixels"}
+def _after_pixels(model: ModelProto) -> list[NodeProto]:
+    """The nodes that turn float pixels into levels: in fewer bits they would lose some of the 256."""
+    nodes, tensors = [], {"pixels"}
     for node in model.graph.node:
         if tensors & set(node.input):
-            names.append(node.name)
+            nodes.append(node)
             tensors |= set(node.output)
-    return names
+    return nodes
 
 
 class _Calibration(CalibrationDataReader):

@@ -82,7 +82,7 @@ def different_bytes_each_time(model: ModelProto) -> None:
 _counter = iter(range(10**9))
 
 FAULTS: list[tuple[Callable[[ModelProto], None], str]] = [
-    (a_changed_weight, "error against float64: "),
+    (a_changed_weight, "mean error against float64: "),
     (a_weight_that_is_not_a_number, "pixels that are not finite: "),
     (swapped_classes, "classes drawn as another: 2"),
     (a_dropped_clamp, "quantisation: "),

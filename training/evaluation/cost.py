@@ -27,8 +27,14 @@ class Cost:
 def measure(file: bytes) -> Cost:
     """The file must be one that `export-onnx` made."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(file), data_prop=True)
-    # Not the numbers of the quantisation, which are scalars, nor the shapes to reshape to, which are whole numbers.
-    weights = [t for t in model.graph.initializer if t.dims and t.data_type == onnx.TensorProto.FLOAT]
+    # Not the numbers of the quantisation to pixels, which are scalars, nor scales and zero points, nor shapes.
+    quantisers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {name for node in quantisers for name in node.input[1:]}
+    weights = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.dims and tensor.data_type != onnx.TensorProto.INT64 and tensor.name not in scales
+    ]
     return Cost(
         len(file),
         sum(math.prod(tensor.dims) for tensor in weights),

@@ -1,0 +1,86 @@
+"""Other precisions: the same inputs and outputs, a gate of their own, a card that says what they were made from."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from models import checkpoint as checkpoints
+from models.artifact import Generator
+from models.exporter import Export, export, export_variant
+from models.gate import GateError
+from training import export_onnx, variant_quality
+from training.evaluation import cost
+from training.evaluation.figures import Value
+
+
+@pytest.fixture(scope="module", params=["conditional", "unconditional"])
+def original(request, runs) -> tuple[checkpoints.Checkpoint, Export]:
+    checkpoint = checkpoints.load(runs[request.param])
+    return checkpoint, export(checkpoint)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", onnx.TensorProto.FLOAT16), ("int8", onnx.TensorProto.INT8)])
+def test_a_variant_is_smaller_draws_nearly_the_same_and_names_its_original(original, precision, kind):
+    checkpoint, made = original
+    variant = export_variant(checkpoint, made, precision)
+    whole, small = Generator.from_bytes(made.file), Generator.from_bytes(variant.file)
+    assert len(variant.file) < len(made.file)
+    assert (small.card.precision, small.card.made_from) == (precision, whole.card.file_sha256)
+    assert (whole.card.precision, whole.card.made_from) == ("fp32", None)
+    assert any(tensor.data_type == kind for tensor in onnx.load_from_string(variant.file).graph.initializer)
+    difference = whole.images(1, 0, 100)[0].astype(int) - small.images(1, 0, 100)[0].astype(int)
+    assert np.abs(difference).mean() < 3
+    assert cost.measure(variant.file).parameters == cost.measure(made.file).parameters
+
+
+def test_two_exports_of_a_variant_are_identical(runs):
+    checkpoint = checkpoints.load(runs["conditional"])
+    made = export(checkpoint)
+    assert export_variant(checkpoint, made, "int8").file == export_variant(checkpoint, made, "int8").file
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "message"),
+    [
+        ("fid", 1.3, "the classifier FID goes from 1 to 1.3, at most 1.25 times as much is allowed"),
+        ("fid", float("nan"), "the classifier FID goes from 1 to nan"),
+        ("label_agreement", 0.98, "the label agreement falls by 1.00%, at most 0.50% is allowed"),
+    ],
+)
+def test_a_variant_that_loses_too_much_is_refused_and_leaves_no_file(
+    runs, tmp_path, monkeypatch, figure, value, message
+):
+    good = {"fid": Value(1.0), "label_agreement": Value(0.99)}
+
+    class Judged:
+        def __init__(self, values):
+            self.values = values
+
+    class Verdict:
+        titles, candidates = ("",), (Judged(good), Judged(good | {figure: Value(value)}))
+
+        def rows(self):
+            return iter(())
+
+    monkeypatch.setattr(variant_quality, "judge", lambda *_, **__: Verdict())
+    out = tmp_path / "a.onnx"
+    monkeypatch.setattr(
+        sys, "argv", ["export-onnx", str(runs["conditional"]), f"--out={out}", "--precision=int8", "--no-register"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        export_onnx.main()
+    assert f"quality: {message}" in str(ended.value.code)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variant_that_loses_nothing_passes():
+    class Verdict:
+        candidates = (dataclasses.make_dataclass("Judged", ["values"])({"fid": Value(1.0)}),) * 2
+
+    variant_quality.VariantQuality(Verdict()).check()
+    with pytest.raises(GateError):
+        Verdict.candidates = (*Verdict.candidates[:1], type(Verdict.candidates[0])({"fid": Value(2.0)}))
+        variant_quality.VariantQuality(Verdict()).check()

@@ -182,13 +182,14 @@ class Config:
         """
         try:
             values = json.loads((run / "config.json").read_text())
+            if "preset" not in values:  # every field has a default: without this, {} would be a run
+                raise ValueError("it names no preset")
             return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
         except FileNotFoundError:
             raise ValueError(f"{run} holds no run: there is no config.json") from None
-        except ValidationError as error:
-            raise ValueError(f"{run}/config.json cannot be read: {first_problem(error)}") from None
         except (TypeError, OSError, ValueError) as error:
-            raise ValueError(f"{run}/config.json cannot be read: {error}") from None
+            reason = first_problem(error) if isinstance(error, ValidationError) else error
+            raise ValueError(f"{run}/config.json cannot be read: {reason}") from None
 
 
 PRESETS: dict[str, dict[str, Any]] = {

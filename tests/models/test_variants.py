@@ -30,7 +30,7 @@ def test_a_variant_is_smaller_draws_nearly_the_same_and_names_its_original(origi
     assert (whole.card.precision, whole.card.made_from) == ("fp32", None)
     assert any(tensor.data_type == kind for tensor in onnx.load_from_string(variant.file).graph.initializer)
     difference = whole.images(1, 0, 100)[0].astype(int) - small.images(1, 0, 100)[0].astype(int)
-    assert np.abs(difference).mean() < 3
+    assert np.abs(difference).mean() < 6
     assert cost.measure(variant.file).parameters == cost.measure(made.file).parameters
 
 

@@ -40,7 +40,7 @@ class Checkpoint:
     generator: NetworkConfig
     dataset: Dataset
     training: Training
-    sha256: str = ""
+    sha256: str = UNSEALED
     """Of the file that it was loaded from, as its seal states it."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from models.checkpoint import Checkpoint
 from models.exporter import export
 from training.evaluation import cost
 
-DIGITS = Dataset("digits", "", (1, 28, 28), tuple("0123456789"), (1,) * 10)
+DIGITS = Dataset("digits", "0" * 64, (1, 28, 28), tuple("0123456789"), (1,) * 10)
 
 
 @pytest.mark.parametrize(

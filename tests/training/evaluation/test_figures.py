@@ -32,7 +32,7 @@ def read(images: Tensor) -> Reading:
 def dataset(n: int, seed: int) -> Images:
     labels = torch.arange(n) % CLASSES
     return Images(
-        digits(labels, seed), labels, Dataset("toys", "", (1, 8, 8), tuple("abcd"), (n // CLASSES,) * CLASSES)
+        digits(labels, seed), labels, Dataset("toys", "0" * 64, (1, 8, 8), tuple("abcd"), (n // CLASSES,) * CLASSES)
     )
 
 

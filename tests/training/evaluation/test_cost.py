@@ -23,7 +23,7 @@ def test_a_file_costs_what_its_network_costs(monkeypatch, architecture, widths, 
     for parameter in generator.parameters():  # weights that are all zero would be stored once
         parameter.data += 0.1 * torch.randn_like(parameter)
     weights = {f"generator.{name}": weight for name, weight in generator.state_dict().items()}
-    file, _ = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {})))
+    file = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {})))
 
     measured = cost.measure(file)
     inputs = (torch.zeros(1, 12), *([torch.zeros(1, dtype=torch.int64)] if classes else []))

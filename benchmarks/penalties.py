@@ -24,6 +24,7 @@ from benchmarks.machine import machine
 from training.config import Architecture, Config
 from training.evaluation.figures import FAST
 from training.evaluation.judge import judge
+from training.evaluation.sources import open_sources
 from training.loop import train
 
 PENALTIES = ("r1+r2", "finite-difference", "none")
@@ -66,7 +67,7 @@ def main() -> None:
                 run = Path(folder) / f"{penalty}-{seed}"
                 train(replace(config, out=run, seed=seed, penalty=penalty))
                 speeds = [json.loads(line)["images_per_second"] for line in (run / "metrics.jsonl").open()]
-                verdict = judge([run], options.data_dir, figures=FAST).to_dict()
+                verdict = judge(open_sources([run]), options.data_dir, figures=FAST).to_dict()
                 averaged = verdict["sources"][f"{run.name}, averaged"]
                 results[penalty].append(
                     {name: averaged["figures"][name]["value"] for name in TOLD}

@@ -10,7 +10,7 @@ Needs neither torch nor BentoML.
 import base64
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -58,10 +58,11 @@ class Match:
 class Generator:
     """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
 
-    def __init__(self, session: ort.InferenceSession, card: Card):
-        """Takes what has been checked; `open` and `from_bytes` check."""
+    def __init__(self, file: bytes, card: Card):
+        """Takes what has been checked but for the golden images; `open` and `from_bytes` check the rest, too."""
+        self.file = file
         self.card = card
-        self._session = session
+        self._session = open_session(file)
         self.match = self._check_golden()
 
     @classmethod
@@ -96,7 +97,7 @@ class Generator:
         if card.latents_version != addresses.VERSION:
             raise CardError(f"card: its latents are of version {card.latents_version}, these are {addresses.VERSION}")
         graph.check(model, card)
-        return cls(open_session(file), card)
+        return cls(file, card)
 
     def images(
         self,
@@ -215,12 +216,15 @@ def make_feeds(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -
     return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
 
 
+def split(feeds: dict[str, NDArray], size: int) -> Iterator[dict[str, NDArray]]:
+    """Feeds of `size` rows each, the last of what is left."""
+    for i in range(0, len(feeds["latent"]), size):
+        yield {name: value[i : i + size] for name, value in feeds.items()}
+
+
 def run(session: ort.InferenceSession, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
     """All outputs by name, computed `CHUNK` rows at a time."""
-    n = len(feeds["latent"])
-    chunks = [
-        session.run(None, {name: value[i : i + CHUNK] for name, value in feeds.items()}) for i in range(0, n, CHUNK)
-    ]
+    chunks = [session.run(None, chunk) for chunk in split(feeds, CHUNK)]
     outputs = (values[0] if len(chunks) == 1 else np.concatenate(values) for values in zip(*chunks, strict=True))
     return {output.name: value for output, value in zip(session.get_outputs(), outputs, strict=True)}
 

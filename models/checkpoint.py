@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.architectures import Network, NetworkConfig, build_generator
 from models.card import Dataset, Training, first_problem
-from models.errors import ModelFileError
+from models.errors import MnistGanError, ModelFileError
 from models.files import write_atomically
 from models.seal import UNSEALED, check_seal, seal
 
@@ -29,7 +29,7 @@ _VERSION = 2
 _HEADER = "mnist-gan"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MnistGanError):
     """A checkpoint that is missing, damaged, or not ours."""
 
 

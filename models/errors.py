@@ -1,7 +1,14 @@
 """What is wrong with an argument or a file, in a form that a command, a service and a caller can each pass on."""
 
 
-class InputError(ValueError):
+class MnistGanError(ValueError):
+    """The base of every error that is the input's and not the program's: a command ends with its message alone."""
+
+    exit_code = 1
+    """Of the command that it ends."""
+
+
+class InputError(MnistGanError):
     """An argument that cannot be answered."""
 
     def __init__(self, field: str, message: str):
@@ -12,5 +19,5 @@ class InputError(ValueError):
         """What is wrong with it, with its value, and what would be right."""
 
 
-class ModelFileError(ValueError):
+class ModelFileError(MnistGanError):
     """A model file that is missing, damaged, or does not do what its card says."""

@@ -22,8 +22,9 @@ from models.architectures import Network
 from models.artifact import Generator, make_feeds, open_session, pack_golden, run
 from models.card import Card, Golden, Precision
 from models.checkpoint import Checkpoint
+from models.errors import MnistGanError
 from models.gate import Figure, Gate, quantize
-from models.seal import UNSEALED, check_seal, seal
+from models.seal import UNSEALED, seal
 from models.variants import convert
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -34,7 +35,7 @@ GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
 
 
-class ExportError(ValueError):
+class ExportError(MnistGanError):
     """A file that cannot be had as it was asked for."""
 
 
@@ -54,9 +55,11 @@ class _Quantized(nn.Module):
 class Export:
     """A model file that passed the gate."""
 
-    file: bytes
-    """The same for the same checkpoint and library versions."""
+    generator: Generator
+    """Opened from the file, whose bytes are the same for the same checkpoint and library versions."""
     gate: Gate
+    twin: ModelProto
+    """The graph with its float pixels as a second output."""
 
 
 def export(checkpoint: Checkpoint, opset: int = 20) -> Export:
@@ -66,44 +69,44 @@ def export(checkpoint: Checkpoint, opset: int = 20) -> Export:
         ExportError: an opset that cannot be had.
         GateError, ModelFileError: the file would not compute what the module computes, or break its contract.
     """
-    return _export(checkpoint, opset, "fp32", None)
-
-
-def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision, opset: int = 20) -> Export:
-    """As `export`, in another precision.
-
-    Args:
-        original: the checkpoint's fp32 file, which the card will name.
-    """
-    return _export(checkpoint, opset, precision, check_seal(original.file))
-
-
-def with_quality(file: bytes, quality: dict[str, Any]) -> bytes:
-    """The file with figures of merit in its card."""
-    model = graph.parse(file)
-    card = replace(graph.read_card(model), quality=quality)
-    return _sealed(model, card)
-
-
-def _export(checkpoint: Checkpoint, opset: int, precision: Precision, made_from: str | None) -> Export:
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} cannot be had; choose one from {OPSETS[0]} to {OPSETS[-1]}")
     generator = checkpoint.build()
-    card = _card(checkpoint, precision, made_from)
-    twin = convert(_trace(generator, opset), card, precision)
-    model = _without_pixels(twin)
-    again = _without_pixels(convert(_trace(generator, opset), card, precision))
-    found = [entry.version for entry in model.opset_import]
+    twin, again = _trace(generator, opset), _trace(generator, opset)
+    found = [entry.version for entry in twin.opset_import]
     if found != [opset]:
         raise ExportError(f"asked for opset {opset}, got {found}")
+    return _prove(generator, twin, again, _card(checkpoint, "fp32", None))
+
+
+def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision) -> Export:
+    """As `export`, in another precision.
+
+    Args:
+        original: the checkpoint's fp32 file, which is converted, and which the card will name.
+    """
+    card = _card(checkpoint, precision, original.generator.card.file_sha256)
+    twin, again = (convert(original.twin, card, precision) for _ in range(2))
+    return _prove(checkpoint.build(), twin, again, card)
+
+
+def with_quality(made: Export, quality: dict[str, Any]) -> Export:
+    """The same with figures of merit in its card."""
+    card = replace(made.generator.card, quality=quality)
+    return replace(made, generator=Generator.from_bytes(_sealed(_without_pixels(made.twin), card)))
+
+
+def _prove(generator: Network, twin: ModelProto, again: ModelProto, card: Card) -> Export:
+    """Puts a graph through the gate, against the module that it is to compute and its own second making."""
+    model = _without_pixels(twin)
     checks = graph.check(model, card)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"onnx.checker refuses it: {error}") from error
 
-    figures = [Figure("bytes of a second export that differ", _differing(_serialize(model), _serialize(again)), 0)]
-    for figure in gates.measure(generator, _serialize(twin), precision):
+    figures = [Figure("bytes of a second export that differ", _differing(_serialize(twin), _serialize(again)), 0)]
+    for figure in gates.measure(generator, _serialize(twin), card.precision):
         figures.append(figure)
         if not figure.passes:
             break
@@ -113,9 +116,7 @@ def _export(checkpoint: Checkpoint, opset: int, precision: Precision, made_from:
     latents, labels = addresses.draw(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_counts)
     golden = run(open_session(_serialize(model)), make_feeds(latents, labels))
     card = replace(card, parity=gate.report(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
-    file = _sealed(model, card)
-    Generator.from_bytes(file)
-    return Export(file, gate)
+    return Export(Generator.from_bytes(_sealed(model, card)), gate, twin)
 
 
 def _without_pixels(twin: ModelProto) -> ModelProto:

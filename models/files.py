@@ -36,6 +36,18 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 temporary.unlink()
 
 
+def check_writable(path: Path) -> None:
+    """Finds out before long work whether its result can be written.
+
+    Raises:
+        OSError: as `write_atomically` would.
+    """
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
+    with _naming(path):
+        _write(path, temporary, b"")
+        temporary.unlink()
+
+
 def _write(path: Path, temporary: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is not a regular file")

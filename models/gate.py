@@ -17,9 +17,9 @@ from torch import Tensor
 
 from models import latents as addresses
 from models.architectures import Network
-from models.artifact import make_feeds, open_session, run
+from models.artifact import CHUNK, make_feeds, open_session, run, split
 from models.card import Precision
-from models.errors import ModelFileError
+from models.errors import MnistGanError, ModelFileError
 
 SEED = 1
 """Of the latents that are tried; the golden images have 0."""
@@ -55,7 +55,7 @@ BOUNDS: dict[Precision, Bounds] = {
 }
 
 
-class GateError(ValueError):
+class GateError(MnistGanError):
     """A figure beyond its bound: there is no file."""
 
 
@@ -112,13 +112,14 @@ def measure(generator: Network, twin: bytes, precision: Precision = "fp32") -> I
     """
     bounds = BOUNDS[precision]
     latents, labels = _probes(generator)
-    exact = _render(generator.double(), latents, labels)
-    single = _render(generator.float(), latents, labels)
+    feeds = make_feeds(latents, labels)
+    exact = _render(generator.double(), feeds)
+    single = _render(generator.float(), feeds)
     torch_error = float(np.abs(single - exact).max())
 
     for provider, session in _sessions(twin).items():
         of = "" if provider == "CPU" else f" on {provider}"
-        outputs = run(session, make_feeds(latents, labels))
+        outputs = run(session, feeds)
         pixels = outputs["pixels"].astype(np.float64)
         yield Figure(f"pixels that are not finite{of}", float((~np.isfinite(pixels)).sum()), 0)
         if labels is not None and precision == "fp32":  # of the others, `evaluate` counts the labels that are read
@@ -135,7 +136,7 @@ def measure(generator: Network, twin: bytes, precision: Precision = "fp32") -> I
             yield from _levels(f"against float64{of}", outputs["image"], expected, bounds)
 
     # Of a processor's kernels, not of a network's arithmetic: where they differ the card says by how much.
-    batches, alone = _in_batches(twin, latents, labels)
+    batches, alone = _in_batches(twin, feeds)
     yield from _levels("in a batch against alone", batches, alone, BOUNDS["fp32"])
 
 
@@ -161,13 +162,12 @@ def _probes(generator: Network) -> tuple[NDArray[np.float32], NDArray[np.int64] 
 
 
 @torch.inference_mode()
-def _render(generator: Network, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _render(generator: Network, feeds: dict[str, NDArray]) -> NDArray[np.float64]:
     dtype = next(generator.parameters()).dtype
-    chunks = [slice(i, i + 256) for i in range(0, len(latents), 256)]
-    rendered = [
-        generator(torch.from_numpy(latents[c]).to(dtype), None if labels is None else torch.from_numpy(labels[c]))
-        for c in chunks
-    ]
+    rendered = []
+    for chunk in split(feeds, CHUNK):
+        latent, *label = (torch.from_numpy(value) for value in chunk.values())
+        rendered.append(generator(latent.to(dtype), *label))
     return torch.cat(rendered).double().numpy()
 
 
@@ -202,14 +202,12 @@ def _sessions(twin: bytes) -> dict[str, ort.InferenceSession]:
     return sessions
 
 
-def _in_batches(
-    twin: bytes, latents: NDArray[np.float32], labels: NDArray[np.int64] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _in_batches(twin: bytes, feeds: dict[str, NDArray]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images of rows in a batch of every size, and of the same rows alone."""
     session = open_session(twin)
 
     def image(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return session.run(["image"], make_feeds(latents[rows], None if labels is None else labels[rows]))[0]
+        return session.run(["image"], {name: value[rows] for name, value in feeds.items()})[0]
 
     alone = np.concatenate([image(np.array([row])) for row in range(256)])
     rows = [np.arange(size) % 256 for size in BATCH_SIZES]

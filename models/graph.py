@@ -25,7 +25,7 @@ OPERATORS = frozenset((
 """Of the standard domain: those that our generators are made of."""
 
 MAX_ELEMENTS = 2**24
-"""Of all tensors that a graph makes of one latent, taken together. The `r3gan` preset's has 0.3 million."""
+"""Of all tensors that a graph makes of one latent, taken together."""
 
 BATCH = "batch"
 """Name of the axis that has no size."""

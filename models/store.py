@@ -9,8 +9,8 @@ SHIPPED = Path(__file__).parent / "pretrained" / "mnist.onnx"
 """What is served where the store is empty."""
 
 
-def register(file: bytes) -> str | None:
-    """Adds a model file to the store, with what tells models apart.
+def register(generator: Generator) -> str | None:
+    """Adds a generator's file to the store, with what tells models apart.
 
     Returns:
         Its tag there, or None where BentoML is not installed.
@@ -22,7 +22,7 @@ def register(file: bytes) -> str | None:
         import bentoml
     except ImportError:
         return None
-    card = Generator.from_bytes(file).card
+    card = generator.card
     labels = {
         "dataset": card.dataset.name,
         "classes": str(len(card.class_names)),
@@ -33,8 +33,8 @@ def register(file: bytes) -> str | None:
         "name": card.name,
         "images_seen": card.training.images_seen,
         "file_sha256": card.file_sha256,
-        "bytes": len(file),
+        "bytes": len(generator.file),
     } | card.quality
     with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
-        Path(model.path_of("generator.onnx")).write_bytes(file)
+        Path(model.path_of("generator.onnx")).write_bytes(generator.file)
     return str(model.tag)

@@ -4,9 +4,9 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from models import latents as addresses
-from models.artifact import make_feeds
+from models.artifact import make_feeds, split
 from models.card import Card, Precision
 
 CALIBRATION_SEED = 2
@@ -44,12 +44,11 @@ def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
 
 def _to_fp16(model: ModelProto) -> ModelProto:
     """Converts what comes before `pixels`, and leaves what comes after it."""
-    last = {node.name for node in _after_pixels(model)}
+    rest = _after_pixels(model)
     inputs = [value.name for value in model.graph.input]
     converted = Extractor(model).extract_model(inputs, ["pixels"])
     with warnings.catch_warnings(action="ignore"):  # of weights so small that they become 0
         converted = convert_float_to_float16(converted, keep_io_types=True)
-    rest = [node for node in model.graph.node if node.name in last]
     known = {tensor.name for tensor in converted.graph.initializer}
     needed = {name for node in rest for name in node.input} - known
     converted.graph.node.extend(rest)
@@ -62,22 +61,23 @@ def _to_fp16(model: ModelProto) -> ModelProto:
 
 
 def _to_int8(model: ModelProto, card: Card) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
-        logging.disable()  # it advises a pre-processing that would fold what is folded already
-        quantize_static(
-            model,
-            file,
-            _Calibration(card),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            nodes_to_exclude=[node.name for node in _after_pixels(model)],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        logging.disable(logging.NOTSET)
+        with _quiet():
+            quantize_static(
+                copy,  # from which it moves the weights to a file
+                file,
+                _Calibration(card),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                nodes_to_exclude=[node.name for node in _after_pixels(model)],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
         converted = ModelProto.FromString(file.read_bytes())
     for tensor in converted.graph.initializer:  # as raw bytes, which is how `models.graph` wants them
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
@@ -86,6 +86,16 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     del converted.opset_import[:]
     converted.opset_import.extend(standard)
     return converted
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime advises a pre-processing that would fold what is folded already."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _after_pixels(model: ModelProto) -> list[NodeProto]:
@@ -100,15 +110,9 @@ def _after_pixels(model: ModelProto) -> list[NodeProto]:
 
 class _Calibration(CalibrationDataReader):
     def __init__(self, card: Card):
-        latents, labels = addresses.draw(
-            CALIBRATION_SEED, 0, CALIBRATION_IMAGES, card.latent_dim, (1,) * len(card.class_names)
-        )
-        self.batches: Iterator[dict[str, NDArray]] = (
-            make_feeds(
-                latents[i : i + CALIBRATION_BATCH], None if labels is None else labels[i : i + CALIBRATION_BATCH]
-            )
-            for i in range(0, CALIBRATION_IMAGES, CALIBRATION_BATCH)
-        )
+        every_class = (1,) * len(card.class_names)
+        feeds = make_feeds(*addresses.draw(CALIBRATION_SEED, 0, CALIBRATION_IMAGES, card.latent_dim, every_class))
+        self.batches = split(feeds, CALIBRATION_BATCH)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, NDArray] | None:
         return next(self.batches, None)

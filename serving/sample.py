@@ -7,7 +7,6 @@
 The same file, seed and index give the same image.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -49,23 +48,8 @@ def main() -> None:
 
     # Imported only now, so that --help or a mistyped option does not wait for it.
     with importing("sample"):
-        from models.errors import ModelFileError
-
-    try:
-        _draw(options)
-    except InputError as error:
-        sys.exit(f"sample: --{error}")
-    except ModelFileError as error:
-        sys.exit(f"sample: {error}")
-    except OSError as error:
-        sys.exit(f"sample: cannot write {error.filename}: {error.strerror}")
-    except MemoryError:
-        sys.exit(f"sample: {options.n:,} images at --scale {options.scale} do not fit in memory; ask for fewer at once")
-
-
-def _draw(options: Options) -> None:
-    from models.artifact import Generator
-    from serving.images import MAX_COLUMNS, MAX_SCALE, npz, png, sheet
+        from models.artifact import Generator
+        from serving.images import MAX_COLUMNS, MAX_SCALE, npz, png, sheet
 
     for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
         if (value := getattr(options, name)) is not None and not 1 <= value <= limit:

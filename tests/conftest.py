@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def files(runs: dict[str, Path]) -> dict[str, Path]:
     """The exported model file of each kind."""
     for run in runs.values():
-        (run / "generator.onnx").write_bytes(export(checkpoints.load(run)).file)
+        (run / "generator.onnx").write_bytes(export(checkpoints.load(run)).generator.file)
     return {kind: run / "generator.onnx" for kind, run in runs.items()}
 
 

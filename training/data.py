@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from models.card import Dataset
+from models.errors import MnistGanError
 
 IMAGE_SIZE = 28
 MIN_IMAGE_SIZE = 8
@@ -29,12 +31,14 @@ WITH_TEST_SPLIT = ("mnist", "fashion-mnist", "kmnist", "emnist-digits", "stacked
 STACKED_IMAGES: dict[Split, int] = {"train": 128_000, "test": 26_000}
 
 
-class DataError(ValueError):
+class DataError(MnistGanError):
     """A data set that is damaged, or not what its name says."""
 
 
 class DataUnavailableError(DataError):
     """A data set that is not there and cannot be downloaded."""
+
+    exit_code = os.EX_NOINPUT
 
 
 @dataclass(frozen=True)

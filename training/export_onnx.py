@@ -17,7 +17,8 @@ import tyro
 
 from models.card import Precision
 from models.commands import ends_in_one_line, importing
-from models.files import write_together
+from models.errors import InputError
+from models.files import check_writable, write_together
 
 
 @dataclass(frozen=True)
@@ -44,45 +45,38 @@ class Options:
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
     if options.report and options.report.resolve() == options.out.resolve():
-        sys.exit(f"export-onnx: --out and --report are both {options.out}; give each a file of its own")
+        raise InputError("out", f"must be another file than --report, both are {options.out}")
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("export-onnx", "PyTorch"):
         from models import checkpoint as checkpoints
-        from models.checkpoint import CheckpointError
-        from models.errors import InputError, ModelFileError
-        from models.exporter import ExportError, export, export_variant, with_quality
-        from models.gate import GateError
+        from models.exporter import export, export_variant, with_quality
         from models.store import register
-        from training.data import DataError
-        from training.evaluation.classifier import ClassifierError
         from training.variant_quality import compare
 
-    try:
-        checkpoint = checkpoints.load(options.run)
-        made = export(checkpoint, options.opset)
-        file, report = made.file, made.gate.report()
-        if options.precision != "fp32":
-            original, made = made, export_variant(checkpoint, made, options.precision, options.opset)
-            quality = compare(original.file, made.file, options.precision, options.data_dir)
-            quality.show()
-            quality.check()
-            file = with_quality(made.file, quality.of_variant())
-            report = made.gate.report() | {"quality": quality.verdict.to_dict()}
-        files = {options.out: file}
-        if options.report:
-            files[options.report] = json.dumps(report, indent=2).encode() + b"\n"
-        write_together(files)
-    except (CheckpointError, GateError, ExportError, ModelFileError, InputError, DataError, ClassifierError) as error:
-        sys.exit(f"export-onnx: {error}\nexport-onnx: no file was written")
-    except OSError as error:
-        sys.exit(f"export-onnx: cannot write {error.filename}: {error.strerror}\nexport-onnx: no file was written")
+    for path in filter(None, (options.out, options.report)):
+        check_writable(path)
+    checkpoint = checkpoints.load(options.run)
+    made = export(checkpoint, options.opset)
+    report = made.gate.report()
+    if options.precision != "fp32":
+        original, made = made, export_variant(checkpoint, made, options.precision)
+        quality = compare(original.generator, made.generator, options.data_dir)
+        quality.verdict.show()
+        quality.check()
+        made = with_quality(made, quality.of_variant())
+        report = made.gate.report() | {"quality": quality.verdict.to_dict()}
+    generator = made.generator
+    files = {options.out: generator.file}
+    if options.report:
+        files[options.report] = json.dumps(report, indent=2).encode() + b"\n"
+    write_together(files)
 
     print(made.gate)
-    print(f"{options.out}: {len(file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
+    print(f"{options.out}: {len(generator.file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
     if options.register:
         try:
-            tag = register(file)
+            tag = register(generator)
         except OSError as error:
             sys.exit(
                 f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}"

@@ -27,7 +27,7 @@ from models import latents as addresses
 from models.architectures import multiply_adds, parameter_count
 from models.card import Training
 from models.checkpoint import Checkpoint, CheckpointError
-from models.errors import InputError
+from models.errors import MnistGanError
 from models.files import write_atomically
 from training import data as datasets
 from training import distributed
@@ -56,7 +56,7 @@ SIGNAL_STEPS = 50
 """Steps between asking the other processes whether one has been told to stop."""
 
 
-class RunError(ValueError):
+class RunError(MnistGanError):
     """A run that cannot start, or cannot go on."""
 
 
@@ -287,12 +287,11 @@ def _begin(config: Config, data: Images) -> State:
 
 def _quality(config: Config, data: Images) -> "Quality":
     # Imported only now: whoever does not measure should not wait for scikit-learn.
-    from training.evaluation.classifier import ClassifierError
     from training.evaluation.quality import Quality
 
     try:
         return Quality(data, config.data_dir, config.latent_dim, config.conditional)
-    except (InputError, ClassifierError) as error:
+    except MnistGanError as error:
         raise RunError(f"--evaluate-every: {error}") from error
 
 

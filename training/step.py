@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.errors import MnistGanError
 from training.config import Config
 from training.distributed import Group
 from training.losses import LOSSES
@@ -21,7 +22,7 @@ Batch = dict[str, Tensor]
 learns from data of its own, the same with "generator_" before the name; noise for penalties that need it."""
 
 
-class PrecisionError(ValueError):
+class PrecisionError(MnistGanError):
     """A device or precision that this machine does not have."""
 
 

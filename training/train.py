@@ -7,8 +7,7 @@
     train --help                                                     # everything that can be set
 
 A run is a folder: config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one sheet an epoch, always from
-the same latents), samples.gif and tensorboard/. Ctrl-C and SIGTERM save before they end;
-a second one ends at once.
+the same latents), samples.gif and tensorboard/. Ctrl-C and SIGTERM save before they end; a second one ends at once.
 Exit codes: 66 if the data set cannot be had, 130 or 143 after a signal, 1 for any other error.
 """
 
@@ -26,25 +25,13 @@ def main() -> None:
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("train", "PyTorch"):
-        from models.checkpoint import CheckpointError
-        from training.data import DataError, DataUnavailableError
-        from training.loop import RunError, dry_run, train
-        from training.step import PrecisionError
+        from training.loop import dry_run, train
 
+    if command.dry_run:
+        print(dry_run(command.config))
+        return
     out = command.config.out
-    try:
-        if command.dry_run:
-            print(dry_run(command.config))
-            return
-        interrupted = train(command.config, command.resume)
-    except DataUnavailableError as error:
-        print(f"train: {error}", file=sys.stderr)
-        sys.exit(os.EX_NOINPUT)
-    except (RunError, DataError, PrecisionError, CheckpointError) as error:
-        sys.exit(f"train: {error}")
-    except OSError as error:
-        sys.exit(f"train: {error.filename}: {error.strerror}")
-    if interrupted:
+    if interrupted := train(command.config, command.resume):
         sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"{out}: done. Next: export-onnx {out} --out {out}/generator.onnx")

@@ -1,15 +1,14 @@
 """What another precision costs: the variant beside the fp32 file that it was made from, in quality and in price."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from models.artifact import Generator
 from models.gate import GateError
+from training.evaluation.figures import Value
 from training.evaluation.judge import Candidate, Verdict, judge
+from training.evaluation.sources import Source
 
 MAX_FID_TIMES = 1.25
 """How many times the fp32 file's Frechet distance a variant's may be."""
@@ -45,27 +44,17 @@ class VariantQuality:
         verdict, candidate = self.verdict, self.verdict.candidates[1]
         return _figures(candidate) | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
 
-    def show(self) -> None:
-        table = Table(*self.verdict.titles)
-        for row in self.verdict.rows():
-            table.add_row(*row)
-        Console().print(table)
 
-
-def compare(original: bytes, variant: bytes, precision: str, data_dir: Path) -> VariantQuality:
+def compare(original: Generator, variant: Generator, data_dir: Path) -> VariantQuality:
     """Judges both on the real images of the data set that they were trained on.
 
     Raises:
         InputError, DataError, ClassifierError, SourceError: they cannot be judged.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"fp32": original, precision: variant}
-        paths = [Path(folder) / name for name in files]
-        for path, file in zip(paths, files.values(), strict=True):
-            path.write_bytes(file)
-        return VariantQuality(judge(paths, data_dir, figures=("fid", "label_agreement"), fit_classifier=True))
+    sources = [Source(generator.card.precision, generator) for generator in (original, variant)]
+    return VariantQuality(judge(sources, data_dir, figures=("fid", "label_agreement"), fit_classifier=True))
 
 
 def _figures(candidate: Candidate) -> dict[str, float]:
     """Those that could be measured."""
-    return {name: value.value for name, value in candidate.values.items() if hasattr(value, "value")}
+    return {name: value.value for name, value in candidate.values.items() if isinstance(value, Value)}

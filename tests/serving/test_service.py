@@ -369,8 +369,8 @@ def test_a_damaged_model_is_not_served_and_the_log_says_why(files, tmp_path):
 
 
 def test_the_newest_model_of_the_store_is_served_and_sigterm_ends_it(files, tmp_path):
-    register(files["unconditional"].read_bytes())
-    register(files["conditional"].read_bytes())
+    register(Generator.open(files["unconditional"]))
+    register(Generator.open(files["conditional"]))
     with serving(tmp_path) as (client, server):
         assert client.get("/card").json()["conditional"] is True
         server.send_signal(signal.SIGTERM)

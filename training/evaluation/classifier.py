@@ -21,6 +21,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
+from models.errors import MnistGanError
 from models.files import write_atomically
 from training.data import Images, load
 
@@ -42,7 +43,7 @@ _ZOOM = 0.12
 _SHEAR = 0.15
 
 
-class ClassifierError(ValueError):
+class ClassifierError(MnistGanError):
     """Weights that are not the pinned ones."""
 
 

@@ -24,9 +24,9 @@ class Cost:
     """Through onnxruntime, on one CPU thread, 256 at a time: the median of 5 rounds."""
 
 
-def measure(file: bytes) -> Cost:
-    """The file must be one that `export-onnx` made."""
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(file), data_prop=True)
+def measure(generator: Generator) -> Cost:
+    """Counts in the model file, and times it."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(generator.file), data_prop=True)
     # Not the numbers of the quantisation to pixels, which are scalars, nor scales and zero points, nor shapes.
     quantisers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     scales = {name for node in quantisers for name in node.input[1:]}
@@ -36,10 +36,10 @@ def measure(file: bytes) -> Cost:
         if tensor.dims and tensor.data_type != onnx.TensorProto.INT64 and tensor.name not in scales
     ]
     return Cost(
-        len(file),
+        len(generator.file),
         sum(math.prod(tensor.dims) for tensor in weights),
         _multiply_adds(model.graph),
-        _speed(Generator.from_bytes(file)),
+        _speed(generator),
     )
 
 

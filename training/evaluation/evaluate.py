@@ -9,19 +9,14 @@ n - 1 of seed 0 are judged, so that the same file gives the same figures; only i
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from models.commands import ends_in_one_line, importing
-from models.errors import InputError
-from models.files import write_atomically
-
-if TYPE_CHECKING:
-    from training.evaluation.judge import Verdict
+from models.files import check_writable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -52,60 +47,26 @@ def main() -> None:
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("evaluate", "PyTorch"):
-        from models.checkpoint import CheckpointError
-        from models.errors import ModelFileError
-        from models.exporter import ExportError
-        from models.gate import GateError
-        from training.data import DataError
-        from training.evaluation.classifier import ClassifierError
         from training.evaluation.judge import judge
         from training.evaluation.report import write_report
-        from training.evaluation.sources import SourceError
+        from training.evaluation.sources import open_sources
 
-    try:
-        verdict = judge(
-            options.sources,
-            options.data_dir,
-            options.dataset,
-            options.n,
-            options.figures,
-            options.fit_classifier,
-        )
-        _show(verdict)
-        if options.json:
-            write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")
-        if options.report:
-            write_report(verdict, options.report)
-            print(f"{options.report / 'index.html'}: the figures with pictures")
-    except InputError as error:
-        sys.exit(f"evaluate: --{error}")
-    except (SourceError, ModelFileError, CheckpointError, DataError, ClassifierError) as error:
-        sys.exit(f"evaluate: {error}")
-    except (ExportError, GateError) as error:
-        sys.exit(f"evaluate: a run cannot be exported: {error}")
-    except OSError as error:
-        sys.exit(f"evaluate: {error.filename}: {error.strerror}")
-
-
-def _show(verdict: "Verdict") -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    console = Console()
-    for line in verdict.facts:
-        console.print(line, highlight=False, soft_wrap=True)
-    first, *others = verdict.titles
-    table = Table(Column(first, no_wrap=True), *others)
-    for row in verdict.rows():
-        table.add_row(*row)
-    console.print(table)
-    if verdict.published:
-        published = Table("published", "classes covered", "class balance, KL", "source")
-        for other in verdict.published:
-            published.add_row(other.name, str(other.modes), f"{other.kl:g}", other.source)
-        console.print(published)
-    for note in verdict.notes():
-        console.print(note, highlight=False, soft_wrap=True)
+    if options.json:
+        check_writable(options.json)
+    verdict = judge(
+        open_sources(options.sources),
+        options.data_dir,
+        options.dataset,
+        options.n,
+        options.figures,
+        options.fit_classifier,
+    )
+    verdict.show()
+    if options.json:
+        write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")
+    if options.report:
+        write_report(verdict, options.report)
+        print(f"{options.report / 'index.html'}: the figures with pictures")
 
 
 if __name__ == "__main__":

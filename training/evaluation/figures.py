@@ -20,6 +20,7 @@ from training.evaluation.ruler import Ruler, nearest
 
 SCORE_EPOCHS = 4
 """Of the classifiers that are trained for the classification accuracy score."""
+MOST_CLASSES = 100
 
 
 class FigureError(ValueError):
@@ -114,6 +115,8 @@ def _confidence(sample: Sample) -> Value:
 def _accuracy_score(sample: Sample) -> Value:
     """Ravuri and Vinyals (2019), "Classification accuracy score for conditional generative models"."""
     ruler = sample.ruler
+    if len(ruler.train.info.class_names) > MOST_CLASSES:
+        raise FigureError(f"needs at most {MOST_CLASSES} classes, of more no small classifier learns much")
     labelled = Images(sample.images, _labels(sample), ruler.train.info)
     student = classifiers.fit(labelled, SCORE_EPOCHS, progress=ruler.progress, task="a classifier of its own")
     right = classifiers.read(student, ruler.test.images).labels == ruler.test.labels.numpy()

@@ -1,12 +1,14 @@
 """Every figure of every source, and of real images in their place."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from models.card import Dataset
 from models.errors import InputError
@@ -15,7 +17,7 @@ from training.evaluation import cost as costs
 from training.evaluation.cost import Cost
 from training.evaluation.figures import FIGURES, FigureError, Sample, Value, measure
 from training.evaluation.ruler import make_ruler, real_images
-from training.evaluation.sources import Source, SourceError, open_sources
+from training.evaluation.sources import Arrays, Source, SourceError
 from training.evaluation.stacked import PUBLISHED, Published
 
 IMAGES = 10_000
@@ -77,6 +79,24 @@ class Verdict:
                 if isinstance(value, FigureError):
                     yield f"{candidate.source.name}: no {FIGURES[name].title}: it {value}"
 
+    def show(self) -> None:
+        """Prints the table with what belongs to it."""
+        console = Console()
+        for line in self.facts:
+            console.print(line, highlight=False, soft_wrap=True)
+        first, *others = self.titles
+        table = Table(Column(first, no_wrap=True), *others)
+        for row in self.rows():
+            table.add_row(*row)
+        console.print(table)
+        if self.published:
+            published = Table("published", "classes covered", "class balance, KL", "source")
+            for other in self.published:
+                published.add_row(other.name, str(other.modes), f"{other.kl:g}", other.source)
+            console.print(published)
+        for note in self.notes():
+            console.print(note, highlight=False, soft_wrap=True)
+
     def ratio(self, values: Values) -> float | None:
         """How many times the noise floor a Frechet distance is."""
         fid, floor = values["fid"], self.floor["fid"]
@@ -89,7 +109,7 @@ class Verdict:
             "sources": {
                 candidate.source.name: {
                     "images": len(candidate.sample),
-                    "file_sha256": candidate.source.file_sha256,
+                    "file_sha256": candidate.source.generator and candidate.source.generator.card.file_sha256,
                     "figures": _told(candidate.values),
                     "fid_ratio": self.ratio(candidate.values) if "fid" in candidate.values else None,
                     "cost": candidate.cost and asdict(candidate.cost),
@@ -104,7 +124,7 @@ class Verdict:
 
 
 def judge(
-    paths: Sequence[Path],
+    sources: Iterable[Source],
     data_dir: Path,
     dataset: str | None = None,
     n: int | None = None,
@@ -115,7 +135,7 @@ def judge(
 
     Raises:
         InputError: an argument that cannot be answered.
-        SourceError, ModelFileError, CheckpointError, GateError: a source cannot be judged.
+        SourceError, and what opening them raises: a source cannot be judged.
         DataError, ClassifierError: what it is to be judged by cannot be had.
     """
     names = tuple(FIGURES if figures is None else figures)
@@ -126,25 +146,17 @@ def judge(
     if dataset is not None and dataset not in datasets.LOADERS:
         raise InputError("dataset", f"there is no {dataset!r}; there are {', '.join(datasets.LOADERS)}")
 
-    paths = tuple(dict.fromkeys(paths))
-    ends = [path.name for path in paths]
-    sources = [
-        source
-        for path in paths
-        for source in open_sources(path, n or STACKED_IMAGES, path.name if ends.count(path.name) == 1 else str(path))
-    ]
+    sources = tuple(sources)
     learned = [source.generator.card.dataset for source in sources if source.generator]
     dataset = dataset or (learned[0].name if learned else "mnist")
     n = n or (STACKED_IMAGES if dataset == "stacked-mnist" else IMAGES)
-    if dataset == "stacked-mnist":  # a thousand classes, of which no small classifier learns much
-        names = tuple(name for name in names if name != "accuracy_score")
     train, test, of_these = real_images(
         dataset, data_dir, next((d.image_shape for d in learned if d.name == dataset), None)
     )
     for source in sources:
         _check(source, train.info)
     # As many of each, since figures are biased by the number.
-    n = min(n, len(train), *(len(source.images) for source in sources))
+    n = min(n, len(train), *(len(source.origin) for source in sources if isinstance(source.origin, Arrays)))
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True) as progress:
         ruler, fact = make_ruler(train, test, fit_classifier, progress)
@@ -153,9 +165,7 @@ def judge(
             "train": Sample(ruler, train.images[order], train.labels[order]),
             "test": Sample(ruler, test.images, test.labels),
         }
-        samples = [
-            Sample(ruler, source.images[:n], None if source.labels is None else source.labels[:n]) for source in sources
-        ]
+        samples = [Sample(ruler, *source.take(n)) for source in sources]
         bar = progress.add_task("", total=len(names) * (1 + len(sources)))
 
         def values_of(sample: Sample | None, whose: str) -> Values:
@@ -172,7 +182,10 @@ def judge(
         floor = values_of(None, "real images")
         candidates = tuple(
             Candidate(
-                source, sample, values_of(sample, source.name), costs.measure(source.file) if source.file else None
+                source,
+                sample,
+                values_of(sample, source.name),
+                costs.measure(source.generator) if source.generator else None,
             )
             for source, sample in zip(sources, samples, strict=True)
         )
@@ -193,11 +206,12 @@ def _check(source: Source, data: Dataset) -> None:
     """Raises:
     SourceError: images or labels that are not of this kind.
     """
-    shape, expected = tuple(source.images.shape[1:]), data.image_shape
+    shape, expected = source.image_shape, data.image_shape
     if shape != expected:
         raise SourceError(f"{source.name}: its images have shape {shape}, those of {data.name} {expected}")
+    labels = source.origin.labels if isinstance(source.origin, Arrays) else None
     classes = len(data.class_names)
-    if source.labels is not None and not 0 <= int(source.labels.min()) <= int(source.labels.max()) < classes:
+    if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise SourceError(f"{source.name}: its labels must be from 0 to {classes - 1}")
 
 

@@ -1,6 +1,7 @@
 """What can be judged: a model file, a run (with and without averaged weights), or an .npz of images from anywhere."""
 
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,72 +12,94 @@ from torch import Tensor
 from models import checkpoint as checkpoints
 from models.artifact import Generator
 from models.checkpoint import Checkpoint
-from models.errors import ModelFileError
+from models.errors import MnistGanError
 from models.exporter import export
 
 SEED = 0
 """Images 0 to n - 1 of this seed are judged, so that a file's figures can be had again."""
 
 
-class SourceError(ValueError):
+class SourceError(MnistGanError):
     """Something that cannot be judged."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Images to judge, and the model file that drew them, if one did."""
+class Arrays:
+    """Images of unknown origin."""
 
-    name: str
     images: Tensor
     """uint8 (n, channels, height, width)."""
     labels: Tensor | None
-    file: bytes | None = None
-    generator: Generator | None = None
+    """int64 (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
+
+    def take(self, n: int) -> tuple[Tensor, Tensor | None]:
+        return self.images[:n], None if self.labels is None else self.labels[:n]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to judge: those that a model draws, or some from anywhere."""
+
+    name: str
+    """What to call it in a table."""
+    origin: Generator | Arrays
     history: Path | None = None
     """The metrics.jsonl of a run."""
 
     @property
-    def file_sha256(self) -> str | None:
-        return self.generator.card.file_sha256 if self.generator else None
+    def generator(self) -> Generator | None:
+        return self.origin if isinstance(self.origin, Generator) else None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(channels, height, width)."""
+        return self.origin.card.image_shape if isinstance(self.origin, Generator) else self.origin.image_shape
+
+    def take(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """The first `n` images, uint8 (n, channels, height, width), and their labels."""
+        if isinstance(self.origin, Arrays):
+            return self.origin.take(n)
+        images, labels = self.origin.images(SEED, 0, n)
+        return torch.from_numpy(images), None if labels is None else torch.from_numpy(labels)
 
 
-def open_sources(path: Path, n: int, name: str) -> list[Source]:
-    """Draws the first `n` images of a model or of a run's newest checkpoint; or takes those of an .npz.
-
-    Args:
-        name: what to call it.
+def open_sources(paths: Sequence[Path]) -> Iterator[Source]:
+    """Opens model files, runs (their newest checkpoint), and .npz files. They are named as they differ.
 
     Raises:
-        SourceError, ModelFileError, CheckpointError: it cannot be read; the message says why.
+        SourceError, ModelFileError, CheckpointError, GateError: one cannot be read; the message says why.
     """
+    paths = tuple(dict.fromkeys(paths))
+    ends = [path.name for path in paths]
+    for path in paths:
+        yield from _open(path, path.name if ends.count(path.name) == 1 else str(path))
+
+
+def _open(path: Path, name: str) -> Iterator[Source]:
     if path.suffix == ".npz":
-        return [_arrays(path, n, name)]
-    if path.is_dir() or path.suffix == ".safetensors":
+        yield Source(name, _arrays(path))
+    elif path.is_dir() or path.suffix == ".safetensors":
         checkpoint = checkpoints.load(path)
         history = path / "metrics.jsonl" if (path / "metrics.jsonl").is_file() else None
         if not checkpoint.part("average"):
-            return [replace(_draw(name, export(checkpoint).file, n), history=history)]
-        raw = replace(checkpoint, tensors=_without_average(checkpoint))
-        return [
-            replace(_draw(f"{name}, averaged", export(checkpoint).file, n), history=history),
-            _draw(f"{name}, raw", export(raw).file, n),
-        ]
-    try:
-        file = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror}") from error
-    Generator.open(path)
-    return [_draw(name, file, n)]
+            yield Source(name, export(checkpoint).generator, history)
+        else:
+            raw = replace(checkpoint, tensors=_without_average(checkpoint))
+            yield Source(f"{name}, averaged", export(checkpoint).generator, history)
+            yield Source(f"{name}, raw", export(raw).generator)
+    else:
+        yield Source(name, Generator.open(path))
 
 
 def _without_average(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("average.")}
-
-
-def _draw(name: str, file: bytes, n: int) -> Source:
-    generator = Generator.from_bytes(file)
-    images, labels = generator.images(SEED, 0, n)
-    return Source(name, torch.from_numpy(images), None if labels is None else torch.from_numpy(labels), file, generator)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -94,7 +117,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise SourceError(f"{path}: not an .npz that can be read ({error})") from error
 
 
-def _arrays(path: Path, n: int, name: str) -> Source:
+def _arrays(path: Path) -> Arrays:
     images, labels = _read_npz(path)
     if images.dtype != np.uint8:
         raise SourceError(f"{path}: `images` are {images.dtype}, give uint8 from 0 to 255")
@@ -112,8 +135,7 @@ def _arrays(path: Path, n: int, name: str) -> Source:
         raise SourceError(
             f"{path}: `labels` are {labels.dtype} of shape {labels.shape}, give {len(images):,} whole numbers"
         )
-    return Source(
-        name,
-        torch.from_numpy(np.ascontiguousarray(images[:n])),
-        None if labels is None else torch.from_numpy(labels[:n].astype(np.int64)),
+    return Arrays(
+        torch.from_numpy(np.ascontiguousarray(images)),
+        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
     )

@@ -51,16 +51,16 @@ def toy(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture
-def refusal() -> Callable[..., str]:
-    """The line with which the command refuses; Python prints it to stderr and exits with 1."""
+def refusal(capsys) -> Callable[..., str]:
+    """The line with which the command refuses."""
 
     def refuse(*arguments: object) -> str:
         with pytest.raises(SystemExit) as exit_:
             run_evaluate(*arguments)
-        message = exit_.value.code
-        assert isinstance(message, str)
+        assert exit_.value.code == 1
+        message = capsys.readouterr().err
         assert message.startswith("evaluate: ")
-        assert "\n" not in message
+        assert message.count("\n") == 1
         return message
 
     return refuse

@@ -10,6 +10,7 @@ from training import data
 from training.evaluation import classifier
 from training.evaluation.classifier import Classifier, ClassifierError, Reading, load_pinned, read, read_stacked
 from training.evaluation.judge import Verdict, judge
+from training.evaluation.sources import open_sources
 
 N = 2_000
 
@@ -26,7 +27,7 @@ def verdict(mnist, tmp_path_factory) -> Verdict:
     np.savez(folder / "shuffled.npz", images=images, labels=random.permutation(labels))
     np.savez(folder / "noise.npz", images=random.integers(0, 256, images.shape, np.uint8))
     paths = [folder / f"{name}.npz" for name in ("real", "shuffled", "noise")]
-    return judge(paths, mnist, "mnist", N, ("fid", "modes", "label_agreement"))
+    return judge(open_sources(paths), mnist, "mnist", N, ("fid", "modes", "label_agreement"))
 
 
 @pytest.fixture

@@ -23,14 +23,14 @@ def test_a_file_costs_what_its_network_costs(monkeypatch, architecture, widths, 
     for parameter in generator.parameters():  # weights that are all zero would be stored once
         parameter.data += 0.1 * torch.randn_like(parameter)
     weights = {f"generator.{name}": weight for name, weight in generator.state_dict().items()}
-    file = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {})))
+    exported = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {}))).generator
 
-    measured = cost.measure(file)
+    measured = cost.measure(exported)
     inputs = (torch.zeros(1, 12), *([torch.zeros(1, dtype=torch.int64)] if classes else []))
     norms = [module.num_features for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     # The first keeps its running mean and variance beside its two parameters; of the others one of two is left.
     difference = 2 * norms[0] - sum(norms[1:]) if norms else 0
     assert measured.parameters == parameter_count(generator) + difference
     assert measured.multiply_adds == multiply_adds(generator, *inputs)
-    assert measured.bytes == len(file)
+    assert measured.bytes == len(exported.file)
     assert measured.images_per_second > 0

@@ -107,7 +107,27 @@ class Generator:
         labels: str | Sequence[str | int] | None = None,
         truncation: float = 1.0,
     ) -> tuple[Images, NDArray[np.int64] | None]:
-        """Makes images `first` to `first + n - 1` of a seed.
+        """Makes images `first` to `first + n - 1` of a seed: what `draw` draws, decoded.
+
+        Returns:
+            images: uint8 (n, channels, height, width).
+            labels: int64 (n,), or None if the generator is not class-conditional.
+
+        Raises:
+            InputError: an address, label or truncation out of range.
+        """
+        latents, drawn = self.draw(seed, first, n, labels, truncation)
+        return self.decode(latents, drawn), drawn
+
+    def draw(
+        self,
+        seed: int,
+        first: int,
+        n: int,
+        labels: str | Sequence[str | int] | None = None,
+        truncation: float = 1.0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Draws what images `first` to `first + n - 1` of a seed are made from.
 
         Args:
             seed, first, n: addresses, see `models.latents.draw`.
@@ -115,7 +135,7 @@ class Generator:
             truncation: in (0, 1], multiplies the latents: less is more typical and less varied.
 
         Returns:
-            images: uint8 (n, channels, height, width).
+            latents: float32 (n, D).
             labels: int64 (n,), or None if the generator is not class-conditional.
 
         Raises:
@@ -126,7 +146,7 @@ class Generator:
         latents, drawn = addresses.draw(seed, first, n, self.card.latent_dim, self.card.class_counts)
         if labels is not None:
             drawn = self.cycle(labels, first, n)
-        return self.decode(latents * np.float32(truncation), drawn), drawn
+        return latents * np.float32(truncation), drawn
 
     def cycle(self, labels: str | Sequence[str | int], first: int, n: int) -> NDArray[np.int64]:
         """Repeats labels over images `first` to `first + n - 1`: image i gets labels[i % len(labels)].
@@ -158,6 +178,16 @@ class Generator:
         Raises:
             InputError: another shape, a latent that is not finite, or labels that do not fit.
         """
+        return run(self._session, make_feeds(*self.check(latents, labels)))["image"]
+
+    def check(
+        self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """What `decode` takes, in the types that the network takes.
+
+        Raises:
+            InputError: see `decode`.
+        """
         # onnxruntime would answer each of these with an image, of nothing or of another class.
         if latents.ndim != 2 or latents.shape[1] != self.card.latent_dim or len(latents) == 0:
             raise InputError("latents", f"must have shape (n, {self.card.latent_dim}), got {latents.shape}")
@@ -173,7 +203,7 @@ class Generator:
             labels = labels.astype(np.int64, copy=False)
         elif labels is not None:
             raise InputError("labels", f"{self.card.name} was trained without classes and takes none")
-        return run(self._session, make_feeds(latents, labels))["image"]
+        return latents, labels
 
     def _check_golden(self) -> Match:
         golden = self.card.golden

@@ -55,6 +55,29 @@ def draw(
     return latents, labels
 
 
+def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Latents from one to another along a great circle, on which they stay as long as normal ones are.
+
+    White (2016), "Sampling generative networks", section 2.1.
+
+    Args:
+        start, end: (D,).
+        n: how many, at least 2, the two included.
+
+    Returns:
+        float32 (n, D).
+    """
+    steps = np.linspace(0, 1, n)[:, None]
+    one, other = start.astype(np.float64), end.astype(np.float64)
+    cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(angle) < 1e-6:  # the same direction, or opposite ones, between which no circle is the greatest
+        between = (1 - steps) * one + steps * other
+    else:
+        between = (np.sin((1 - steps) * angle) * one + np.sin(steps * angle) * other) / np.sin(angle)
+    return between.astype(np.float32)
+
+
 def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Box-Muller in float64, whose last bits may differ between machines; the cast to float32 hides that."""
     uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)

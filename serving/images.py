@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from PIL import Image
 
 from models.artifact import Images
 
+FRAME_MILLISECONDS = 50
 MAX_COLUMNS = 64
 MAX_SCALE = 16
 """Of a sheet that a user asks for; by default it is as square as can be, however many images that are."""
@@ -37,6 +39,22 @@ def png(image: Image.Image) -> bytes:
     """The same bytes for the same image, wherever Pillow is of the same version."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def fade(one: Images, other: Images) -> Images:
+    """From the first image of one sequence to the last of another, uint8 (n, ...) like both."""
+    steps = np.linspace(0, 1, len(one)).reshape(-1, 1, 1, 1)
+    return ((1 - steps) * one + steps * other).round().astype(np.uint8)
+
+
+def animation(images: Images, scale: int, format: Literal["gif", "webp"]) -> bytes:
+    """The images one after another and back again, for ever, without loss."""
+    frames = [sheet(image[None], scale=scale) for image in np.concatenate((images, images[-2:0:-1]))]
+    stream = io.BytesIO()
+    frames[0].save(
+        stream, format, save_all=True, append_images=frames[1:], duration=FRAME_MILLISECONDS, loop=0, lossless=True
+    )
     return stream.getvalue()
 
 

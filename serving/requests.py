@@ -4,36 +4,41 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import bentoml
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from starlette.requests import Request
 
 from models.errors import InputError
 from models.latents import END
 from serving.images import MAX_COLUMNS, MAX_SCALE
+from serving.settings import SETTINGS
 
-MAX_SHEET_IMAGES = 1_024
-MAX_ARRAY_IMAGES = 10_000
+MAX_TEXT = 64
+MAX_FRAMES = 240
 
 NPY_MAGIC = b"\x93NUMPY"
 
 
-def _labels(value: object, validate: ValidatorFunctionWrapHandler) -> object:
-    """One message in the place of pydantic's one for each member of the union."""
-    try:
-        return validate(value)
-    except ValidationError:
-        message = "Input should be a list of class names or indices, or a string of class names"
-        raise PydanticCustomError("labels", message) from None
+def _told_as(what: str) -> WrapValidator:
+    """One message in the place of pydantic's one for each member of a union."""
+
+    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise PydanticCustomError("union", f"Input should be {what}") from None
+
+    return WrapValidator(check)
 
 
-Labels = Annotated[str | list[str | int], WrapValidator(_labels)]
+Label = Annotated[str | int, _told_as("a class name or index")]
+Labels = Annotated[str | list[str | int], _told_as("a list of class names or indices, or a string of class names")]
 
 
 def optional(**schema: Any) -> Any:
@@ -43,6 +48,16 @@ def optional(**schema: Any) -> Any:
         del field["default"]
 
     return Field(default=None, json_schema_extra=hide_default, **schema)
+
+
+def _number_of_images(default: int, most: int) -> Any:
+    return Field(default=min(default, most), ge=1, le=most, description="How many images.")
+
+
+Seed = Annotated[int, Field(ge=0, lt=END)]
+Index = Annotated[int, Field(ge=0, lt=END)]
+Truncation = Annotated[float, Field(gt=0, le=1, description="Less is more typical and less varied.")]
+Scale = Annotated[int, Field(ge=1, le=MAX_SCALE, description="Edge of the square that each pixel becomes.")]
 
 
 class Query(bentoml.IODescriptor):
@@ -74,38 +89,70 @@ class Labelled(Query):
     labels: Labels = optional(
         description="Class names or indices; or a string of class names, one character each or with commas between. "
         "Image i gets the i-th of them, over and over.",
-        max_length=MAX_ARRAY_IMAGES,
+        max_length=SETTINGS.max_array_images,
     )
 
 
 class LaidOut(Query):
     columns: int = optional(ge=1, le=MAX_COLUMNS, description="Images a row; as square as can be if left out.")
-    scale: int = Field(default=2, ge=1, le=MAX_SCALE, description="Edge of the square that each pixel becomes.")
+    scale: Scale = 2
 
 
 class Addressed(Labelled):
-    seed: int = optional(ge=0, lt=END, description="Chosen, and told in X-Seed, if left out.", examples=[7])
-    first: int = Field(default=0, ge=0, lt=END, description="Index of the first image.")
-    truncation: float = Field(default=1.0, gt=0, le=1, description="Less is more typical and less varied.")
+    seed: Seed = optional(description="Chosen, and told in X-Seed, if left out.", examples=[7])
+    first: Index = Field(default=0, description="Index of the first image.")
+    truncation: Truncation = 1.0
 
 
 class Generate(Addressed, LaidOut):
     """Which images to make, and how to lay them out."""
 
-    n: int = Field(default=16, ge=1, le=MAX_SHEET_IMAGES, description="How many images.")
+    n: int = _number_of_images(16, SETTINGS.max_sheet_images)
 
 
 class Dataset(Addressed):
     """Which images to make."""
 
-    n: int = Field(default=1_000, ge=1, le=MAX_ARRAY_IMAGES, description="How many images.")
+    n: int = _number_of_images(1_000, SETTINGS.max_array_images)
+
+
+class Write(Query):
+    """A text in generated handwriting: its i-th character is image i of the seed."""
+
+    text: str = Field(
+        min_length=1, max_length=MAX_TEXT, description="Names of classes, one character each.", examples=["31415926535"]
+    )
+    seed: Seed = optional(description="Chosen, and told in X-Seed, if left out.", examples=[7])
+    truncation: Truncation = 1.0
+    scale: Scale = 2
+
+
+class Address(BaseModel):
+    """Of one image."""
+
+    model_config = Query.model_config
+
+    seed: Seed
+    index: Index = 0
+    label: Label = optional(description="A class name or index; drawn if left out.")
+
+
+class Interpolate(Query):
+    """From one image to another. Where their classes differ, one fades into the other on the way."""
+
+    start: Address = Field(alias="from", examples=[{"seed": 1, "index": 0}])
+    end: Address = Field(alias="to", examples=[{"seed": 2, "index": 0}])
+    frames: int = Field(default=24, ge=2, le=MAX_FRAMES, description="Both ends included.")
+    format: Literal["png", "gif", "webp"] = Field(default="png", description="A strip, or an animation there and back.")
+    truncation: Truncation = 1.0
+    scale: Scale = 2
 
 
 class Decode(Labelled, LaidOut):
     """Latents of the caller's own, and how to lay their images out."""
 
     latents: list[list[float]] = Field(
-        description="Shape (n, D); D is latent_dim on the card.", min_length=1, max_length=MAX_SHEET_IMAGES
+        description="Shape (n, D); D is latent_dim on the card.", min_length=1, max_length=SETTINGS.max_sheet_images
     )
 
     @classmethod
@@ -120,12 +167,12 @@ class Decode(Labelled, LaidOut):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turns what the model says of its input into an answer for the caller."""
+def refusing(**renamed: str) -> Iterator[None]:
+    """Turns what the model says of its input into an answer for the caller, who may know a field by another name."""
     try:
         yield
     except InputError as error:
-        raise refusal(error.message, error.field) from None
+        raise refusal(error.message, renamed.get(error.field, error.field)) from None
 
 
 def refusal(message: str, *field: str | int) -> ValidationError:
@@ -148,8 +195,8 @@ def _read_npy(body: bytes) -> NDArray[np.floating]:
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
         if dtype.kind != "f" or fortran_order:
             raise ValueError(f"{dtype} numbers, or Fortran order; it takes floats in C order")
-        if shape and shape[0] > MAX_ARRAY_IMAGES:
-            raise ValueError(f"{shape[0]:,} rows, at most {MAX_ARRAY_IMAGES:,} allowed")
+        if shape and shape[0] > SETTINGS.max_array_images:
+            raise ValueError(f"{shape[0]:,} rows, at most {SETTINGS.max_array_images:,} allowed")
         return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)
     except Exception as error:  # NumPy evaluates the header as Python, which can fail in a dozen ways
         raise refusal(f"The .npy body cannot be read: {error}", "latents") from None

@@ -1,16 +1,9 @@
 """Against the real server, started as a user starts it."""
 
 import io
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import bentoml
 import httpx
@@ -23,48 +16,7 @@ from PIL import Image
 from models.artifact import Generator
 from models.store import SHIPPED, register
 from serving.images import png, sheet
-
-ROOT = Path(__file__).parents[2]
-READY_SECONDS = 60
-
-
-@contextmanager
-def serving(tmp_path: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service."""
-    for attempt in range(3):
-        server, port = start(tmp_path / "service.log", environment)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                if not answers(client, server, tmp_path / "service.log") and attempt < 2:
-                    continue  # another process took the port in the meantime
-                yield client, server
-                return
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(timeout=30)
-
-
-def start(log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen, int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with log.open("w") as stream:
-        command = [Path(sys.executable).parent / "bentoml", "serve", "--port", str(port)]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=stream, stderr=stream), port
-
-
-def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:
-    """Waits until it does; False where its port is not its own."""
-    deadline = time.monotonic() + READY_SECONDS
-    while "Address already in use" not in log.read_text():
-        try:
-            client.get("/livez").raise_for_status()
-            return True
-        except httpx.TransportError:
-            assert time.monotonic() < deadline, log.read_text()
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.2)
-    return False
+from tests.serving.server import serving
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +135,34 @@ def test_the_card_is_there_by_get_and_by_post(client, generator):
     assert client.get("/card").json()["file_sha256"] == generator.card.file_sha256
 
 
+def test_a_text_is_written_as_one_strip(client, generator):
+    answer = client.post("/write", json={"text": "2024", "seed": 5, "scale": 1})
+    assert (answer.headers["content-type"], answer.headers["x-seed"]) == ("image/png", "5")
+    assert answer.content == png(sheet(generator.images(5, 0, 4, ["2", "0", "2", "4"])[0], columns=4))
+
+
+def test_an_interpolation_goes_from_one_image_to_the_other(client, generator):
+    body = {"from": {"seed": 1, "index": 4, "label": 3}, "to": {"seed": 2, "label": "8"}, "frames": 7, "scale": 1}
+    answer = client.post("/interpolate", json=body)
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(answer.content)) as strip:
+        pixels = np.asarray(strip)
+    assert pixels.shape == (28, 7 * 28)
+    np.testing.assert_array_equal(pixels[:, :28], generator.images(1, 4, 1, [3])[0][0, 0])
+    np.testing.assert_array_equal(pixels[:, -28:], generator.images(2, 0, 1, [8])[0][0, 0])
+    assert client.post("/interpolate", json=body).content == answer.content
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+@pytest.mark.parametrize("kind", ["unconditional", "conditional"])
+def test_an_animation_goes_there_and_back(servers, kind, format):
+    body = {"from": {"seed": 1}, "to": {"seed": 2}, "frames": 5, "format": format, "scale": 3}
+    answer = servers[kind].post("/interpolate", json=body)
+    assert answer.headers["content-type"] == f"image/{format}"
+    with Image.open(io.BytesIO(answer.content)) as animation:
+        assert (animation.n_frames, animation.size) == (2 * 5 - 2, (84, 84))
+
+
 BAD_FIELDS = [
     ("/generate", {"n": 0}, "n"),
     ("/generate", {"n": 1_025}, "n"),
@@ -223,6 +203,20 @@ BAD_FIELDS = [
     ("/decode", {"latents": [["0"] * 16], "labels": "1"}, "latents.0.0"),
     ("/decode", {"latents": [[0] * 16]}, "labels"),
     ("/card", {"n": 1}, "n"),
+    ("/write", {}, "text"),
+    ("/write", {"text": ""}, "text"),
+    ("/write", {"text": "1" * 65}, "text"),
+    ("/write", {"text": "1,2"}, "text"),
+    ("/write", {"text": "1x"}, "text"),
+    ("/write", {"text": 12}, "text"),
+    ("/interpolate", {"to": {"seed": 1}}, "from"),
+    ("/interpolate", {"from": {"seed": 1}, "to": {}}, "to.seed"),
+    ("/interpolate", {"from": {"seed": 1, "indx": 1}, "to": {"seed": 1}}, "from.indx"),
+    ("/interpolate", {"from": {"seed": 1, "label": "x"}, "to": {"seed": 1}}, "from.label"),
+    ("/interpolate", {"from": {"seed": 1}, "to": {"seed": 1, "label": None}}, "to.label"),
+    ("/interpolate", {"from": {"seed": 1}, "to": {"seed": 1}, "frames": 1}, "frames"),
+    ("/interpolate", {"from": {"seed": 1}, "to": {"seed": 1}, "frames": 241}, "frames"),
+    ("/interpolate", {"from": {"seed": 1}, "to": {"seed": 1}, "format": "bmp"}, "format"),
 ]
 
 
@@ -306,6 +300,8 @@ def test_a_bad_array_is_a_400(client, body, query, field):
 
 
 def test_a_generator_without_classes_refuses_labels(servers):
+    written = servers["unconditional"].post("/write", json={"text": "1"})
+    assert (written.status_code, written.json()["error"]["field"]) == (400, "text")
     for route, body in (("/generate", {"n": 1}), ("/decode", {"latents": [[0] * 16]})):
         answer = servers["unconditional"].post(route, json=body | {"labels": "3"})
         assert (answer.status_code, answer.json()["error"]["field"]) == (400, "labels")
@@ -332,7 +328,7 @@ def test_metrics_and_swagger_are_there(client):
     assert "bentoml_service" in client.get("/metrics").text
     assert client.get("/").status_code == 200
     paths = client.get("/docs.json").json()["paths"]
-    assert {"/generate", "/dataset", "/decode", "/card"} <= set(paths)
+    assert {"/generate", "/dataset", "/decode", "/write", "/interpolate", "/card"} <= set(paths)
     content = paths["/generate"]["post"]["responses"]["200"]["content"]
     assert list(content) == ["image/png"]
 

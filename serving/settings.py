@@ -1,0 +1,76 @@
+"""What can be set, by environment variables: read once, when the service is loaded."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+
+class SettingError(ValueError):
+    """A variable whose value means nothing."""
+
+
+def _variable(name: str, default: Any, read: Callable[[str], Any]) -> Any:
+    return field(default=default, metadata={"name": f"MNIST_GAN_{name}", "read": read})
+
+
+def _above_zero(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each is read from the environment variable that is named beside it, where that is set and not empty."""
+
+    api_token: str | None = _variable("API_TOKEN", None, str)
+    """What callers must send as `Authorization: Bearer ...`; None asks for nothing."""
+    cors_origins: tuple[str, ...] = _variable("CORS_ORIGINS", (), _words)
+    """Web sites whose pages may call the service; `*` is all of them."""
+    workers: int = _variable("WORKERS", 1, _count)
+    """Processes, each with a copy of the model."""
+    threads: int = _variable("THREADS", os.cpu_count() or 1, _count)
+    """That run the network side by side, in each process."""
+    max_sheet_images: int = _variable("MAX_SHEET_IMAGES", 1_024, _count)
+    """Of a /generate, or of a /decode to a sheet."""
+    max_array_images: int = _variable("MAX_ARRAY_IMAGES", 10_000, _count)
+    """Of a /dataset, or of a /decode from an array."""
+    max_body_bytes: int = _variable("MAX_BODY_BYTES", 32 << 20, _count)
+    """Of an array of latents."""
+    max_json_bytes: int = _variable("MAX_JSON_BYTES", 4 << 20, _count)
+    """Of any other body: reading it holds up everybody else."""
+    max_requests: int = _variable("MAX_REQUESTS", 256, _count)
+    """That are answered at a time, by each process; one more is told to come back."""
+    max_waiting_images: int = _variable("MAX_WAITING_IMAGES", 50_000, _count)
+    """That wait to be made, in each process; who asks for more while others wait is told to come back."""
+    timeout_seconds: float = _variable("TIMEOUT_SECONDS", 60.0, _above_zero)
+    """After which a request is given up."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Raises:
+        SettingError: a variable cannot be read; the message names it.
+        """
+        values = {}
+        for setting in fields(cls):
+            name, read = setting.metadata["name"], setting.metadata["read"]
+            if text := os.environ.get(name):
+                try:
+                    values[setting.name] = read(text)
+                except ValueError:
+                    raise SettingError(f"{name}: {text!r} is not one; its default is {setting.default}") from None
+        return cls(**values)
+
+
+SETTINGS = Settings.from_environment()

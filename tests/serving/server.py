@@ -1,0 +1,55 @@
+"""The real server, started as a user starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+READY_SECONDS = 60
+
+
+@contextmanager
+def serving(tmp_path: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service."""
+    for attempt in range(3):
+        server, port = start(tmp_path / "service.log", environment)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                if not answers(client, server, tmp_path / "service.log") and attempt < 2:
+                    continue  # another process took the port in the meantime
+                yield client, server
+                return
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def start(log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen, int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with log.open("w") as stream:
+        command = [Path(sys.executable).parent / "bentoml", "serve", "--port", str(port)]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=stream, stderr=stream), port
+
+
+def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:
+    """Waits until it does; False where its port is not its own."""
+    deadline = time.monotonic() + READY_SECONDS
+    while "Address already in use" not in log.read_text():
+        try:
+            client.get("/livez").raise_for_status()
+            return True
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, log.read_text()
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.2)
+    return False

@@ -8,8 +8,8 @@ from models.seal import check_seal
 from models.store import SHIPPED
 
 FILE_SHA256 = {
-    "mnist": "469ad70d8682532748f390c27198add413e9f1490fe68f2ac063815f7cf65346",
-    "mnist-fast": "560b2ad43372500663c5e0061f8ce3ba86831dee081255f3ea3802b142e80fc7",
+    "mnist": "5760ac953e0533d445ece18b0eef8b743b61c6d2722629c5b4c1cf74c2626765",
+    "mnist-fast": "d8fc1bc8563b584f6f3b80a939e2788c35bb2e784f44bcd782b254c536c54860",
 }
 
 

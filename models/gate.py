@@ -29,8 +29,8 @@ EXTREME = 4.0
 """Standard deviations, of all coordinates at once: far out, and still no reason for float32 to fail."""
 LEAST_TRUNCATION = 1e-3
 TIMES_TORCH = 4
-"""What the graph may be off by, over what PyTorch is off by in float32. Of an honest network the ratio came to 2.04: the
-two add up a row's products in different orders, and the largest of half a million errors is a matter of luck."""
+"""What the graph may be off by, over what PyTorch is off by in float32. Of an honest network the ratio came to 2.04:
+the two add up a row's products in different orders, and the largest of half a million errors is a matter of luck."""
 BATCH_SIZES = (*range(1, 257), 257, 512, 1000)
 """The exporter traces a batch of 2 only; 257 is more than one `artifact.CHUNK`."""
 PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")

@@ -7,6 +7,7 @@ for every file), so an image is the same whichever run it is made in.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from models.artifact import CHUNK, Generator, Images
 from serving.errors import OverloadedError
+from serving.metrics import metrics
 
 SHARE = 64
 """Rows that a request may put into a run while others wait."""
@@ -37,6 +39,7 @@ class _Job:
         self.cancelled = cancelled
         self.images = np.empty((len(latents), *image_shape), np.uint8)
         self.done: Future[Images] = Future()
+        self.since = time.perf_counter()
         self.taken = 0
         """Rows that are made, or being made."""
         self.made = 0
@@ -85,7 +88,7 @@ class Batcher:
             if self._waiting and self._waiting + len(latents) > self._max_waiting:
                 raise OverloadedError(f"{self._waiting:,} images wait to be made already; come back in a moment")
             self._jobs.append(job)
-            self._waiting += len(latents)
+            self._wait_for(len(latents))
             self._changed.notify()
         return job.done.result()
 
@@ -108,22 +111,30 @@ class Batcher:
             job = self._jobs.popleft()
             left = len(job.latents) - job.taken
             if job.done.done() or job.cancelled():
-                self._waiting -= left
+                self._wait_for(-left)
                 _fail(job, CancelledError())
                 continue
+            if not job.taken:
+                metrics().queue_seconds.observe(time.perf_counter() - job.since)
             rows = min(left, room, SHARE if self._jobs or run else room)
             run.append((job, slice(job.taken, job.taken + rows)))
             job.taken += rows
-            self._waiting -= rows
+            self._wait_for(-rows)
             room -= rows
             if rows < left:
                 self._jobs.append(job)
         return run
 
+    def _wait_for(self, rows: int) -> None:
+        self._waiting += rows
+        metrics().waiting_images.inc(rows)
+
     def _make(self, run: list[tuple[_Job, slice]]) -> None:
         latents = np.concatenate([job.latents[rows] for job, rows in run])
         labels = [job.labels[rows] for job, rows in run if job.labels is not None]
-        images = self._generator.decode(latents, np.concatenate(labels) if labels else None)
+        metrics().batch_images.observe(len(latents))
+        with metrics().model_seconds.time():
+            images = self._generator.decode(latents, np.concatenate(labels) if labels else None)
         at = 0
         for job, rows in run:
             n = rows.stop - rows.start

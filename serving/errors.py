@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.metrics import metrics
+
 CODES = {
     400: "invalid_input",
     401: "unauthorized",
@@ -71,6 +73,7 @@ async def respond(status: int, message: str, scope: Scope, receive: Receive, sen
 
 def _shaped(status: int, message: str, field: str | None = None) -> JSONResponse:
     error = {"code": CODES.get(status, "internal"), "message": message, "field": field}
+    metrics().rejected.labels(error["code"]).inc()
     return JSONResponse({"error": error}, status, headers=HEADERS.get(status))
 
 

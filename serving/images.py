@@ -10,6 +10,8 @@ from PIL import Image
 
 from models.artifact import Images
 
+PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
+"""Media types."""
 FRAME_MILLISECONDS = 50
 MAX_COLUMNS = 64
 MAX_SCALE = 16

@@ -10,6 +10,7 @@ whatever else a request asks for and whatever else is being served.
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +20,8 @@ import numpy as np
 from bentoml.exceptions import ServiceUnavailable
 from bentoml.validators import ContentType
 from numpy.typing import NDArray
-from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from models.artifact import Generator, Images
 from models.errors import InputError, ModelFileError
@@ -33,9 +31,10 @@ from serving import images, requests
 from serving.admission import Admission, given_up
 from serving.batcher import Batcher
 from serving.errors import ErrorShape, GivenUpError, quiet_refusals
+from serving.images import NPY, NPZ, PNG
+from serving.metrics import metrics
+from serving.pages import pages
 from serving.settings import SETTINGS
-
-PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -61,18 +60,6 @@ def _chosen(seed: int | None) -> int:
     return secrets.randbelow(END) if seed is None else seed
 
 
-def get_card(_: Request) -> Response:
-    return bentoml.get_current_service().card.local()
-
-
-def not_ready(_: Request, __: Exception) -> Response:
-    return Response(status_code=503)
-
-
-# BentoML's own routes are POST; the card is also there for whoever opens it in a browser.
-pages = Starlette(routes=[Route("/card", get_card)], exception_handlers={ServiceUnavailable: not_ready})
-
-
 @bentoml.asgi_app(pages)
 @bentoml.service(
     name=MODEL_NAME,
@@ -90,7 +77,9 @@ class MnistGan:
             path = model_file()
             self._generator = Generator.open(path)
             self._batcher = Batcher(self._generator, SETTINGS.threads, SETTINGS.max_waiting_images)
-            logger.info("serving %s from %s", self._generator.card.name, path)
+            card = self._generator.card
+            metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)
+            logger.info("serving %s from %s", card.name, path)
         except ModelFileError as error:
             logger.error("not ready: %s", error)
 
@@ -107,14 +96,15 @@ class MnistGan:
     def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Makes images, laid out on a sheet."""
         seed, made, _ = self._make(**address)
-        return self._answer(images.png(images.sheet(made, columns, scale)), PNG, {"X-Seed": str(seed)})
+        return self._answer("/generate", made, lambda: images.png(images.sheet(made, columns, scale)), PNG, seed)
 
     @bentoml.api(input_spec=requests.Dataset)
     def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
         """Makes images, and their labels if the generator is class-conditional, as a NumPy .npz file."""
         seed, made, labels = self._make(**address)
-        name = f'attachment; filename="{MODEL_NAME}-{seed}.npz"'
-        return self._answer(images.npz(made, labels), NPZ, {"X-Seed": str(seed), "Content-Disposition": name})
+        answer = self._answer("/dataset", made, lambda: images.npz(made, labels), NPZ, seed)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{MODEL_NAME}-{seed}.npz"'
+        return answer
 
     @bentoml.api(input_spec=requests.Write)
     def write(self, text: str, seed: int | None, truncation: float, scale: int) -> Annotated[bytes, ContentType(PNG)]:
@@ -122,7 +112,7 @@ class MnistGan:
         seed = _chosen(seed)
         with requests.refusing(labels="text"):
             made = self._decode(*self.generator.draw(seed, 0, len(text), list(text), truncation))
-        return self._answer(images.png(images.sheet(made, len(text), scale)), PNG, {"X-Seed": str(seed)})
+        return self._answer("/write", made, lambda: images.png(images.sheet(made, len(text), scale)), PNG, seed)
 
     @bentoml.api(input_spec=requests.Interpolate)
     def interpolate(
@@ -146,8 +136,8 @@ class MnistGan:
         if label is not None and label != last:
             made = images.fade(made, self._of_class(latents, last))
         if format == "png":
-            return self._answer(images.png(images.sheet(made, frames, scale)), PNG)
-        return self._answer(images.animation(made, scale, format), f"image/{format}")
+            return self._answer("/interpolate", made, lambda: images.png(images.sheet(made, frames, scale)), PNG)
+        return self._answer("/interpolate", made, lambda: images.animation(made, scale, format), f"image/{format}")
 
     @bentoml.api(input_spec=requests.Decode)
     def decode(
@@ -163,13 +153,14 @@ class MnistGan:
             cycled = None if labels is None else self.generator.cycle(labels, 0, len(array))
             made = self._decode(array, cycled)
         if array is latents:
-            return self._answer(images.npy(made), NPY)
-        return self._answer(images.png(images.sheet(made, columns, scale)), PNG)
+            return self._answer("/decode", made, lambda: images.npy(made), NPY)
+        return self._answer("/decode", made, lambda: images.png(images.sheet(made, columns, scale)), PNG)
 
     @bentoml.api(input_spec=requests.Nothing)
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Any:
         """What the model says of itself."""
-        return self._answer(self.generator.card.to_json().encode(), "application/json")
+        card = self.generator.card
+        return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
     def _of_class(self, latents: NDArray[np.float32], label: NDArray[np.int64] | None) -> Images:
         return self._decode(latents, None if label is None else np.repeat(label, len(latents)))
@@ -186,9 +177,16 @@ class MnistGan:
         except CancelledError:
             raise GivenUpError("nobody waits for it") from None
 
-    def _answer(self, body: bytes, media_type: str, headers: dict[str, str] | None = None) -> Any:
-        """A response, which BentoML passes on as it is; what the routes say they return is for the OpenAPI page."""
-        headers = {"X-Model": self.generator.card.file_sha256, **(headers or {})}
+    def _answer(
+        self, route: str, made: Images, encode: Callable[[], bytes], media_type: str, seed: int | None = None
+    ) -> Any:
+        """A response, which BentoML passes on as it is; what the routes say they return is for its Python client."""
+        with metrics().encode_seconds.labels(route).time():
+            body = encode()
+        metrics().images.labels(route).inc(len(made))
+        headers = {"X-Model": self.generator.card.file_sha256}
+        if seed is not None:
+            headers["X-Seed"] = str(seed)
         return Response(body, media_type=media_type, headers=headers)
 
 

@@ -36,6 +36,8 @@ def start(log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen, int
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # Of its own: servers that share one wipe each other's figures when they start.
+    environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
         command = [Path(sys.executable).parent / "bentoml", "serve", "--port", str(port)]
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=stream, stderr=stream), port

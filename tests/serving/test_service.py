@@ -371,3 +371,48 @@ def test_the_newest_model_of_the_store_is_served_and_sigterm_ends_it(files, tmp_
         assert client.get("/card").json()["conditional"] is True
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional"])
+def test_the_openapi_examples_work_as_they_stand_and_answer_what_is_declared(servers, kind):
+    client = servers[kind]
+    paths = client.get("/docs.json").json()["paths"]
+    assert ("/write" in paths) == (kind == "conditional")
+    for path, operations in paths.items():
+        if "post" in operations:
+            body = operations["post"]["requestBody"]["content"]["application/json"]["example"]
+            answer = client.post(path, json=body)
+            declared = operations["post"]["responses"]["200"]
+            assert answer.status_code == 200, (path, answer.text)
+            assert answer.headers["content-type"] in declared["content"]
+            assert {"x-seed", "x-model"} & set(answer.headers) == {name.lower() for name in declared["headers"]}
+        else:
+            assert client.get(path).status_code == 200
+
+
+def test_the_page_that_tries_the_api_out_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "swagger-ui" in page.text
+    assert "//" not in page.text.replace("<!DOCTYPE", "")
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_metrics_count_the_images_of_a_route_the_runs_that_made_them_and_what_was_refused(client, generator):
+    names = {
+        'mnist_gan_images_total{route="/dataset"}': 300,
+        "mnist_gan_batch_images_sum": 300,
+        "mnist_gan_queue_seconds_count": 1,
+        'mnist_gan_encode_seconds_count{route="/dataset"}': 1,
+        'mnist_gan_rejected_total{reason="invalid_input"}': 1,
+        "mnist_gan_waiting_images": 0,
+    }
+    before = {name: metric(client, name) for name in names}
+    client.post("/dataset", json={"n": 300})
+    client.post("/dataset", json={"n": 0})
+    assert {name: metric(client, name) - before[name] for name in names} == names
+    assert f'file_sha256="{generator.card.file_sha256}"' in client.get("/metrics").text

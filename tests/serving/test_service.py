@@ -1,6 +1,7 @@
 """Against the real server, started as a user starts it."""
 
 import io
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -340,7 +341,7 @@ def test_the_bentoml_client_takes_typed_arguments(client, generator):
 
 
 def test_where_the_store_is_empty_it_serves_the_generator_that_ships(tmp_path):
-    with serving(tmp_path, BENTOML_HOME=str(tmp_path)) as (client, _):
+    with serving(tmp_path) as (client, _):
         shipped = Generator.open(SHIPPED)
         assert client.get("/card").json()["file_sha256"] == shipped.card.file_sha256
         answer = client.post("/dataset", json={"n": 20, "seed": 3})
@@ -366,9 +367,10 @@ def test_a_damaged_model_is_not_served_and_the_log_says_why(files, tmp_path):
 
 def test_the_newest_model_of_the_store_is_served_and_sigterm_ends_it(files, tmp_path):
     register(Generator.open(files["unconditional"]))
-    register(Generator.open(files["conditional"]))
-    with serving(tmp_path) as (client, server):
-        assert client.get("/card").json()["conditional"] is True
+    newest = Generator.open(files["conditional"])
+    register(newest)
+    with serving(tmp_path, BENTOML_HOME=os.environ["BENTOML_HOME"]) as (client, server):
+        assert client.get("/card").json()["file_sha256"] == newest.card.file_sha256
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=20) in (0, -signal.SIGTERM)
 

@@ -1,11 +1,9 @@
 """One shape for every error, whoever raised it: {"error": {"code", "message", "field"}}."""
 
 import json
-import logging
 from http import HTTPStatus
 
 from bentoml.exceptions import BentoMLException
-from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,15 +96,3 @@ def _explain(status: int, body: bytes) -> tuple[str, str | None]:
             return MESSAGES[status], None
         phrase = HTTPStatus(status).phrase
         return (f"{phrase}; the log of the service says why" if status >= 500 else phrase), None
-
-
-class QuietRefusals(logging.Filter):
-    """Keeps tracebacks for faults of ours: a refused request is the caller's, and its answer says all there is."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, (ValidationError, BentoMLException))
-
-
-def quiet_refusals() -> None:
-    logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())

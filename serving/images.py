@@ -10,6 +10,8 @@ from PIL import Image
 
 from models.artifact import Images
 
+Image.preinit()  # or the first request would wait for Pillow's plugins
+
 PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
 """Media types."""
 FRAME_MILLISECONDS = 50

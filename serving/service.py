@@ -27,10 +27,10 @@ from models.artifact import Generator, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
-from serving import images, requests
+from serving import images, logs, requests
 from serving.admission import Admission, given_up
 from serving.batcher import Batcher
-from serving.errors import ErrorShape, GivenUpError, quiet_refusals
+from serving.errors import ErrorShape, GivenUpError
 from serving.images import NPY, NPZ, PNG
 from serving.metrics import metrics
 from serving.pages import pages
@@ -60,18 +60,27 @@ def _chosen(seed: int | None) -> int:
     return secrets.randbelow(END) if seed is None else seed
 
 
+def _tracing() -> dict[str, Any]:
+    if not SETTINGS.traces_endpoint:
+        return {}
+    collector = {"protocol": "http", "endpoint": SETTINGS.traces_endpoint}
+    return {"exporter_type": "otlp", "sample_rate": SETTINGS.traces_share, "otlp": collector}
+
+
 @bentoml.asgi_app(pages)
 @bentoml.service(
     name=MODEL_NAME,
     workers=SETTINGS.workers,
     threads=SETTINGS.max_requests,  # which wait for the batcher's, most of the time
     traffic={"timeout": 60 + SETTINGS.timeout_seconds},  # ours comes first, and stops the work as well
+    logging={"access": {"enabled": False}},  # for ours, which can be JSON
+    tracing=_tracing(),
 )
 class MnistGan:
     """Generated digits, addressable by seed and index."""
 
     def __init__(self) -> None:
-        quiet_refusals()
+        logs.set_up(SETTINGS.log_format == "json")
         self._generator: Generator | None = None
         try:
             path = model_file()
@@ -190,7 +199,8 @@ class MnistGan:
         return Response(body, media_type=media_type, headers=headers)
 
 
-for middleware, options in (
+MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
+    *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     (
         CORSMiddleware,
         {
@@ -202,5 +212,7 @@ for middleware, options in (
     ),
     (Admission, {"settings": SETTINGS}),
     (ErrorShape, {}),
-):
+)
+"""The first is outermost."""
+for middleware, options in MIDDLEWARE:
     MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]  # it is a bentoml.Service by now

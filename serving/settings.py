@@ -26,6 +26,20 @@ def _count(text: str) -> int:
     return number
 
 
+def _flag(text: str) -> bool:
+    return {"0": False, "1": True}[text]
+
+
+def _format(text: str) -> str:
+    return {"text": "text", "json": "json"}[text]
+
+
+def _share(text: str) -> float:
+    if not 0 <= (number := float(text)) <= 1:
+        raise ValueError
+    return number
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
@@ -57,6 +71,15 @@ class Settings:
     timeout_seconds: float = _variable("TIMEOUT_SECONDS", 60.0, _above_zero)
     """After which a request is given up."""
 
+    access_log: bool = _variable("ACCESS_LOG", False, _flag)
+    """1 logs a line a request."""
+    log_format: str = _variable("LOG_FORMAT", "text", _format)
+    """`text`, or `json`: one object a line."""
+    traces_endpoint: str | None = _variable("TRACES_ENDPOINT", None, str)
+    """Of an OpenTelemetry collector, as in `http://collector:4318/v1/traces`; None traces nothing."""
+    traces_share: float = _variable("TRACES_SHARE", 1.0, _share)
+    """Of the requests that are traced, from 0 to 1."""
+
     @classmethod
     def from_environment(cls) -> Self:
         """Raises:
@@ -68,7 +91,7 @@ class Settings:
             if text := os.environ.get(name):
                 try:
                     values[setting.name] = read(text)
-                except ValueError:
+                except (ValueError, KeyError):
                     raise SettingError(f"{name}: {text!r} is not one; its default is {setting.default}") from None
         return cls(**values)
 

@@ -1,0 +1,90 @@
+"""The log and the traces of the real server."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.serving.server import serving
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "service.log").read_text().splitlines() if line.startswith("{")]
+
+
+def test_by_default_a_request_leaves_no_line(files, tmp_path):
+    with serving(tmp_path, MNIST_GAN_MODEL=str(files["conditional"])) as (client, _):
+        assert client.post("/generate").status_code == 200
+        assert client.post("/generate", json={"n": 0}).status_code == 400
+    log = (tmp_path / "service.log").read_text()
+    assert "serving" in log
+    assert "/generate" not in log
+
+
+def test_an_access_log_in_json_has_a_line_a_request_with_its_id(files, tmp_path):
+    settings = {"MNIST_GAN_ACCESS_LOG": "1", "MNIST_GAN_LOG_FORMAT": "json"}
+    with serving(tmp_path, MNIST_GAN_MODEL=str(files["conditional"]), **settings) as (client, _):
+        named = client.post("/generate", json={"n": 3}, headers={"X-Request-Id": "order-66"})
+        refused = client.post("/generate", json={"n": 0}, headers={"X-Request-Id": 'a"b c'})
+        client.get("/livez")
+    first, second = [line for line in lines(tmp_path) if "status" in line]
+    assert named.headers["x-request-id"] == first["request_id"] == "order-66"
+    assert (first["method"], first["path"], first["status"]) == ("POST", "/generate", 200)
+    assert first["bytes"] == len(named.content)
+    assert refused.headers["x-request-id"] == second["request_id"] != 'a"b c'
+    assert second["status"] == 400
+
+
+@pytest.mark.parametrize("variable", ["MNIST_GAN_ACCESS_LOG", "MNIST_GAN_LOG_FORMAT", "MNIST_GAN_TRACES_SHARE"])
+def test_a_setting_that_means_nothing_is_named(variable, monkeypatch):
+    from serving.settings import SettingError, Settings
+
+    monkeypatch.setenv(variable, "loud")
+    with pytest.raises(SettingError, match=f"{variable}: 'loud'"):
+        Settings.from_environment()
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
+    """An OpenTelemetry collector: its address, and what it has been sent."""
+    received: list[ExportTraceServiceRequest] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
+    server.shutdown()
+
+
+def test_traces_reach_a_collector_under_the_trace_of_the_caller(files, tmp_path):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with collector() as (address, received):
+        settings = {"MNIST_GAN_MODEL": str(files["conditional"]), "MNIST_GAN_TRACES_ENDPOINT": address}
+        with serving(tmp_path, **settings) as (client, _):
+            client.post("/dataset", json={"n": 3}, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+            deadline = time.monotonic() + 30
+            while not (names := traced(received, trace)):
+                assert time.monotonic() < deadline, received
+                time.sleep(0.2)
+    assert any("/dataset" in name for name in names)
+
+
+def traced(received: list[ExportTraceServiceRequest], trace: str) -> list[str]:
+    """Names of the spans of a trace."""
+    scopes = (scope for request in received for resource in request.resource_spans for scope in resource.scope_spans)
+    return [span.name for scope in scopes for span in scope.spans if span.trace_id.hex() == trace]

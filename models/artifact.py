@@ -29,6 +29,10 @@ from models.seal import check_seal
 
 Images = NDArray[np.uint8]
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+PROVIDER_OPTIONS = {CUDA: {"use_tf32": 0}}
+"""TF32's 10 bits of mantissa would not do for the gate."""
+
 CHUNK = 256
 """Images that one call of the network makes: enough for full speed, few enough to stay in the cache."""
 
@@ -58,30 +62,35 @@ class Match:
 class Generator:
     """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
 
-    def __init__(self, file: bytes, card: Card):
+    def __init__(self, file: bytes, card: Card, provider: str = CPU):
         """Takes what has been checked but for the golden images; `open` and `from_bytes` check the rest, too."""
         self.file = file
         self.card = card
-        self._session = open_session(file)
+        self.provider = provider
+        self._session = open_session(file, provider)
         self.match = self._check_golden()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], provider: str = CPU) -> Self:
         """Reads a model file once, and proves that it is whole, harmless, and renders its golden images.
 
+        Args:
+            provider: onnxruntime's execution provider, `CPU` or `CUDA`.
+
         Raises:
-            ModelFileError: the file cannot be read or fails a check, which the message names.
+            ModelFileError: the file cannot be read or fails a check, which the message names; or onnxruntime cannot use
+                the provider.
         """
         try:
             with Path(path).open("rb") as stream:
-                return cls.from_bytes(stream.read(MAX_FILE_BYTES + 1))
+                return cls.from_bytes(stream.read(MAX_FILE_BYTES + 1), provider)
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
 
     @classmethod
-    def from_bytes(cls, file: bytes) -> Self:
+    def from_bytes(cls, file: bytes, provider: str = CPU) -> Self:
         """As `open`, for a file in memory.
 
         Raises:
@@ -97,7 +106,7 @@ class Generator:
         if card.latents_version != addresses.VERSION:
             raise CardError(f"card: its latents are of version {card.latents_version}, these are {addresses.VERSION}")
         graph.check(model, card)
-        return cls(file, card)
+        return cls(file, card, provider)
 
     def images(
         self,
@@ -219,7 +228,7 @@ class Generator:
         return match
 
 
-def open_session(file: bytes, provider: str = "CPUExecutionProvider") -> ort.InferenceSession:
+def open_session(file: bytes, provider: str = CPU) -> ort.InferenceSession:
     """Opens a session on a file's bytes, from which onnxruntime loads no external data.
 
     One thread a call: callers run side by side on one session, and threads that wait by spinning would slow them.
@@ -232,8 +241,12 @@ def open_session(file: bytes, provider: str = "CPUExecutionProvider") -> ort.Inf
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    if provider == CUDA:
+        ort.preload_dlls()  # of the packages nvidia-*, which no path leads to
     try:
-        session = ort.InferenceSession(file, options, providers=[provider], enable_fallback=0)
+        session = ort.InferenceSession(
+            file, options, [provider], [PROVIDER_OPTIONS.get(provider, {})], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         raise ModelFileError(f"onnxruntime refuses the file: {error}") from error
     if session.get_providers()[0] != provider:  # it falls back in silence

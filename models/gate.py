@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models import latents as addresses
 from models.architectures import Network
-from models.artifact import CHUNK, make_feeds, open_session, run, split
+from models.artifact import CHUNK, CUDA, make_feeds, open_session, run, split
 from models.card import Precision
 from models.errors import MnistGanError, ModelFileError
 
@@ -33,7 +33,7 @@ TIMES_TORCH = 4
 the two add up a row's products in different orders, and the largest of half a million errors is a matter of luck."""
 BATCH_SIZES = (*range(1, 257), 257, 512, 1000)
 """The exporter traces a batch of 2 only; 257 is more than one `artifact.CHUNK`."""
-PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")
+GPU_PROVIDERS = (CUDA, "TensorrtExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _sessions(twin: bytes) -> dict[str, ort.InferenceSession]:
     """By the provider's name, those that this machine can use."""
     sessions = {"CPU": open_session(twin)}
     for provider in ort.get_available_providers():
-        if provider in PROVIDERS[1:]:
+        if provider in GPU_PROVIDERS:
             try:
                 sessions[provider.removesuffix("ExecutionProvider")] = open_session(twin, provider)
             except ModelFileError:

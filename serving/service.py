@@ -17,13 +17,14 @@ from typing import Annotated, Any, Literal
 
 import bentoml
 import numpy as np
+import onnxruntime
 from bentoml.exceptions import ServiceUnavailable
 from bentoml.validators import ContentType
 from numpy.typing import NDArray
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from models.artifact import Generator, Images
+from models.artifact import CUDA, Generator, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
@@ -47,6 +48,21 @@ def model_file() -> Path:
         return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
     except bentoml.exceptions.NotFound:
         return SHIPPED
+
+
+def open_model(path: Path, device: str) -> Generator:
+    """
+    Raises:
+        ModelFileError: the file fails a check, or there is no GPU and one was asked for.
+    """
+    if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
+        try:
+            return Generator.open(path, CUDA)
+        except ModelFileError as error:
+            if device == "cuda":
+                raise
+            logger.warning("no GPU is used: %s", error)
+    return Generator.open(path)
 
 
 def _array(rows: list[list[float]]) -> NDArray[np.floating]:
@@ -84,11 +100,11 @@ class MnistGan:
         self._generator: Generator | None = None
         try:
             path = model_file()
-            self._generator = Generator.open(path)
+            self._generator = open_model(path, SETTINGS.device)
             self._batcher = Batcher(self._generator, SETTINGS.threads, SETTINGS.max_waiting_images)
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)
-            logger.info("serving %s from %s", card.name, path)
+            logger.info("serving %s from %s with %s", card.name, path, self._generator.provider)
         except ModelFileError as error:
             logger.error("not ready: %s", error)
 

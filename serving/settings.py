@@ -26,12 +26,13 @@ def _count(text: str) -> int:
     return number
 
 
-def _flag(text: str) -> bool:
-    return {"0": False, "1": True}[text]
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
 
-
-def _format(text: str) -> str:
-    return {"text": "text", "json": "json"}[text]
+    return read
 
 
 def _share(text: str) -> float:
@@ -52,6 +53,8 @@ class Settings:
     """What callers must send as `Authorization: Bearer ...`; None asks for nothing."""
     cors_origins: tuple[str, ...] = _variable("CORS_ORIGINS", (), _words)
     """Web sites whose pages may call the service; `*` is all of them."""
+    device: str = _variable("DEVICE", "auto", _one_of("auto", "cpu", "cuda"))
+    """That runs the network; `auto` is the GPU if onnxruntime can use one, and `cuda` refuses to do without."""
     workers: int = _variable("WORKERS", 1, _count)
     """Processes, each with a copy of the model."""
     threads: int = _variable("THREADS", os.cpu_count() or 1, _count)
@@ -71,9 +74,9 @@ class Settings:
     timeout_seconds: float = _variable("TIMEOUT_SECONDS", 60.0, _above_zero)
     """After which a request is given up."""
 
-    access_log: bool = _variable("ACCESS_LOG", False, _flag)
+    access_log: bool = _variable("ACCESS_LOG", False, lambda text: _one_of("0", "1")(text) == "1")
     """1 logs a line a request."""
-    log_format: str = _variable("LOG_FORMAT", "text", _format)
+    log_format: str = _variable("LOG_FORMAT", "text", _one_of("text", "json"))
     """`text`, or `json`: one object a line."""
     traces_endpoint: str | None = _variable("TRACES_ENDPOINT", None, str)
     """Of an OpenTelemetry collector, as in `http://collector:4318/v1/traces`; None traces nothing."""
@@ -91,7 +94,7 @@ class Settings:
             if text := os.environ.get(name):
                 try:
                     values[setting.name] = read(text)
-                except (ValueError, KeyError):
+                except ValueError:
                     raise SettingError(f"{name}: {text!r} is not one; its default is {setting.default}") from None
         return cls(**values)
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import bentoml
 import httpx
 import numpy as np
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -356,6 +357,14 @@ def test_without_a_model_it_is_alive_but_not_ready_and_the_log_says_why(tmp_path
     log = (tmp_path / "service.log").read_text()
     assert "nothing.onnx: No such file or directory" in log
     assert "Traceback" not in log
+
+
+def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_an_error(files, tmp_path):
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed, there may be a GPU")
+    with serving(tmp_path, MNIST_GAN_MODEL=str(files["conditional"]), MNIST_GAN_DEVICE="cuda") as (client, _):
+        assert client.get("/readyz").status_code == 503
+    assert "CUDAExecutionProvider" in (tmp_path / "service.log").read_text()
 
 
 def test_a_damaged_model_is_not_served_and_the_log_says_why(files, tmp_path):

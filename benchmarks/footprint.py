@@ -34,7 +34,7 @@ class Options:
 
     seconds: float = 15
     """Of each load."""
-    threads: int = 2
+    threads: int = 1
     """That run the network: $MNIST_GAN_THREADS."""
     json: Path | None = None
     """File for the figures."""
@@ -51,6 +51,7 @@ LOADS = {
     "idle": None,
     "16 images a sheet": Load(16, "/generate", {"n": 16}),
     "a sheet of 1,024": Load(4, "/generate", {"n": 1_024}),
+    "the largest sheet": Load(4, "/generate", {"n": 1_024, "scale": 16}),
     "10,000 images as .npz": Load(4, "/dataset", {"n": 10_000}),
 }
 

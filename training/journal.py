@@ -1,5 +1,6 @@
 """What a run tells: a progress bar, a line and a sheet of samples an epoch, metrics.jsonl, TensorBoard, a GIF."""
 
+import io
 import json
 from pathlib import Path
 from types import TracebackType
@@ -98,14 +99,16 @@ class Journal:
                 + "  {seconds:.1f} s, {images_per_second:,.0f} images/s"
             ).format(**figures)
         )
+        sheet = make_grid(samples.float().cpu(), nrow=round(len(samples) ** 0.5), normalize=True, value_range=(-1, 1))
+        png = io.BytesIO()
+        save_image(sheet, png, format="PNG")
+        write_atomically(self.samples / f"epoch-{figures['epoch']:04}.png", png.getvalue())
+        # After the sheet: an epoch without its line is told anew by a run that goes on.
         self.metrics.write(json.dumps(figures) + "\n")
         self.metrics.flush()
         for name, value in figures.items():
             if name not in ("epoch", "images_seen"):
                 self.tensorboard.add_scalar(name, value, figures["images_seen"])
-
-        sheet = make_grid(samples.float().cpu(), nrow=round(len(samples) ** 0.5), normalize=True, value_range=(-1, 1))
-        save_image(sheet, self.samples / f"epoch-{figures['epoch']:04}.png")
         self.tensorboard.add_image("samples", sheet, figures["images_seen"])
         self.tensorboard.flush()
 

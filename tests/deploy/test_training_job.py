@@ -14,7 +14,8 @@ import yaml
 from models import checkpoint as checkpoints
 
 JOB = Path(__file__).parents[2] / "deploy/kubernetes/training/job.yaml"
-OPTIONS = ["--dataset=uci-digits", "--device=cpu", "--epochs=40", "--batch-size=32", "--ema-half-life=500"]
+OPTIONS = ["--dataset=uci-digits", "--device=cpu", "--epochs=12", "--batch-size=64", "--ema-half-life=500"]
+OPTIONS += ["--generator-widths=16", "--discriminator-widths=16"]
 
 pytestmark = pytest.mark.slow
 

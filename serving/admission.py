@@ -12,7 +12,8 @@ from serving.errors import respond
 from serving.requests import NPY_MAGIC
 from serving.settings import Settings
 
-FREE = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json")
+FREE = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/playground")
+FREE_FOLDERS = ("/static_content/", "/playground/")
 """Asked by machines that watch the service, or needed to learn what it wants."""
 
 _given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
@@ -39,7 +40,7 @@ class Admission:
         self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in FREE or scope["path"].startswith("/static_content/"):
+        if scope["type"] != "http" or scope["path"] in FREE or scope["path"].startswith(FREE_FOLDERS):
             await self.app(scope, receive, send)
             return
         try:

@@ -80,7 +80,7 @@ def _description(card: Card | None) -> str:
     classes = f"; classes {', '.join(card.class_names)}" if card.class_names else ""
     return (
         f"Generated images, addressable by seed and index. Model: {card.name}, latents of {card.latent_dim} "
-        f"numbers{classes}."
+        f"numbers{classes}. See them move: [playground](./playground)."
     )
 
 

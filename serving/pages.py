@@ -12,6 +12,11 @@ from starlette.routing import Route
 from serving.openapi import specification
 
 HERE = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of the playground: it loads nothing from elsewhere, and nothing runs in it but its own script."""
 
 
 def get_card(_: Request) -> Response:
@@ -28,11 +33,22 @@ def get_swagger(_: Request) -> Response:
     return FileResponse(HERE / "swagger.html")
 
 
+def get_playground(request: Request) -> Response:
+    file = "index.html" if request.url.path.endswith("/playground") else Path(request.url.path).name
+    return FileResponse(HERE / "playground" / file, headers={"Content-Security-Policy": POLICY})
+
+
 def not_ready(_: Request, __: Exception) -> Response:
     return Response(status_code=503)
 
 
 pages = Starlette(
-    routes=[Route("/", get_swagger), Route("/docs.json", get_specification), Route("/card", get_card)],
+    routes=[
+        Route("/", get_swagger),
+        Route("/docs.json", get_specification),
+        Route("/card", get_card),
+        Route("/playground", get_playground),
+        *(Route(f"/playground/{name}", get_playground) for name in ("style.css", "script.js")),
+    ],
     exception_handlers={ServiceUnavailable: not_ready},
 )

@@ -1,17 +1,17 @@
 """Shares runs of the network among requests that come at the same time.
 
-Threads take what waits, as soon as it waits: a request on an idle machine never waits for company, and those that come
-while the threads are busy go into the next run together. Every waiting request gets its share of a run in turn, so that
-a large one is cut and does not starve the small ones. Rows do not depend on their neighbours (`models.gate` proves it
-for every file), so an image is the same whichever run it is made in.
+A request that finds fewer runs under way than may be starts one in its own thread, so on an idle machine it waits for
+nobody; a large one has others help. Those that come while enough are under way wait, and whoever's run ends first makes
+the next: of all that wait, each with a share in its turn, so that a large request is cut and does not starve the small
+ones. Rows do not depend on their neighbours (`models.gate` proves it for every file), so an image is the same whichever
+run it is made in.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ SHARE = 64
 
 
 class _Job:
-    """A request's rows, and what has been made of them."""
+    """A request's rows, and what has been made of them. Its fields are the batcher's, under its lock."""
 
     def __init__(
         self,
@@ -38,29 +38,37 @@ class _Job:
         self.labels = labels
         self.cancelled = cancelled
         self.images = np.empty((len(latents), *image_shape), np.uint8)
-        self.done: Future[Images] = Future()
         self.since = time.perf_counter()
         self.taken = 0
         """Rows that are made, or being made."""
         self.made = 0
+        self.error: BaseException | None = None
+        self.leads = False
+        """Whether its thread is to make the next run."""
+        self.woken = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self.error is not None or self.made == len(self.latents)
 
 
 class Batcher:
     """Decodes for many threads at a time."""
 
-    def __init__(self, generator: Generator, threads: int, max_waiting: int):
+    def __init__(self, generator: Generator, runs: int, max_waiting: int):
         """
         Args:
-            threads: that run the network.
+            runs: of the network that may be under way at a time.
             max_waiting: rows that may wait; one request alone may have more.
         """
         self._generator = generator
         self._max_waiting = max_waiting
+        self._free = runs
         self._jobs: deque[_Job] = deque()
+        """Those with rows that no run has taken."""
         self._waiting = 0
-        self._changed = threading.Condition()
-        for number in range(threads):
-            threading.Thread(target=self._work, name=f"batcher-{number}", daemon=True).start()
+        self._lock = threading.Lock()
+        self._helpers = ThreadPoolExecutor(runs, "batcher")
 
     @property
     def waiting(self) -> int:
@@ -73,7 +81,7 @@ class Batcher:
         labels: NDArray[np.int64] | None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Images:
-        """As `Generator.decode`, which it waits for.
+        """As `Generator.decode`, with whoever else asks.
 
         Args:
             cancelled: asked before every run; once it says yes, what is left is not made.
@@ -84,24 +92,52 @@ class Batcher:
             CancelledError: `cancelled` said yes.
         """
         job = _Job(*self._generator.check(latents, labels), self._generator.card.image_shape, cancelled)
-        with self._changed:
+        with self._lock:
             if self._waiting and self._waiting + len(latents) > self._max_waiting:
                 raise OverloadedError(f"{self._waiting:,} images wait to be made already; come back in a moment")
             self._jobs.append(job)
             self._wait_for(len(latents))
-            self._changed.notify()
-        return job.done.result()
+            if self._free:
+                self._free -= 1
+                job.leads = True
+            helpers = min(self._free, (len(latents) - 1) // CHUNK)
+            self._free -= helpers
+        for _ in range(helpers):
+            self._helpers.submit(self._help)
+        while not job.ended or job.leads:
+            if job.leads:
+                self._lead(job)
+            else:
+                job.woken.wait()
+                job.woken.clear()
+        if job.error:
+            raise job.error
+        return job.images
 
-    def _work(self) -> None:
+    def _lead(self, job: _Job) -> None:
+        """Makes one run; then, if there is nothing left to take of this thread's job, another's leads."""
+        with self._lock:
+            run = [] if job.ended else self._take()
+        self._make(run)
+        with self._lock:
+            if job.ended or job.taken == len(job.latents):  # the rest of it is being made in another run
+                job.leads = False
+                while self._jobs and self._jobs[0].error:  # its thread may have gone
+                    self._drop(self._jobs.popleft())
+                if self._jobs:
+                    self._jobs[0].leads = True
+                    self._jobs[0].woken.set()
+                else:
+                    self._free += 1
+
+    def _help(self) -> None:
+        """Makes runs for as long as there is something to take."""
         while True:
-            with self._changed:
-                while not (run := self._take()):
-                    self._changed.wait()
-            try:
-                self._make(run)
-            except Exception as error:  # of onnxruntime's: it is the requests', and must not end the thread
-                for job in {job for job, _ in run}:
-                    _fail(job, error)
+            with self._lock:
+                if not (run := self._take()):
+                    self._free += 1
+                    return
+            self._make(run)
 
     def _take(self) -> list[tuple[_Job, slice]]:
         """The rows of the next run; each job's turn ends with its share, unless nobody else waits."""
@@ -109,13 +145,14 @@ class Batcher:
         room = CHUNK
         while self._jobs and room:
             job = self._jobs.popleft()
-            left = len(job.latents) - job.taken
-            if job.done.done() or job.cancelled():
-                self._wait_for(-left)
-                _fail(job, CancelledError())
+            if not job.error and job.cancelled():
+                self._end(job, CancelledError())
+            if job.error:
+                self._drop(job)
                 continue
             if not job.taken:
                 metrics().queue_seconds.observe(time.perf_counter() - job.since)
+            left = len(job.latents) - job.taken
             rows = min(left, room, SHARE if self._jobs or run else room)
             run.append((job, slice(job.taken, job.taken + rows)))
             job.taken += rows
@@ -125,28 +162,38 @@ class Batcher:
                 self._jobs.append(job)
         return run
 
-    def _wait_for(self, rows: int) -> None:
-        self._waiting += rows
-        metrics().waiting_images.inc(rows)
-
     def _make(self, run: list[tuple[_Job, slice]]) -> None:
-        latents = np.concatenate([job.latents[rows] for job, rows in run])
-        labels = [job.labels[rows] for job, rows in run if job.labels is not None]
-        metrics().batch_images.observe(len(latents))
-        with metrics().model_seconds.time():
-            images = self._generator.decode(latents, np.concatenate(labels) if labels else None)
+        if not run:
+            return
+        try:
+            latents = np.concatenate([job.latents[rows] for job, rows in run])
+            labels = [job.labels[rows] for job, rows in run if job.labels is not None]
+            metrics().batch_images.observe(len(latents))
+            with metrics().model_seconds.time():
+                images = self._generator.decode(latents, np.concatenate(labels) if labels else None)
+        except Exception as error:  # of onnxruntime's: it is the requests' whose rows were in the run
+            with self._lock:
+                for job, _ in run:
+                    self._end(job, error)
+            return
         at = 0
         for job, rows in run:
             n = rows.stop - rows.start
             job.images[rows] = images[at : at + n]
             at += n
-            with self._changed:  # another thread may be making the rest of it
-                job.made += n
-                whole = job.made == len(job.images)
-            if whole and not job.done.done():
-                job.done.set_result(job.images)
+        with self._lock:  # another run may be making the rest of a job
+            for job, rows in run:
+                job.made += rows.stop - rows.start
+                if job.ended:
+                    job.woken.set()
 
+    def _end(self, job: _Job, error: BaseException) -> None:
+        job.error = job.error or error
+        job.woken.set()
 
-def _fail(job: _Job, error: Exception) -> None:
-    with suppress(InvalidStateError):  # it has failed already, in another run
-        job.done.set_exception(error)
+    def _drop(self, job: _Job) -> None:
+        self._wait_for(job.taken - len(job.latents))
+
+    def _wait_for(self, rows: int) -> None:
+        self._waiting += rows
+        metrics().waiting_images.inc(rows)

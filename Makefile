@@ -22,7 +22,7 @@ $(READY): pyproject.toml requirements.lock
 		+ sys.version.split()[0] + ": try make PYTHON=python3.13")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet $(UV)
-	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,shards,dev]'
 	@touch $@
 
 demo: setup ## train, export, serve and ask for a sheet of digits, in about five minutes; writes demo/

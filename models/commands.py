@@ -1,15 +1,40 @@
-"""How a command ends where it cannot go on: with one line on stderr instead of a traceback."""
+"""What the commands share: how large numbers are written, and how a command ends where it cannot go on, with one line
+on stderr instead of a traceback.
+"""
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 from models.errors import InputError, MnistGanError
 
+EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray"}
+"""Of pyproject.toml: what brings a library that may be missing; all others are training's."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, as a shell reports it."""
+
+
+def count(text: str) -> int:
+    """Reads 60000, 60_000, 60k or 0.06M."""
+    number, factor = (text[:-1], {"k": 10**3, "m": 10**6}[text[-1].lower()]) if text[-1:] in "kKmM" else (text, 1)
+    return round(float(number) * factor)
+
+
+Count = Annotated[
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|60k|6M",
+        instance_from_str=lambda words: count(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @contextmanager
@@ -32,7 +57,7 @@ def ends_in_one_line(command: str) -> Iterator[None]:
         message, code = f"out of memory ({error}); ask for less at once", 1
     except ModuleNotFoundError as error:
         library = str(error.name).partition(".")[0]
-        extra = "cpu" if library == "onnxruntime" else "training"
+        extra = EXTRAS.get(library, "training")
         message, code = f"needs {library}, which is not installed: pip install '.[{extra}]'", 1
     print(f"{command}: {message}", file=sys.stderr)
     sys.exit(code)

@@ -3,17 +3,19 @@
     sample a.onnx --n 64 --seed 1 --out sheet.png
     sample a.onnx --n 10000 --out digits.npz
     sample a.onnx --n 10 --labels 0123456789 --out digits/
+    sample a.onnx --n 10M --shards 80 --out digits/
 
 The same file, seed and index give the same image.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from models.commands import ends_in_one_line, importing
+from models.commands import Count, ends_in_one_line, importing
 from models.errors import InputError
 from models.files import write_atomically
 
@@ -25,8 +27,8 @@ class Options:
     file: tyro.conf.Positional[Path]
     """An ONNX file that export-onnx made."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH")]
-    """A .png for a sheet, a .npz for arrays, or a folder for a PNG an image."""
-    n: int = 64
+    """A .png for a sheet, a .npz for arrays, or a folder for a PNG an image, or for shards."""
+    n: Count = 64
     """How many images."""
     seed: int = 0
     first: int = 0
@@ -40,6 +42,14 @@ class Options:
     """Images a row of the sheet, from 1 to 64; as square as can be if omitted."""
     scale: int = 2
     """Edge of the square that each pixel of the sheet becomes, from 1 to 16."""
+    shards: int | None = None
+    """Files of equal size to make, side by side. The same command again goes on where it was stopped."""
+    format: Literal["npz", "webdataset", "parquet"] = "npz"
+    """Of the shards."""
+    processes: int = os.cpu_count() or 1
+    """That make shards."""
+    ray: str | None = None
+    """Address of a Ray cluster that makes the shards instead, whose machines share the folder; "local" starts one."""
 
 
 @ends_in_one_line("sample")
@@ -57,6 +67,9 @@ def main() -> None:
     if not options.out:
         raise InputError("out", "must name a file or a folder, got nothing")
     out = Path(options.out)
+    if options.shards is not None:
+        sample_shards(options, out)
+        return
     kind = "" if out.is_dir() else out.suffix.lower()
     if kind not in ("", ".png", ".npz"):
         raise InputError("out", f"must end in .png or .npz, or be a folder without a suffix, got {out}")
@@ -73,6 +86,31 @@ def main() -> None:
             label = "" if drawn is None else f"-{drawn[i]}"
             write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
     print(f"{out}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
+
+
+def sample_shards(options: Options, folder: Path) -> None:
+    from models.artifact import Generator
+    from serving.shards import in_processes, make_shards, on_ray
+
+    for name, limit in (("shards", options.n), ("processes", 1_024)):
+        if not 1 <= (value := getattr(options, name)) <= limit:
+            raise InputError(name, f"must be from 1 to {limit:,}, got {value}")
+    shards = make_shards(
+        options.file,
+        Generator.open(options.file),
+        folder,
+        seed=options.seed,
+        first=options.first,
+        n=options.n,
+        labels=options.labels,
+        truncation=options.truncation,
+        format=options.format,
+        shards=options.shards or 1,
+        run=on_ray(options.ray) if options.ray else in_processes(options.processes),
+    )
+    for done, (shard, kept) in enumerate(shards, 1):
+        print(f"{done} of {options.shards}: shard {shard} {'was there' if kept else 'made'}", flush=True)
+    print(f"{folder}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
 
 
 if __name__ == "__main__":

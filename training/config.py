@@ -6,33 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from tyro.constructors import PrimitiveConstructorSpec
 
 from models.card import first_problem
+from models.commands import Count
 
 Architecture = Literal["mlp", "dcgan", "residual"]
-
-
-def count(text: str) -> int:
-    """Reads 60000, 60_000, 60k or 0.06M."""
-    number, factor = (text[:-1], {"k": 10**3, "m": 10**6}[text[-1].lower()]) if text[-1:] in "kKmM" else (text, 1)
-    return round(float(number) * factor)
-
-
-Count = Annotated[
-    int,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT|60k|6M",
-        instance_from_str=lambda words: count(words[0]),
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from models.seal import check_seal
 from models.store import SHIPPED
 
 FILE_SHA256 = {
-    "mnist": "5760ac953e0533d445ece18b0eef8b743b61c6d2722629c5b4c1cf74c2626765",
-    "mnist-fast": "d8fc1bc8563b584f6f3b80a939e2788c35bb2e784f44bcd782b254c536c54860",
+    "mnist": "987065dfd8e3c6d24c1334af4dbc90f85461f941c2828136e3b1001e286ec641",
+    "mnist-fast": "38e922fde99315381bfbdb6423129736c13f79cf057852054eb4321177a8c41b",
 }
 
 

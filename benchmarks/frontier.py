@@ -99,12 +99,16 @@ def _draw(points: dict[str, dict[str, Any]], path: Path) -> None:
         axes.annotate(name, at, xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.axhline(1, color="tab:green", linestyle="--", linewidth=1)
     axes.annotate("real images", (min(p["images_per_second"] for p in points.values()), 1.05), fontsize=8)
+    axes.margins(x=0.12)
     axes.set(
         xscale="log",
         yscale="log",
         xlabel="images/s on one CPU thread (more is better)",
         ylabel="classifier FID over its noise floor (less is better)",
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter("")
     figure.savefig(path)
 
 

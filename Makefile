@@ -9,7 +9,7 @@ READY := .venv/ready-$(RUNTIME)
 export BENTOML_DO_NOT_TRACK := true
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo serve test test-all lint lock
+.PHONY: help setup demo serve test test-all lint container lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,14 @@ lint: setup ## formatting, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-lock: ## pin the newest versions of everything
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
-		--generate-hashes --no-annotate --no-emit-index-url --output-file requirements.lock
+container: setup ## build the container image with docker or buildah, and try it
+	$(BIN)/pytest -m slow tests/deploy/test_container.py
+
+COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
+
+lock: setup ## pin the newest versions of everything
+	$(COMPILE) --all-extras --universal --python-version 3.11 --upgrade --output-file requirements.lock
+	$(COMPILE) --extra cpu --extra serving --universal --python-version 3.13 --constraint requirements.lock \
+		--output-file serving/requirements-cpu.txt
+	$(COMPILE) --extra gpu --extra serving --universal --python-version 3.13 --constraint requirements.lock \
+		--output-file serving/requirements-cuda.txt

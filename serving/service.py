@@ -19,6 +19,7 @@ import bentoml
 import numpy as np
 import onnxruntime
 from bentoml.exceptions import ServiceUnavailable
+from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from numpy.typing import NDArray
 from starlette.middleware.cors import CORSMiddleware
@@ -32,6 +33,7 @@ from serving import images, logs, requests
 from serving.admission import Admission, given_up
 from serving.batcher import Batcher
 from serving.errors import ErrorShape, GivenUpError
+from serving.image import image
 from serving.images import NPY, NPZ, PNG
 from serving.metrics import metrics
 from serving.pages import pages
@@ -40,14 +42,18 @@ from serving.settings import SETTINGS
 logger = logging.getLogger("bentoml.mnist-gan")
 
 
-def model_file() -> Path:
-    """The file to serve: $MNIST_GAN_MODEL, else the newest in the BentoML model store, else the one that ships."""
-    if path := os.environ.get("MNIST_GAN_MODEL"):
-        return Path(path)
+def newest_in_store() -> Path | None:
+    """The newest model file in the BentoML model store; in a Bento that is its own."""
     try:
         return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
     except bentoml.exceptions.NotFound:
-        return SHIPPED
+        return None
+
+
+def model_file() -> Path:
+    """The file to serve: $MNIST_GAN_MODEL, else the newest in the BentoML model store, else the one that ships."""
+    path = os.environ.get("MNIST_GAN_MODEL")
+    return Path(path) if path else newest_in_store() or SHIPPED
 
 
 def open_model(path: Path, device: str) -> Generator:
@@ -86,6 +92,7 @@ def _tracing() -> dict[str, Any]:
 @bentoml.asgi_app(pages)
 @bentoml.service(
     name=MODEL_NAME,
+    image=image(),
     workers=SETTINGS.workers,
     threads=SETTINGS.max_requests,  # which wait for the batcher's, most of the time
     traffic={"timeout": 60 + SETTINGS.timeout_seconds},  # ours comes first, and stops the work as well
@@ -94,6 +101,9 @@ def _tracing() -> dict[str, Any]:
 )
 class MnistGan:
     """Generated digits, addressable by seed and index."""
+
+    stored = BentoModel(f"{MODEL_NAME}:latest") if newest_in_store() else None
+    """What `bentoml build` packs, and `model_file` then finds; where the store is empty, the Bento has what ships."""
 
     def __init__(self) -> None:
         logs.set_up(SETTINGS.log_format == "json")

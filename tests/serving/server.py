@@ -17,10 +17,10 @@ READY_SECONDS = 60
 
 
 @contextmanager
-def serving(tmp_path: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service."""
+def serving(tmp_path: Path, bento: Path = ROOT, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento."""
     for attempt in range(3):
-        server, port = start(tmp_path / "service.log", environment)
+        server, port = start(tmp_path / "service.log", environment, bento)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 if not answers(client, server, tmp_path / "service.log") and attempt < 2:
@@ -32,15 +32,16 @@ def serving(tmp_path: Path, **environment: str) -> Iterator[tuple[httpx.Client, 
             server.wait(timeout=30)
 
 
-def start(log: Path, environment: dict[str, str]) -> tuple[subprocess.Popen, int]:
+def start(log: Path, environment: dict[str, str], bento: Path = ROOT) -> tuple[subprocess.Popen, int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Of its own: servers that share one wipe each other's figures when they start.
     environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
-        command = [Path(sys.executable).parent / "bentoml", "serve", "--port", str(port)]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=stream, stderr=stream), port
+        command = [Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
+        folder = ROOT if bento == ROOT else log.parent  # from which nothing of the project can be imported
+        return subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=stream, stderr=stream), port
 
 
 def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:

@@ -1,35 +1,64 @@
-"""What `bentoml build` packs is enough to serve."""
+"""What `bentoml build` packs is enough to serve, and no more."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+import yaml
 
-SERVE = """
-import json, sys
-from serving.service import MnistGan
-card = MnistGan().generator.card
-ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] in ("models", "serving")]
-print(json.dumps({"name": card.name, "files": ours}))
-"""
+from models.artifact import Generator
+from models.store import SHIPPED
+from tests.serving.server import ROOT, serving
+
+BENTOML = Path(sys.executable).parent / "bentoml"
 
 
-def test_a_bento_of_an_empty_store_serves_the_generator_that_ships_from_its_own_files(tmp_path):
-    environment = os.environ | {"BENTOML_HOME": str(tmp_path)}
+def build(home: Path) -> Path:
+    """Builds from a store; the folder of the Bento."""
+    environment = os.environ | {"BENTOML_HOME": str(home)}
     environment.pop("MNIST_GAN_MODEL", None)
-    bentoml = Path(sys.executable).parent / "bentoml"
-    built = subprocess.run(
-        [bentoml, "build", "--output", "tag"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    built = subprocess.run([BENTOML, "build"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    (source,) = tmp_path.glob("bentos/mnist-gan/*/src")
-    served = subprocess.run([sys.executable, "-c", SERVE], cwd=source, env=environment, capture_output=True, text=True)
-    assert served.returncode == 0, served.stderr
-    told = json.loads(served.stdout.splitlines()[-1])
-    assert told["name"] == "fast-mnist"
-    assert all(Path(file).is_relative_to(source) for file in told["files"])
-    packed = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
+    (bento,) = (path for path in home.glob("bentos/mnist-gan/*") if path.is_dir())
+    return bento
+
+
+def test_a_bento_of_an_empty_store_serves_the_generator_that_ships(tmp_path):
+    bento = build(tmp_path / "home")
+    with serving(tmp_path, bento) as (client, _):
+        assert client.get("/card").json()["file_sha256"] == Generator.open(SHIPPED).card.file_sha256
+    packed = {str(file.relative_to(bento / "src")) for file in (bento / "src").rglob("*") if file.is_file()}
+    assert "serving/playground/index.html" in packed
     assert not [name for name in packed if name.startswith(("training", "tests")) or name.endswith(".safetensors")]
+
+
+def test_a_bento_packs_the_newest_model_of_the_store(files, tmp_path):
+    newest = Generator.open(files["unconditional"])
+    home = tmp_path / "home"
+    script = "from models.artifact import Generator; from models.store import register; "
+    script += f"register(Generator.open({str(files['unconditional'])!r}))"
+    environment = os.environ | {"BENTOML_HOME": str(home)}
+    subprocess.run([sys.executable, "-c", script, files["unconditional"]], cwd=ROOT, env=environment, check=True)
+    bento = build(home)
+    assert len(yaml.safe_load((bento / "bento.yaml").read_text())["models"]) == 1
+    with serving(tmp_path, bento, BENTOML_HOME=str(home)) as (client, _):
+        assert client.get("/card").json()["file_sha256"] == newest.card.file_sha256
+
+
+@pytest.mark.parametrize(("image", "package"), [("cpu", "onnxruntime=="), ("cuda", "onnxruntime-gpu==")])
+def test_the_image_installs_pinned_packages_with_hashes_and_neither_torch_nor_a_compiler(
+    image, package, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MNIST_GAN_IMAGE", image)
+    bento = build(tmp_path)
+    requirements = (bento / "env/python/requirements.txt").read_text()
+    names = [line for line in requirements.splitlines() if line[:1].isalnum()]
+    assert any(line.startswith(package) for line in names)
+    assert all("==" in line for line in names)
+    assert requirements.count("--hash=sha256:") >= len(names)
+    assert not [line for line in names if line.startswith(("torch", "triton"))]
+    dockerfile = (bento / "env/docker/Dockerfile").read_text()
+    assert "apt-get" not in dockerfile
+    assert "USER bentoml" in dockerfile

@@ -105,7 +105,7 @@ def main() -> None:
         | {name: _median(rounds) for name, rounds in by_server.items() if rounds}
         for (route, n, connections), by_server in measured.items()
     ]
-    Console().print(_table(results, options.model.stem))
+    Console(width=max(120, Console().width)).print(_table(results, options.model.stem))
     if options.json:
         told = {"machine": machine("cpu"), "model": options.model.stem, "rounds": options.rounds}
         options.json.write_text(json.dumps(told | {"seconds": options.seconds, "results": results}, indent=2) + "\n")
@@ -212,7 +212,10 @@ def _table(results: list[dict[str, Any]], model: str) -> Table:
 
 def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(results) + 1.2), dpi=110, layout="constrained")
-    names = [f"{told['route']}  n={told['n']:,}  {told['connections']} connections" for told in results]
+    names = [
+        f"{told['route']}  n={told['n']:,}  {told['connections']} connection{'s' * (told['connections'] > 1)}"
+        for told in results
+    ]
     at = np.arange(len(results))
     colours = {"ours": "tab:blue", "fastapi": "tab:orange", "litserve": "tab:green"}
     titles = {"ours": "ours, through bentoml serve", "fastapi": "FastAPI, by hand", "litserve": "LitServe"}
@@ -227,7 +230,7 @@ def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"requests/s over those of FastAPI by hand ({model})")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path)
 
 

@@ -67,7 +67,8 @@ class Admission:
             raise _RefusedError(429, f"{self.inside} requests are being answered already; come back in a moment")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop, gone = asyncio.get_running_loop(), threading.Event()
+        loop = asyncio.get_running_loop()
+        gone, left = threading.Event(), asyncio.Event()  # asked by the threads that work, and by the app
         deadline = loop.time() + self.settings.timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
@@ -89,13 +90,14 @@ class Admission:
             if not sent:
                 sent = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            await asyncio.Event().wait()  # the end of the connection is watched below
-            raise AssertionError
+            await left.wait()
+            return {"type": "http.disconnect"}
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
             gone.set()
+            left.set()
 
         timer = loop.call_at(deadline, gone.set)
         watcher = asyncio.create_task(watch())

@@ -122,11 +122,10 @@ class Batcher:
         with self._lock:
             if job.ended or job.taken == len(job.latents):  # the rest of it is being made in another run
                 job.leads = False
-                while self._jobs and self._jobs[0].error:  # its thread may have gone
-                    self._drop(self._jobs.popleft())
-                if self._jobs:
-                    self._jobs[0].leads = True
-                    self._jobs[0].woken.set()
+                # One that has failed may have lost its thread, and one that leads already has a run of its own.
+                if heir := next((one for one in self._jobs if not (one.leads or one.error)), None):
+                    heir.leads = True
+                    heir.woken.set()
                 else:
                     self._free += 1
 

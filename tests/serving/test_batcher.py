@@ -128,3 +128,33 @@ def wait_until(true) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_after_a_storm_of_requests_as_many_runs_may_be_under_way_as_before(generator):
+    batcher = Batcher(generator, 2, max_waiting=10**9)
+
+    def ask(number: int) -> bool:
+        latents, labels = generator.draw(number, 0, 1 + number * 37 % 600)
+        try:
+            return len(batcher.decode(latents, labels, lambda: number % 5 == 0)) == len(latents)
+        except CancelledError:
+            return True
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(ask, range(600)))
+    both = threading.Barrier(2, timeout=10)
+
+    class Held:
+        """Ends a run only once another is under way."""
+
+        def __getattr__(self, name):
+            return getattr(generator, name)
+
+        def decode(self, *arguments):
+            both.wait()
+            return generator.decode(*arguments)
+
+    batcher._generator = Held()
+    with ThreadPoolExecutor(2) as pool:
+        assert [len(made) for made in pool.map(lambda seed: batcher.decode(*generator.draw(seed, 0, 5)), range(2))]
+    assert batcher.waiting == 0

@@ -1,0 +1,181 @@
+"""The service under bad input, too much load and lost connections, by real clients; each test prints its counts."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.store import SHIPPED
+from tests.serving.server import serving
+
+FAST = SHIPPED.with_stem("mnist-fast")
+ROUTES = ("/generate", "/dataset", "/write", "/interpolate", "/decode", "/card")
+VALUES = (None, -1, 0, 1.5, 2**53, 10**30, "x", "", [], {}, [[]], True, "9" * 10_000, "\u0000", [1, "a", None])
+FIELDS = (
+    "n",
+    "seed",
+    "first",
+    "labels",
+    "truncation",
+    "columns",
+    "scale",
+    "text",
+    "from",
+    "to",
+    "latents",
+    "frames",
+    "q",
+)
+
+
+def size(quick: int, whole: int):
+    """A test's amount of work, in moments and in full."""
+    return pytest.mark.parametrize("amount", [quick, pytest.param(whole, marks=pytest.mark.slow)])
+
+
+def workers(server: subprocess.Popen) -> list[int]:
+    """Processes that answer, of a server."""
+    listed = subprocess.run(
+        ["pgrep", "-f", "_bentoml_impl.worker", "-P", str(server.pid)], capture_output=True, text=True
+    )
+    return [int(number) for number in listed.stdout.split()] or [server.pid]
+
+
+def resident(server: subprocess.Popen) -> int:
+    """Bytes of memory, of all its processes."""
+    pages = [int(Path(f"/proc/{number}/statm").read_text().split()[1]) for number in workers(server)]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def handles(server: subprocess.Popen) -> int:
+    return sum(len(list(Path(f"/proc/{number}/fd").iterdir())) for number in workers(server))
+
+
+def malformed(rng: random.Random) -> bytes:
+    """A body that is wrong in one of many ways."""
+    fields = {rng.choice(FIELDS): rng.choice(VALUES) for _ in range(rng.randint(1, 3))}
+    text = json.dumps(fields).encode()
+    return rng.choice(
+        (
+            lambda: text,
+            lambda: text[: rng.randrange(len(text))],
+            lambda: bytes(rng.randbytes(rng.randrange(1, 200))),
+            lambda: b"\x93NUMPY" + rng.randbytes(rng.randrange(100)),
+            lambda: b"[" * rng.randrange(1, 100_000),
+            lambda: b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+            lambda: b'{"n": 1, "n": -1}',
+        )
+    )()
+
+
+@size(400, 10_000)
+def test_malformed_bodies_are_refused_in_the_one_shape_and_leave_no_trace(tmp_path, amount):
+    rng, seen = random.Random(amount), Counter()
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
+        for _ in range(50):
+            client.post("/generate", content=malformed(rng))
+        memory, open_files = resident(server), handles(server)
+        for _ in range(amount):
+            answer = client.post(rng.choice(ROUTES), content=malformed(rng))
+            seen[answer.status_code] += 1
+            assert answer.status_code in (200, 400, 413), answer.text
+            if answer.status_code != 200:
+                assert answer.json()["error"].keys() == {"code", "message", "field"}
+                assert len(answer.text) < 1_000
+        assert client.post("/generate", json={"n": 4}).status_code == 200
+        assert resident(server) < memory + (100 << 20)
+        assert handles(server) < open_files + 20
+    print(f"tried {amount:,}: {dict(seen)}")
+    assert seen[400] > amount / 2
+
+
+@size(3, 60)
+def test_ten_times_too_much_is_refused_politely_and_good_requests_are_still_answered(tmp_path, amount):
+    seen: Counter[int] = Counter()
+    settings = {"MNIST_GAN_MAX_REQUESTS": "8", "MNIST_GAN_MODEL": str(FAST)}
+    with serving(tmp_path, **settings) as (client, server):
+        client.post("/dataset", json={"n": 1_000})
+        memory, end = resident(server), time.monotonic() + amount
+
+        def ask(_: int) -> None:
+            with httpx.Client(base_url=client.base_url, timeout=60) as one:
+                while time.monotonic() < end:
+                    answer = one.post("/dataset", json={"n": 1_000, "seed": 1})
+                    seen[answer.status_code] += 1
+                    if answer.status_code == 429:
+                        assert answer.headers["retry-after"]
+                        assert answer.json()["error"]["code"] == "overloaded"
+                        time.sleep(0.05)
+
+        with ThreadPoolExecutor(80) as pool:
+            list(pool.map(ask, range(80)))
+        start = time.monotonic()
+        assert client.post("/generate", json={"n": 4}).status_code == 200
+        print(f"asked by 80 for {amount} s: {dict(seen)}; answered {time.monotonic() - start:.2f} s after")
+        assert seen.keys() == {200, 429}
+        assert resident(server) < memory + (300 << 20)
+
+
+@size(40, 2_000)
+def test_callers_who_leave_cost_nothing_and_harm_nobody(tmp_path, amount):
+    rng = random.Random(0)
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
+        expected = client.post("/dataset", json={"n": 300, "seed": 5}).content
+        open_files = handles(server)
+        body = json.dumps({"n": 10_000}).encode()
+        head = f"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        for _ in range(amount):
+            with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+                whole = head + body
+                connection.sendall(whole[: rng.choice((10, len(head), len(whole) - 3, len(whole)))])
+                if rng.random() < 0.1:
+                    assert client.post("/dataset", json={"n": 300, "seed": 5}).content == expected
+        deadline = time.monotonic() + 60
+        while handles(server) > open_files + 5:
+            assert time.monotonic() < deadline, f"{handles(server)} handles, {open_files} before"
+            time.sleep(0.2)
+        assert client.post("/dataset", json={"n": 300, "seed": 5}).content == expected
+    print(f"left: {amount:,}")
+
+
+def test_sigterm_in_the_middle_of_load_answers_what_was_accepted(tmp_path):
+    seen: list[int] = []
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
+        connections = [httpx.Client(base_url=client.base_url, timeout=60) for _ in range(6)]
+        for connection in connections:
+            connection.get("/livez")
+
+        def ask(connection: httpx.Client) -> None:
+            seen.append(connection.post("/dataset", json={"n": 5_000}).status_code)
+
+        asking = [threading.Thread(target=ask, args=(connection,)) for connection in connections]
+        for thread in asking:
+            thread.start()
+        time.sleep(0.3)  # all are in, and the last has seconds to go
+        server.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join()
+        assert server.wait(timeout=30) in (0, -signal.SIGTERM)
+    print(f"accepted 6, answered {seen}")
+    assert seen == [200] * 6
+
+
+def test_a_model_that_is_removed_or_damaged_while_it_is_served_is_served_on(tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(FAST.read_bytes())
+    with serving(tmp_path, MNIST_GAN_MODEL=str(model)) as (client, _):
+        before = client.post("/generate", json={"seed": 1}).content
+        model.write_bytes(b"damaged")
+        assert client.post("/generate", json={"seed": 1}).content == before
+        model.unlink()
+        assert client.post("/generate", json={"seed": 1}).content == before

@@ -82,6 +82,8 @@ class Admission:
             )
             return
         if body is None:
+            # Nobody reads it, but BentoML's middleware would wait for an answer, and a stop of the service for that.
+            await respond(400, "The connection ended before the body did", scope, receive, send)
             return
         sent = False
 

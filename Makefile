@@ -42,7 +42,7 @@ lint: setup ## formatting, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-container: setup ## build the container image with docker or buildah, and try it
+container: setup ## build the container image with buildah, and try it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url

@@ -30,7 +30,8 @@ READ_ONLY = """
 mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp" && mount -t proc proc "$1/proc"
 mount --bind /dev "$1/dev"
 exec chroot --userspec=1034:1034 "$1" /usr/bin/env PATH=/app/.venv/bin:/usr/bin:/bin \
-    HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTO_PATH=/home/bentoml/bento BENTOML_DO_NOT_TRACK=true ORT_DISABLE_TELEMETRY=1 "$2" serve --port "$3"
+    HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTO_PATH=/home/bentoml/bento \
+    BENTOML_DO_NOT_TRACK=true ORT_DISABLE_TELEMETRY=1 "$2" serve --port "$3"
 """
 
 

@@ -144,9 +144,9 @@ def on_ray(address: str) -> Callable[[Path, Path, Request, list[int]], Iterator[
         ray.init(address, log_to_driver=False)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
-            items = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+            items: Any = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
             paths = str(model.resolve()), str(folder.resolve())
-            made = items.map(_ray_task, fn_args=(*paths, request))  # type: ignore[arg-type]  # it counts no fn_args
+            made = items.map(_ray_task, fn_args=(*paths, request))
             for row in made.iter_rows():
                 yield row["shard"], json.loads(row["told"])
         finally:

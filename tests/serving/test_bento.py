@@ -42,7 +42,8 @@ def test_a_bento_packs_the_newest_model_of_the_store(files, tmp_path):
     environment = os.environ | {"BENTOML_HOME": str(home)}
     subprocess.run([sys.executable, "-c", script, files["unconditional"]], cwd=ROOT, env=environment, check=True)
     bento = build(home)
-    assert len(yaml.safe_load((bento / "bento.yaml").read_text())["models"]) == 1
+    (service,) = yaml.safe_load((bento / "bento.yaml").read_text())["services"]
+    assert [model["tag"].partition(":")[0] for model in service["models"]] == ["mnist-gan"]
     with serving(tmp_path, bento, BENTOML_HOME=str(home)) as (client, _):
         assert client.get("/card").json()["file_sha256"] == newest.card.file_sha256
 

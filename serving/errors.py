@@ -1,9 +1,9 @@
 """One shape for every error, whoever raised it: {"error": {"code", "message", "field"}}."""
 
-import json
 from http import HTTPStatus
 
 from bentoml.exceptions import BentoMLException
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,7 @@ HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: 
 
 
 MESSAGES = {504: "It took longer than it may; ask for less at once, or try again"}
+"""In the place of the phrase that HTTP has for a status."""
 
 
 class OverloadedError(BentoMLException):
@@ -48,51 +49,46 @@ class ErrorShape:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message | None = None
-        body = b""
 
         async def reshape(message: Message) -> None:
-            nonlocal start, body
+            nonlocal start
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 start = message
             elif start is None:
                 await send(message)
-            else:
-                body += message.get("body", b"")
-                if not message.get("more_body"):
-                    await _response(start, body)(scope, receive, send)
+            elif not message.get("more_body"):
+                await _reshaped(start)(scope, receive, send)
 
         await self.app(scope, receive, reshape if scope["type"] == "http" else send)
 
 
 async def respond(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with an error."""
-    await _shaped(status, message)(scope, receive, send)
+    await shaped(status, message)(scope, receive, send)
 
 
-def _shaped(status: int, message: str, field: str | None = None) -> JSONResponse:
+def explain(error: Exception) -> tuple[int, str, str | None]:
+    """Status, message and field of what a request ended in: of a fault of ours it tells nothing."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_context=False, include_input=False, include_url=False)[0]
+        return 400, first["msg"], ".".join(map(str, first["loc"])) or None
+    status = error.error_code.value if isinstance(error, BentoMLException) else 500
+    return status, str(error) if status < 500 else _message(status), None
+
+
+def shaped(status: int, message: str, field: str | None = None) -> JSONResponse:
     error = {"code": CODES.get(status, "internal"), "message": message, "field": field}
     metrics().rejected.labels(error["code"]).inc()
     return JSONResponse({"error": error}, status, headers=HEADERS.get(status))
 
 
-def _response(start: Message, body: bytes) -> JSONResponse:
-    status = start["status"]
-    response = _shaped(status, *_explain(status, body))
+def _reshaped(start: Message) -> JSONResponse:
+    response = shaped(start["status"], _message(start["status"]))
     replaced = {name for name, _ in response.raw_headers}
     response.raw_headers += [(name, value) for name, value in start["headers"] if name.lower() not in replaced]
     return response
 
 
-def _explain(status: int, body: bytes) -> tuple[str, str | None]:
-    """Message and field of an error."""
-    try:
-        told = json.loads(body)
-        if isinstance(told, list):  # as BentoML passes on an exception of its own
-            return told[0]["error"], None
-        error = told["detail"][0]  # the list of pydantic's errors
-        return error["msg"], ".".join(map(str, error["loc"])) or None
-    except (ValueError, LookupError, TypeError):
-        if status in MESSAGES:
-            return MESSAGES[status], None
-        phrase = HTTPStatus(status).phrase
-        return (f"{phrase}; the log of the service says why" if status >= 500 else phrase), None
+def _message(status: int) -> str:
+    phrase = HTTPStatus(status).phrase
+    return MESSAGES.get(status) or (f"{phrase}; the log of the service says why" if status >= 500 else phrase)

@@ -15,6 +15,8 @@ Image.preinit()  # or the first request would wait for Pillow's plugins
 PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
 """Media types."""
 FRAME_MILLISECONDS = 50
+RUN_LENGTHS = 3
+"""zlib's Z_RLE: of digits it makes smaller files than zlib's default does, in less than half the time."""
 MAX_COLUMNS = 64
 MAX_SCALE = 16
 """Of a sheet that a user asks for; by default it is as square as can be, however many images that are."""
@@ -42,7 +44,7 @@ def sheet(images: Images, columns: int | None = None, scale: int = 1) -> Image.I
 def png(image: Image.Image) -> bytes:
     """The same bytes for the same image, wherever Pillow is of the same version."""
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    image.save(stream, "PNG", compress_type=RUN_LENGTHS)
     return stream.getvalue()
 
 

@@ -32,6 +32,7 @@ from models.store import MODEL_NAME, SHIPPED
 from serving import images, logs, requests
 from serving.admission import Admission, given_up
 from serving.batcher import Batcher
+from serving.direct import Direct
 from serving.errors import ErrorShape, GivenUpError
 from serving.image import image
 from serving.images import NPY, NPZ, PNG
@@ -94,8 +95,7 @@ def _tracing() -> dict[str, Any]:
     name=MODEL_NAME,
     image=image(),
     workers=SETTINGS.workers,
-    threads=SETTINGS.max_requests,  # which wait for the batcher's, most of the time
-    traffic={"timeout": 60 + SETTINGS.timeout_seconds},  # ours comes first, and stops the work as well
+    traffic={"timeout": 15 + SETTINGS.timeout_seconds},  # ours comes first, and stops the work as well
     logging={"access": {"enabled": False}},  # for ours, which can be JSON
     tracing=_tracing(),
 )
@@ -215,7 +215,7 @@ class MnistGan:
     def _answer(
         self, route: str, made: Images, encode: Callable[[], bytes], media_type: str, seed: int | None = None
     ) -> Any:
-        """A response, which BentoML passes on as it is; what the routes say they return is for its Python client."""
+        """What the routes say they return, bytes, is for BentoML's Python client."""
         with metrics().encode_seconds.labels(route).time():
             body = encode()
         metrics().images.labels(route).inc(len(made))
@@ -231,12 +231,14 @@ CORS = {
     "allow_headers": ["*"],
     "expose_headers": ["X-Seed", "X-Model"],
 }
+# MnistGan is a bentoml.Service by now, whatever its decorator promises.
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((CORSMiddleware, CORS),) if SETTINGS.cors_origins else ()),
     (Admission, {"settings": SETTINGS}),
+    (Direct, {"methods": MnistGan.apis.values(), "threads": SETTINGS.max_requests}),  # type: ignore[attr-defined]
     (ErrorShape, {}),
 )
 """The first is outermost."""
 for middleware, options in MIDDLEWARE:
-    MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]  # it is a bentoml.Service by now
+    MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ that ships with this repository. Images are addressable: the same model, seed, i
 whatever else a request asks for and whatever else is being served.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -115,6 +116,7 @@ class MnistGan:
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)
             logger.info("serving %s from %s with %s", card.name, path, self._generator.provider)
+            gc.freeze()  # what is loaded by now stays; to look through it for garbage would take 30 ms at a time
         except ModelFileError as error:
             logger.error("not ready: %s", error)
 

@@ -22,6 +22,7 @@ def run(command: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_from_the_real_mnist_to_a_sheet_of_images(mnist, tmp_path):
     said = run("train", "--preset", "mlp", "--data-dir", mnist, "--out", tmp_path / "a", "--epochs", 1)
     assert "mlp on the 60,000 images of mnist" in said

@@ -73,7 +73,9 @@ def test_an_opset_that_cannot_be_had_is_an_error(runs, capfd, opset):
 
 
 @pytest.mark.parametrize("opset", [16, 26])
-@pytest.mark.parametrize("architecture", GENERATORS)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=() if name == "mlp" else pytest.mark.slow) for name in GENERATORS]
+)
 def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, architecture, opset):
     checkpoint = checkpoints.load(runs["conditional"])
     network = build_generator(replace(checkpoint.generator, architecture=architecture))

@@ -34,6 +34,7 @@ def test_a_bento_of_an_empty_store_serves_the_generator_that_ships(tmp_path):
     assert not [name for name in packed if name.startswith(("training", "tests")) or name.endswith(".safetensors")]
 
 
+@pytest.mark.slow
 def test_a_bento_packs_the_newest_model_of_the_store(files, tmp_path):
     newest = Generator.open(files["unconditional"])
     home = tmp_path / "home"

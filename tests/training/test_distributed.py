@@ -8,6 +8,8 @@ import torch
 
 from models import checkpoint as checkpoints
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 OPTIONS = [
     "--dataset=uci-digits",

@@ -58,6 +58,7 @@ def assert_same(run: Path, whole: Path) -> None:
     assert lines(run) == lines(whole)
 
 
+@pytest.mark.slow
 def test_killed_in_the_third_epoch_and_resumed_is_the_same_bit_for_bit(whole, tmp_path):
     begin(tmp_path / "run")
     with subprocess.Popen([TRAIN, "--resume", tmp_path / "run"], stdout=subprocess.DEVNULL) as process:

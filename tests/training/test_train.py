@@ -182,7 +182,7 @@ def test_every_loss_trains_with_every_penalty(tmp_path, loss, penalty):
 
 @pytest.mark.parametrize("generator", ["mlp", "dcgan", "residual"])
 @pytest.mark.parametrize("discriminator", ["mlp", "dcgan", "residual"])
-@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("conditional", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_generator_trains_against_any_discriminator(tmp_path, generator, discriminator, conditional):
     small_run(
         tmp_path / "run",

@@ -109,8 +109,9 @@ def make_shards(
         done[shard] = told
         _save(folder, request, done)
         yield shard, False
-    for left in (file for shard in done for file in folder.glob(f".{request.name(shard)}.*")):
-        left.unlink(missing_ok=True)  # by a run that was killed
+    for name in (MANIFEST, *map(request.name, done)):
+        for left in folder.glob(f".{name}.*"):  # by a run that was killed
+            left.unlink(missing_ok=True)
 
 
 def in_processes(processes: int) -> Callable[[Path, Path, Request, list[int]], Iterator[tuple[int, dict[str, Any]]]]:

@@ -9,7 +9,10 @@ READY := .venv/ready-$(RUNTIME)
 export BENTOML_DO_NOT_TRACK := true
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo serve test test-all lint container lock
+DIST ?= dist
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: help setup demo serve test test-all lint container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +47,12 @@ lint: setup ## formatting, lint and types
 
 container: setup ## build the container image with buildah, and try it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py
+
+release: setup ## the wheel, and the Bento of the generator that ships, with their hashes, in dist/
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --wheel --out-dir $(DIST)
+	export BENTOML_HOME=$$(mktemp -d) && $(BIN)/bentoml build --version $(VERSION) \
+		&& $(BIN)/bentoml export mnist-gan:$(VERSION) $(DIST)/mnist-gan-$(VERSION).bento && rm -r "$$BENTOML_HOME"
+	cd $(DIST) && sha256sum *.whl *.bento > SHA256SUMS
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
 

@@ -133,7 +133,7 @@ class MnistGan:
     def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Makes images, laid out on a sheet."""
         seed, made, _ = self._make(**address)
-        return self._answer("/generate", made, lambda: images.png(images.sheet(made, columns, scale)), PNG, seed)
+        return self._answer("/generate", made, lambda: images.png_sheet(made, columns, scale), PNG, seed)
 
     @bentoml.api(input_spec=requests.Dataset)
     def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
@@ -149,7 +149,7 @@ class MnistGan:
         seed = _chosen(seed)
         with requests.refusing(labels="text"):
             made = self._decode(*self.generator.draw(seed, 0, len(text), list(text), truncation))
-        return self._answer("/write", made, lambda: images.png(images.sheet(made, len(text), scale)), PNG, seed)
+        return self._answer("/write", made, lambda: images.png_sheet(made, len(text), scale), PNG, seed)
 
     @bentoml.api(input_spec=requests.Interpolate)
     def interpolate(
@@ -173,7 +173,7 @@ class MnistGan:
         if label is not None and label != last:
             made = images.fade(made, self._of_class(latents, last))
         if format == "png":
-            return self._answer("/interpolate", made, lambda: images.png(images.sheet(made, frames, scale)), PNG)
+            return self._answer("/interpolate", made, lambda: images.png_sheet(made, frames, scale), PNG)
         return self._answer("/interpolate", made, lambda: images.animation(made, scale, format), f"image/{format}")
 
     @bentoml.api(input_spec=requests.Decode)
@@ -191,7 +191,7 @@ class MnistGan:
             made = self._decode(array, cycled)
         if array is latents:
             return self._answer("/decode", made, lambda: images.npy(made), NPY)
-        return self._answer("/decode", made, lambda: images.png(images.sheet(made, columns, scale)), PNG)
+        return self._answer("/decode", made, lambda: images.png_sheet(made, columns, scale), PNG)
 
     @bentoml.api(input_spec=requests.Nothing)
     def card(self) -> Any:

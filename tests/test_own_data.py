@@ -1,0 +1,45 @@
+"""docs/own-data.md: its commands, one after another, in a clone."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.artifact import Generator
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_command_of_the_page_works_as_written(tmp_path):
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL | re.MULTILINE)
+    script = "set -euo pipefail -m\n" + "".join(blocks).replace("localhost:3000", f"127.0.0.1:{port}")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(clone),
+        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "BENTOML_PORT": port,
+    }
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    card = Generator.open(clone / "shapes.onnx").card
+    assert (sorted(card.class_names), card.image_shape) == (["cross", "disc", "square"], (1, 16, 16))
+    with Image.open(clone / "served.png") as served:
+        assert served.size == (4 * 16 * 4, 3 * 16 * 4)
+    with Image.open(clone / "shapes.png") as sheet:
+        assert sheet.size == (7 * 16 * 2, 7 * 16 * 2)
+    assert list((tmp_path / "bentoml" / "bentos" / "mnist-gan").iterdir())

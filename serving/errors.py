@@ -21,9 +21,10 @@ CODES = {
     504: "timeout",
 }
 
+LONGEST_FIELD = 100
+"""Characters of a field's name that are told: one that is unknown may have millions."""
 
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
-
 
 MESSAGES = {504: "It took longer than it may; ask for less at once, or try again"}
 """In the place of the phrase that HTTP has for a status."""
@@ -71,7 +72,7 @@ def explain(error: Exception) -> tuple[int, str, str | None]:
     """Status, message and field of what a request ended in: of a fault of ours it tells nothing."""
     if isinstance(error, ValidationError):
         first = error.errors(include_context=False, include_input=False, include_url=False)[0]
-        return 400, first["msg"], ".".join(map(str, first["loc"])) or None
+        return 400, first["msg"], ".".join(map(str, first["loc"]))[:LONGEST_FIELD] or None
     status = error.error_code.value if isinstance(error, BentoMLException) else 500
     return status, str(error) if status < 500 else _message(status), None
 

@@ -7,8 +7,6 @@ import secrets
 import time
 from contextvars import ContextVar
 
-from bentoml.exceptions import BentoMLException
-from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
@@ -34,14 +32,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
         return json.dumps({name: value for name, value in told.items() if value is not None})
-
-
-class QuietRefusals(logging.Filter):
-    """Keeps tracebacks for faults of ours: a refused request is the caller's, and its answer says all there is."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, (ValidationError, BentoMLException))
 
 
 class RequestLog:
@@ -84,7 +74,6 @@ class RequestLog:
 
 def set_up(json_lines: bool) -> None:
     """For this process, in which BentoML has set up its own logging already."""
-    logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
     if json_lines:
         for handler in {*logging.getLogger().handlers, *logging.getLogger("bentoml").handlers}:
             handler.setFormatter(JsonFormatter())

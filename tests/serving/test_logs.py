@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.serving.server import serving
@@ -61,6 +62,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_traces_reach_a_collector_under_the_trace_of_the_caller(files, tmp_path):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with collector() as (address, received):

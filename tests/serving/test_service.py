@@ -232,6 +232,12 @@ def test_a_bad_field_is_a_400_that_names_it(client, route, body, field):
     assert error["message"]
 
 
+def test_a_field_of_a_very_long_name_is_not_echoed_whole(client):
+    answer = client.post("/generate", json={"x" * 100_000: 1})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "x" * 100)
+    assert len(answer.content) < 1_000
+
+
 def test_an_error_tells_the_value(client):
     message = client.post("/generate", json={"n": 5_000}).json()["error"]["message"]
     assert message == "Input should be less than or equal to 1024, got 5000"

@@ -156,6 +156,7 @@ def test_a_missing_gpu_is_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("train: --device cuda, but PyTorch sees no GPU")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_before_the_run_ends(tmp_path):
     run, number = tmp_path / "run", signal.SIGINT
     options = ["--dataset", "uci-digits", "--epochs", "100000", "--out", run]
@@ -181,7 +182,7 @@ def test_every_loss_trains_with_every_penalty(tmp_path, loss, penalty):
 
 
 @pytest.mark.parametrize("generator", ["mlp", "dcgan", "residual"])
-@pytest.mark.parametrize("discriminator", ["mlp", "dcgan", "residual"])
+@pytest.mark.parametrize("discriminator", ["mlp", "dcgan", pytest.param("residual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("conditional", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_generator_trains_against_any_discriminator(tmp_path, generator, discriminator, conditional):
     small_run(

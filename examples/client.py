@@ -1,6 +1,8 @@
 """BentoML's Python client, and latents of one's own. Beside a service (`make serve`):
 
-python examples/client.py [URL]
+    python examples/client.py [URL]
+
+Pictures come as PNG, a data set as npz, latents go and images come as npy.
 """
 
 import io

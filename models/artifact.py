@@ -59,6 +59,49 @@ class Match:
         return f"golden images: {self.pixels_off:,} of {self.pixels:,} pixels off, by up to {self.levels_off} levels"
 
 
+@dataclass(frozen=True)
+class Addressed:
+    """Images `first` to `first + n - 1` of a seed, as they were asked for: each can be drawn without the rest."""
+
+    card: Card
+    seed: int
+    first: int
+    n: int
+    classes: NDArray[np.int64] | None
+    """Indices to cycle over; None where they are drawn."""
+    truncation: float
+
+    def __len__(self) -> int:
+        return self.n
+
+    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Latents float32 (stop - start, D), and labels int64 (stop - start,) or None; see `Generator.draw`."""
+        first, n = self.first + start, stop - start
+        latents, labels = addresses.draw(self.seed, first, n, self.card.latent_dim, self.card.class_counts)
+        if self.classes is not None:
+            labels = _cycled(self.classes, first, n)
+        return latents * np.float32(self.truncation), labels
+
+
+@dataclass(frozen=True)
+class Given:
+    """Latents of somebody's own, and their labels, as `Generator.check` returns them."""
+
+    latents: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """As `Addressed.rows`."""
+        return self.latents[start:stop], None if self.labels is None else self.labels[start:stop]
+
+
+def _cycled(classes: NDArray[np.int64], first: int, n: int) -> NDArray[np.int64]:
+    return classes[np.arange(first, first + n) % len(classes)]
+
+
 class Generator:
     """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
 
@@ -150,12 +193,26 @@ class Generator:
         Raises:
             InputError: an address, label or truncation out of range.
         """
+        return self.addressed(seed, first, n, labels, truncation).rows(0, n)
+
+    def addressed(
+        self,
+        seed: int,
+        first: int,
+        n: int,
+        labels: str | Sequence[str | int] | None = None,
+        truncation: float = 1.0,
+    ) -> Addressed:
+        """What `draw` draws, checked now and drawn when it is needed.
+
+        Raises:
+            InputError: see `draw`.
+        """
         if not 0 < truncation <= 1:
             raise InputError("truncation", f"must be above 0 and at most 1, got {truncation}")
-        latents, drawn = addresses.draw(seed, first, n, self.card.latent_dim, self.card.class_counts)
-        if labels is not None:
-            drawn = self.cycle(labels, first, n)
-        return latents * np.float32(truncation), drawn
+        addresses.check(seed, first, n)
+        classes = None if labels is None else np.array(self.card.class_indices(labels), np.int64)
+        return Addressed(self.card, seed, first, n, classes, truncation)
 
     def cycle(self, labels: str | Sequence[str | int], first: int, n: int) -> NDArray[np.int64]:
         """Repeats labels over images `first` to `first + n - 1`: image i gets labels[i % len(labels)].
@@ -171,8 +228,7 @@ class Generator:
         Raises:
             InputError: a label that is no class, or a generator without classes.
         """
-        indices = np.array(self.card.class_indices(labels), np.int64)
-        return indices[np.arange(first, first + n) % len(indices)]
+        return _cycled(np.array(self.card.class_indices(labels), np.int64), first, n)
 
     def decode(self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None = None) -> Images:
         """Turns latents into images, `CHUNK` at a time.

@@ -38,13 +38,7 @@ def draw(
     Raises:
         InputError: an address out of range.
     """
-    if not 0 <= seed < END:
-        raise InputError("seed", f"must be from 0 to 2^53 - 1, got {seed}")
-    if n < 1:
-        raise InputError("n", f"must be at least 1, got {n}")
-    if first < 0 or first + n > END:
-        raise InputError("first", f"must be from 0 to 2^53 - n, got {first}, with n {n}")
-
+    check(seed, first, n)
     pairs = -(-latent_dim // 2)
     blocks = -(-(2 * pairs + 1) // _WORDS_PER_BLOCK)
     bits = np.random.Philox(key=seed, counter=first * blocks)
@@ -53,6 +47,18 @@ def draw(
     latents = _standard_normal(words[:, : 2 * pairs])[:, :latent_dim].astype(np.float32)
     labels = _categorical(words[:, 2 * pairs], class_counts) if len(class_counts) else None
     return latents, labels
+
+
+def check(seed: int, first: int, n: int) -> None:
+    """Raises:
+    InputError: images `first` to `first + n - 1` of the seed have no address.
+    """
+    if not 0 <= seed < END:
+        raise InputError("seed", f"must be from 0 to 2^53 - 1, got {seed}")
+    if n < 1:
+        raise InputError("n", f"must be at least 1, got {n}")
+    if first < 0 or first + n > END:
+        raise InputError("first", f"must be from 0 to 2^53 - n, got {first}, with n {n}")
 
 
 def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) -> NDArray[np.float32]:
@@ -81,7 +87,8 @@ def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) ->
 def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Box-Muller in float64, whose last bits may differ between machines; the cast to float32 hides that."""
     uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
-    u1, u2 = np.split(uniforms, 2, axis=1)
+    half = uniforms.shape[1] // 2
+    u1, u2 = uniforms[:, :half], uniforms[:, half:]
     radius = np.sqrt(-2.0 * np.log1p(-u1))
     angle = 2.0 * np.pi * u2
     return np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)

@@ -2,9 +2,8 @@
 
 import asyncio
 import hmac
-import threading
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,13 +15,16 @@ FREE = ("/", "/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/playgr
 FREE_FOLDERS = ("/static_content/", "/playground/")
 """Asked by machines that watch the service, or needed to learn what it wants."""
 
-_given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
+ARRIVING = 8
+"""Bodies of the largest size that may be on their way, all together."""
+PIECE = 256 << 10
+"""Bytes of an answer that a caller has to take within the time that a request may take."""
+SOON = 0.05
+"""Seconds in which most requests are answered; from then on it is watched whether the caller is still there."""
 
 
-def given_up() -> Callable[[], bool]:
-    """What tells, in any thread, whether nobody waits for the answer to this request any more."""
-    event = _given_up.get()
-    return event.is_set if event else lambda: False
+GONE = 499, "The caller has gone"
+TOO_LONG = 504, "It took longer than it may; ask for less at once, or try again"
 
 
 class _RefusedError(Exception):
@@ -38,21 +40,33 @@ class Admission:
         self.app = app
         self.settings = settings
         self.inside = 0
+        """Requests that are being answered: their bodies are here."""
+        self.arriving = 0
+        """Bytes of the bodies that are on their way."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in FREE or scope["path"].startswith(FREE_FOLDERS):
             await self.app(scope, receive, send)
             return
+        visit = _Visit(receive, send, self.settings.timeout_seconds)
         try:
-            self._check(scope)
-        except _RefusedError as refused:
-            await respond(refused.status, str(refused), scope, receive, send)
+            async with visit.patience:
+                self._check(scope)
+                body = await self._body(receive)
+                self._check_room()
+                self.inside += 1
+                try:
+                    with visit.watched():
+                        await self.app(scope, visit.replaying(body), visit.send)
+                finally:
+                    self.inside -= 1
             return
-        self.inside += 1
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            self.inside -= 1
+        except _RefusedError as error:
+            refused = error
+        except TimeoutError:
+            refused = visit.over()
+        if not visit.answered:  # or all that can be done is to end the connection
+            await respond(refused.status, str(refused), scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
@@ -63,64 +77,94 @@ class Admission:
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.settings.max_body_bytes:
             raise _RefusedError(413, f"The body has {int(declared):,} bytes, at most {self.settings.max_body_bytes:,}")
+        self._check_room()
+
+    def _check_room(self) -> None:
         if self.inside >= self.settings.max_requests:
             raise _RefusedError(429, f"{self.inside} requests are being answered already; come back in a moment")
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        gone, left = threading.Event(), asyncio.Event()  # asked by the threads that work, and by the app
-        deadline = loop.time() + self.settings.timeout_seconds
+    async def _body(self, receive: Receive) -> bytes:
+        """All of it. While it is on its way it takes nobody's place, only memory, and of that there is a limit, too."""
+        body, counted = bytearray(), 0
         try:
-            async with asyncio.timeout_at(deadline):
-                body = await self._body(receive)
-        except _RefusedError as refused:
-            await respond(refused.status, str(refused), scope, receive, send)
-            return
-        except TimeoutError:
-            await respond(
-                504, f"The body did not come in {self.settings.timeout_seconds:g} seconds", scope, receive, send
-            )
-            return
-        if body is None:
-            # Nobody reads it, but BentoML's middleware would wait for an answer, and a stop of the service for that.
-            await respond(400, "The connection ended before the body did", scope, receive, send)
-            return
-        sent = False
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _RefusedError(*GONE)
+                body += message.get("body", b"")
+                limit = self.settings.max_body_bytes if body.startswith(NPY_MAGIC) else self.settings.max_json_bytes
+                if len(body) > limit:
+                    raise _RefusedError(413, f"The body has more than the {limit:,} bytes that it may have")
+                if not message.get("more_body"):
+                    return bytes(body)
+                self.arriving += len(body) - counted
+                counted = len(body)
+                if self.arriving > ARRIVING * self.settings.max_body_bytes:
+                    raise _RefusedError(429, "Too much is on its way already; come back in a moment")
+        finally:
+            self.arriving -= counted
 
-        async def replay() -> Message:
-            nonlocal sent
-            if not sent:
-                sent = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            await left.wait()
-            return {"type": "http.disconnect"}
+
+class _Visit:
+    """A caller's, who waits for an answer for so long, and has to take it when it comes."""
+
+    def __init__(self, receive: Receive, send: Send, seconds: float):
+        self.patience = asyncio.timeout(seconds)
+        self.answered = False
+        """Whether an answer has begun."""
+        self._receive = receive
+        self._send = send
+        self._seconds = seconds
+        self._gone = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Patience is at its end when the caller goes."""
+        loop = asyncio.get_running_loop()
+        watching: asyncio.Task[None] | None = None
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
+            while (await self._receive())["type"] != "http.disconnect":
                 pass
-            gone.set()
-            left.set()
+            self._gone = True
+            self.patience.reschedule(loop.time())
 
-        timer = loop.call_at(deadline, gone.set)
-        watcher = asyncio.create_task(watch())
-        context = _given_up.set(gone)
+        def begin() -> None:
+            nonlocal watching
+            watching = loop.create_task(watch())
+
+        timer = loop.call_later(SOON, begin)
         try:
-            await self.app(scope, replay, send)
+            yield
         finally:
-            _given_up.reset(context)
             timer.cancel()
-            watcher.cancel()
+            if watching:
+                watching.cancel()
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """All of it; None where the caller has gone."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            limit = self.settings.max_body_bytes if body.startswith(NPY_MAGIC) else self.settings.max_json_bytes
-            if len(body) > limit:
-                raise _RefusedError(413, f"The body has more than the {limit:,} bytes that it may have")
-            if not message.get("more_body"):
-                return bytes(body)
+    def over(self) -> _RefusedError:
+        """What to say when patience is at its end."""
+        # Who has gone does not read it, but BentoML's middleware, and so a stop of the service, would wait for one.
+        return _RefusedError(*(GONE if self._gone else TOO_LONG))
+
+    @staticmethod
+    def replaying(body: bytes) -> Receive:
+        """What the app receives: the body, and then nothing more."""
+        messages = iter(({"type": "http.request", "body": body, "more_body": False},))
+
+        async def receive() -> Message:
+            for message in messages:
+                return message
+            return await asyncio.get_running_loop().create_future()
+
+        return receive
+
+    async def send(self, message: Message) -> None:
+        self.answered = True
+        body = memoryview(message.get("body", b""))
+        if len(body) <= PIECE:
+            await self._send(message)
+            return
+        for at in range(0, len(body), PIECE):
+            more = at + PIECE < len(body) or message.get("more_body", False)
+            await self._send(message | {"body": body[at : at + PIECE], "more_body": more})
+            self.patience.reschedule(asyncio.get_running_loop().time() + self._seconds)

@@ -1,17 +1,18 @@
 """Shares runs of the network among requests that come at the same time.
 
-A request that finds fewer runs under way than may be starts one in its own thread, so on an idle machine it waits for
-nobody; a large one has others help. Those that come while enough are under way wait, and whoever's run ends first makes
-the next: of all that wait, each with a share in its turn, so that a large request is cut and does not starve the small
-ones. Rows do not depend on their neighbours (`models.gate` proves it for every file), so an image is the same whichever
-run it is made in.
+All but the runs themselves happens on the event loop. What is small enough to be made in a moment is made there and
+then, with whoever else came in the same turn of the loop: to hand it to a thread and back would cost more than the
+images do. Anything larger is cut into shares, and threads make them, a share of each in its turn, so that a large
+request starves nobody. On an idle machine nobody waits for company. Rows do not depend on their neighbours
+(`models.gate` proves it for every file), so an image is the same whichever run it is made in.
 """
 
-import threading
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,179 +21,206 @@ from models.artifact import CHUNK, Generator, Images
 from serving.errors import OverloadedError
 from serving.metrics import metrics
 
-SHARE = 64
-"""Rows that a request may put into a run while others wait."""
+MOMENT = 0.001
+"""Seconds for which the event loop may be held up to make images on it."""
+
+Labels = NDArray[np.int64] | None
+
+
+class Source(Protocol):
+    """Latents and labels: an array's, or drawn when they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], Labels]:
+        """Called in whichever thread makes the run."""
 
 
 class _Job:
-    """A request's rows, and what has been made of them. Its fields are the batcher's, under its lock."""
+    """A request's rows, and what has been made of them."""
 
-    def __init__(
-        self,
-        latents: NDArray[np.float32],
-        labels: NDArray[np.int64] | None,
-        image_shape: tuple[int, ...],
-        cancelled: Callable[[], bool],
-    ):
-        self.latents = latents
-        self.labels = labels
-        self.cancelled = cancelled
-        self.images = np.empty((len(latents), *image_shape), np.uint8)
+    def __init__(self, source: Source, done: asyncio.Future[None]):
+        self.source = source
+        self.size = len(source)
+        self.done = done
+        self.images: Images | None = None
+        self.labels: Labels = None
         self.since = time.perf_counter()
         self.taken = 0
         """Rows that are made, or being made."""
         self.made = 0
-        self.error: BaseException | None = None
-        self.leads = False
-        """Whether its thread is to make the next run."""
-        self.woken = threading.Event()
 
-    @property
-    def ended(self) -> bool:
-        return self.error is not None or self.made == len(self.latents)
+    def keep(self, start: int, images: Images, labels: Labels) -> None:
+        """From several threads, each with rows of its own."""
+        if len(images) == self.size:
+            self.images, self.labels = images, labels
+            return
+        assert self.images is not None
+        self.images[start : start + len(images)] = images
+        if self.labels is not None:
+            self.labels[start : start + len(images)] = labels
+
+
+_Run = list[tuple[_Job, int, int]]
+"""Jobs, and the rows of each, from the first to before the last."""
 
 
 class Batcher:
-    """Decodes for many threads at a time."""
+    """Decodes for everybody on one event loop."""
 
     def __init__(self, generator: Generator, runs: int, max_waiting: int):
         """
         Args:
-            runs: of the network that may be under way at a time.
+            runs: of the network that may be under way at a time, in threads of their own.
             max_waiting: rows that may wait; one request alone may have more.
         """
         self._generator = generator
         self._max_waiting = max_waiting
-        self._free = runs
-        self._jobs: deque[_Job] = deque()
-        """Those with rows that no run has taken."""
+        self._free = (
+            runs + 1
+        )  # one is made ready while all threads are busy, or they would wait for the loop in between
+        self._threads = ThreadPoolExecutor(runs, "batcher")
+        self._small: deque[_Job] = deque()
+        """To be made on the loop, when those that came in the same turn are here."""
+        self._large: deque[_Job] = deque()
+        """Those with rows that no thread has taken."""
         self._waiting = 0
-        self._lock = threading.Lock()
-        self._helpers = ThreadPoolExecutor(runs, "batcher")
+        self._most = int(MOMENT / _seconds_an_image(generator))
+        """Rows that are made in a moment."""
 
     @property
     def waiting(self) -> int:
         """Rows that no run has taken yet."""
         return self._waiting
 
-    def decode(
-        self,
-        latents: NDArray[np.floating],
-        labels: NDArray[np.int64] | None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Images:
-        """As `Generator.decode`, with whoever else asks.
+    async def decode(self, source: Source) -> tuple[Images, Labels]:
+        """Images uint8 (n, channels, height, width), and labels int64 (n,) or None, of a source's rows.
 
-        Args:
-            cancelled: asked before every run; once it says yes, what is left is not made.
+        Once its task is cancelled, what is left is not made.
 
         Raises:
-            InputError: see `Generator.decode`.
             OverloadedError: too much waits already.
-            CancelledError: `cancelled` said yes.
         """
-        job = _Job(*self._generator.check(latents, labels), self._generator.card.image_shape, cancelled)
-        with self._lock:
-            if self._waiting and self._waiting + len(latents) > self._max_waiting:
-                raise OverloadedError(f"{self._waiting:,} images wait to be made already; come back in a moment")
-            self._jobs.append(job)
-            self._wait_for(len(latents))
-            if self._free:
-                self._free -= 1
-                job.leads = True
-            helpers = min(self._free, (len(latents) - 1) // CHUNK)
-            self._free -= helpers
-        for _ in range(helpers):
-            self._helpers.submit(self._help)
-        while not job.ended or job.leads:
-            if job.leads:
-                self._lead(job)
+        n = len(source)
+        if self._waiting and self._waiting + n > self._max_waiting:
+            raise OverloadedError(f"{self._waiting:,} images wait to be made already; come back in a moment")
+        loop = asyncio.get_running_loop()
+        job = _Job(source, loop.create_future())
+        if n <= self._most:
+            self._small.append(job)
+            if len(self._small) == 1:
+                loop.call_soon(self._make_small)
+            await job.done
+        else:
+            job.images = np.empty((n, *self._generator.card.image_shape), np.uint8)
+            job.labels = np.empty(n, np.int64) if self._generator.card.conditional else None
+            self._large.append(job)
+            self._wait_for(n)
+            self._start_threads()
+            try:
+                await job.done
+            finally:
+                self._wait_for(job.taken - n)
+                job.taken = n
+        assert job.images is not None
+        return job.images, job.labels
+
+    def _make_small(self) -> None:
+        """One run, on the loop; what is left comes after whatever else is ready by now."""
+        run: _Run = []
+        room = self._most
+        while self._small and self._small[0].size <= room:
+            job = self._small.popleft()
+            if not job.done.done():
+                run.append(self._take(job, job.size))
+                room -= job.size
+        if run:
+            try:
+                self._make(run)
+            except Exception as error:
+                self._fail(run, error)
             else:
-                job.woken.wait()
-                job.woken.clear()
-        if job.error:
-            raise job.error
-        return job.images
+                self._tell(run)
+        if self._small:
+            asyncio.get_running_loop().call_soon(self._make_small)
 
-    def _lead(self, job: _Job) -> None:
-        """Makes one run; then, if there is nothing left to take of this thread's job, another's leads."""
-        with self._lock:
-            run = [] if job.ended else self._take()
-        self._make(run)
-        with self._lock:
-            if job.ended or job.taken == len(job.latents):  # the rest of it is being made in another run
-                job.leads = False
-                # One that has failed may have lost its thread, and one that leads already has a run of its own.
-                if heir := next((one for one in self._jobs if not (one.leads or one.error)), None):
-                    heir.leads = True
-                    heir.woken.set()
-                else:
-                    self._free += 1
+    def _start_threads(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._free and (run := self._next_run()):
+            self._free -= 1
+            loop.run_in_executor(self._threads, self._make, run).add_done_callback(partial(self._ended, run))
 
-    def _help(self) -> None:
-        """Makes runs for as long as there is something to take."""
-        while True:
-            with self._lock:
-                if not (run := self._take()):
-                    self._free += 1
-                    return
-            self._make(run)
+    def _ended(self, run: _Run, made: asyncio.Future[None]) -> None:
+        self._free += 1
+        if error := made.exception():
+            self._fail(run, error)
+        else:
+            self._tell(run)
+        self._start_threads()
 
-    def _take(self) -> list[tuple[_Job, slice]]:
-        """The rows of the next run; each job's turn ends with its share, unless nobody else waits."""
-        run: list[tuple[_Job, slice]] = []
-        room = CHUNK
-        while self._jobs and room:
-            job = self._jobs.popleft()
-            if not job.error and job.cancelled():
-                self._end(job, CancelledError())
-            if job.error:
-                self._drop(job)
+    def _next_run(self) -> _Run:
+        """Of those that wait, each in its turn; few rows are spread over all threads that are free."""
+        run: _Run = []
+        rows = sum(job.size - job.taken for job in self._large)
+        room = min(CHUNK, max(1, self._most, -(-rows // max(1, self._free - 1))))
+        while self._large and room:
+            job = self._large.popleft()
+            if job.done.done():
                 continue
-            if not job.taken:
-                metrics().queue_seconds.observe(time.perf_counter() - job.since)
-            left = len(job.latents) - job.taken
-            rows = min(left, room, SHARE if self._jobs or run else room)
-            run.append((job, slice(job.taken, job.taken + rows)))
-            job.taken += rows
-            self._wait_for(-rows)
-            room -= rows
-            if rows < left:
-                self._jobs.append(job)
+            n = min(job.size - job.taken, room)
+            run.append(self._take(job, n))
+            self._wait_for(-n)
+            room -= n
+            if job.taken < job.size:
+                self._large.append(job)
         return run
 
-    def _make(self, run: list[tuple[_Job, slice]]) -> None:
-        if not run:
-            return
-        try:
-            latents = np.concatenate([job.latents[rows] for job, rows in run])
-            labels = [job.labels[rows] for job, rows in run if job.labels is not None]
-            metrics().batch_images.observe(len(latents))
-            with metrics().model_seconds.time():
-                images = self._generator.decode(latents, np.concatenate(labels) if labels else None)
-        except Exception as error:  # of onnxruntime's: it is the requests' whose rows were in the run
-            with self._lock:
-                for job, _ in run:
-                    self._end(job, error)
-            return
+    def _take(self, job: _Job, n: int) -> tuple[_Job, int, int]:
+        if not job.taken:
+            metrics().queue_seconds.observe(time.perf_counter() - job.since)
+        start = job.taken
+        job.taken += n
+        return job, start, job.taken
+
+    def _make(self, run: _Run) -> None:
+        drawn = [job.source.rows(start, stop) for job, start, stop in run]
+        if len(drawn) == 1:
+            ((latents, labels),) = drawn
+        else:
+            latents = np.concatenate([latents for latents, _ in drawn])
+            conditional = self._generator.card.conditional
+            labels = np.concatenate([labels for _, labels in drawn if labels is not None]) if conditional else None
+        metrics().batch_images.observe(len(latents))
+        with metrics().model_seconds.time():
+            images = self._generator.decode(latents, labels)
         at = 0
-        for job, rows in run:
-            n = rows.stop - rows.start
-            job.images[rows] = images[at : at + n]
-            at += n
-        with self._lock:  # another run may be making the rest of a job
-            for job, rows in run:
-                job.made += rows.stop - rows.start
-                if job.ended:
-                    job.woken.set()
+        for (job, start, stop), (_, labels) in zip(run, drawn, strict=True):
+            end = at + stop - start
+            job.keep(start, images[at:end], labels)
+            at = end
 
-    def _end(self, job: _Job, error: BaseException) -> None:
-        job.error = job.error or error
-        job.woken.set()
+    def _tell(self, run: _Run) -> None:
+        for job, start, stop in run:
+            job.made += stop - start
+            if job.made == job.size and not job.done.done():
+                job.done.set_result(None)
 
-    def _drop(self, job: _Job) -> None:
-        self._wait_for(job.taken - len(job.latents))
+    def _fail(self, run: _Run, error: BaseException) -> None:
+        """It is the requests' whose rows were in the run."""
+        for job, _, _ in run:
+            if not job.done.done():
+                job.done.set_exception(error)
 
     def _wait_for(self, rows: int) -> None:
-        self._waiting += rows
+        self._waiting += rows  # of what is large: the rest waits for no thread
         metrics().waiting_images.inc(rows)
+
+
+def _seconds_an_image(generator: Generator) -> float:
+    """In a small batch, drawn and made."""
+    n, seconds = 16, []
+    for _ in range(3):
+        start = time.perf_counter()
+        generator.images(0, 0, n)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / n

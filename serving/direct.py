@@ -1,16 +1,12 @@
 """Answers the routes of the API in front of BentoML's own router.
 
-BentoML's path to a method (routing, binding of a signature, two context managers, anyio's limiter) costs as much as one
-image does. This one reads the same fields, calls the same methods in a thread, and no more; BentoML's definitions of
-the routes stay what its Python client and the Bento's schema are made from.
+BentoML's path to a method (routing, binding of a signature, two context managers) costs as much as one image does. This
+one reads the same fields, calls the same methods, and no more; BentoML's definitions of the routes stay what its Python
+client and the Bento's schema are made from.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 import bentoml
@@ -26,15 +22,13 @@ logger = logging.getLogger("bentoml.mnist-gan")
 class Direct:
     """ASGI middleware; what is none of these routes goes on to BentoML."""
 
-    def __init__(self, app: ASGIApp, methods: Iterable[Any], threads: int):
+    def __init__(self, app: ASGIApp, methods: Iterable[Any]):
         """
         Args:
             methods: BentoML's descriptions of them.
-            threads: requests that are worked on at a time.
         """
         self.app = app
         self.methods = {method.route: method for method in methods}
-        self.threads = ThreadPoolExecutor(threads, "request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         posted = scope["type"] == "http" and scope["method"] == "POST"
@@ -46,8 +40,7 @@ class Direct:
         try:
             query = await method.input_spec.from_http_request(request, None)
             fields = {name: getattr(query, name) for name in method.input_spec.model_fields}
-            call = partial(copy_context().run, method.func, bentoml.get_current_service(), **fields)
-            return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+            return await method.func(bentoml.get_current_service(), **fields)
         except Exception as error:
             status, message, field = explain(error)
             if status == 500:

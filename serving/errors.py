@@ -17,6 +17,7 @@ CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     429: "overloaded",
+    499: "gone",
     503: "not_ready",
     504: "timeout",
 }
@@ -34,12 +35,6 @@ class OverloadedError(BentoMLException):
     """It cannot be answered now, and can later."""
 
     error_code = HTTPStatus.TOO_MANY_REQUESTS
-
-
-class GivenUpError(BentoMLException):
-    """Nobody waits for the answer any more."""
-
-    error_code = HTTPStatus.GATEWAY_TIMEOUT
 
 
 class ErrorShape:

@@ -2,8 +2,6 @@
 
 import io
 import math
-import threading
-from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -19,13 +17,9 @@ PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
 FRAME_MILLISECONDS = 50
 RUN_LENGTHS = 3
 """zlib's Z_RLE: of digits it makes smaller files than zlib's default does, in less than half the time."""
-LARGE = 1 << 24
-"""Pixels of a sheet; those that have more are drawn one at a time: each takes hundreds of MB."""
 MAX_COLUMNS = 64
 MAX_SCALE = 16
 """Of a sheet that a user asks for; by default it is as square as can be, however many images that are."""
-
-_large_sheets = threading.Lock()
 
 
 def sheet(images: Images, columns: int | None = None, scale: int = 1) -> Image.Image:
@@ -55,9 +49,8 @@ def png(image: Image.Image) -> bytes:
 
 
 def png_sheet(images: Images, columns: int | None, scale: int) -> bytes:
-    """`sheet` as `png`, for many threads at a time."""
-    with _large_sheets if images.size * scale**2 > LARGE else nullcontext():
-        return png(sheet(images, columns, scale))
+    """`sheet` as `png`."""
+    return png(sheet(images, columns, scale))
 
 
 def fade(one: Images, other: Images) -> Images:

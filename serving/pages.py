@@ -19,8 +19,8 @@ POLICY = (
 """Of the playground: it loads nothing from elsewhere, and nothing runs in it but its own script."""
 
 
-def get_card(_: Request) -> Response:
-    return bentoml.get_current_service().card.local()
+async def get_card(_: Request) -> Response:
+    return await bentoml.get_current_service().card.local()
 
 
 def get_specification(_: Request) -> Response:

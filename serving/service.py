@@ -7,12 +7,14 @@ that ships with this repository. Images are addressable: the same model, seed, i
 whatever else a request asks for and whatever else is being served.
 """
 
+import asyncio
 import gc
 import logging
 import os
 import secrets
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,15 +28,15 @@ from numpy.typing import NDArray
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from models.artifact import CUDA, Generator, Images
+from models.artifact import CUDA, Generator, Given, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
 from serving import images, logs, requests
-from serving.admission import Admission, given_up
-from serving.batcher import Batcher
+from serving.admission import Admission
+from serving.batcher import Batcher, Labels
 from serving.direct import Direct
-from serving.errors import ErrorShape, GivenUpError
+from serving.errors import ErrorShape
 from serving.image import image
 from serving.images import NPY, NPZ, PNG
 from serving.metrics import metrics
@@ -42,6 +44,11 @@ from serving.pages import pages
 from serving.settings import SETTINGS
 
 logger = logging.getLogger("bentoml.mnist-gan")
+
+LIGHT = {PNG: 1 << 15, NPZ: 1 << 18, NPY: 1 << 18}
+"""Pixels of an answer that the event loop encodes itself, in a quarter of a millisecond."""
+LARGE = 1 << 24
+"""Pixels of a sheet; those that have more are drawn one at a time: each takes hundreds of MB."""
 
 
 def newest_in_store() -> Path | None:
@@ -113,6 +120,8 @@ class MnistGan:
             path = model_file()
             self._generator = open_model(path, SETTINGS.device)
             self._batcher = Batcher(self._generator, SETTINGS.threads, SETTINGS.max_waiting_images)
+            self._encoders = ThreadPoolExecutor(SETTINGS.threads, "encoder")
+            self._large = ThreadPoolExecutor(1, "large")
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)
             logger.info("serving %s from %s with %s", card.name, path, self._generator.provider)
@@ -130,29 +139,34 @@ class MnistGan:
         return self._generator
 
     @bentoml.api(input_spec=requests.Generate)
-    def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
+    async def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Makes images, laid out on a sheet."""
-        seed, made, _ = self._make(**address)
-        return self._answer("/generate", made, lambda: images.png_sheet(made, columns, scale), PNG, seed)
+        seed, made, _ = await self._make(**address)
+        sheet = partial(images.png_sheet, made, columns, scale)
+        return await self._answer("/generate", made, sheet, PNG, scale=scale, seed=seed)
 
     @bentoml.api(input_spec=requests.Dataset)
-    def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
+    async def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
         """Makes images, and their labels if the generator is class-conditional, as a NumPy .npz file."""
-        seed, made, labels = self._make(**address)
-        answer = self._answer("/dataset", made, lambda: images.npz(made, labels), NPZ, seed)
+        seed, made, labels = await self._make(**address)
+        answer = await self._answer("/dataset", made, partial(images.npz, made, labels), NPZ, seed=seed)
         answer.headers["Content-Disposition"] = f'attachment; filename="{MODEL_NAME}-{seed}.npz"'
         return answer
 
     @bentoml.api(input_spec=requests.Write)
-    def write(self, text: str, seed: int | None, truncation: float, scale: int) -> Annotated[bytes, ContentType(PNG)]:
+    async def write(
+        self, text: str, seed: int | None, truncation: float, scale: int
+    ) -> Annotated[bytes, ContentType(PNG)]:
         """Writes a text in generated handwriting, as one strip."""
         seed = _chosen(seed)
         with requests.refusing(labels="text"):
-            made = self._decode(*self.generator.draw(seed, 0, len(text), list(text), truncation))
-        return self._answer("/write", made, lambda: images.png_sheet(made, len(text), scale), PNG, seed)
+            asked = self.generator.addressed(seed, 0, len(text), list(text), truncation)
+        made, _ = await self._batcher.decode(asked)
+        strip = partial(images.png_sheet, made, len(text), scale)
+        return await self._answer("/write", made, strip, PNG, scale=scale, seed=seed)
 
     @bentoml.api(input_spec=requests.Interpolate)
-    def interpolate(
+    async def interpolate(
         self,
         start: requests.Address,
         end: requests.Address,
@@ -169,15 +183,17 @@ class MnistGan:
                 ends.append(self.generator.draw(at.seed, at.index, 1, labels, truncation))
         (one, label), (other, last) = ends
         latents = interpolate(one[0], other[0], frames)
-        made = self._of_class(latents, label)
+        made = await self._of_class(latents, label)
         if label is not None and label != last:
-            made = images.fade(made, self._of_class(latents, last))
+            made = images.fade(made, await self._of_class(latents, last))
         if format == "png":
-            return self._answer("/interpolate", made, lambda: images.png_sheet(made, frames, scale), PNG)
-        return self._answer("/interpolate", made, lambda: images.animation(made, scale, format), f"image/{format}")
+            strip = partial(images.png_sheet, made, frames, scale)
+            return await self._answer("/interpolate", made, strip, PNG, scale=scale)
+        animation = partial(images.animation, made, scale, format)
+        return await self._answer("/interpolate", made, animation, f"image/{format}", scale=scale)
 
     @bentoml.api(input_spec=requests.Decode)
-    def decode(
+    async def decode(
         self,
         latents: list[list[float]] | NDArray[np.floating],
         labels: str | list[str | int] | None,
@@ -188,43 +204,54 @@ class MnistGan:
         with requests.refusing():
             array = latents if isinstance(latents, np.ndarray) else _array(latents)
             cycled = None if labels is None else self.generator.cycle(labels, 0, len(array))
-            made = self._decode(array, cycled)
+            given = Given(*self.generator.check(array, cycled))
+        made, _ = await self._batcher.decode(given)
         if array is latents:
-            return self._answer("/decode", made, lambda: images.npy(made), NPY)
-        return self._answer("/decode", made, lambda: images.png_sheet(made, columns, scale), PNG)
+            return await self._answer("/decode", made, partial(images.npy, made), NPY)
+        sheet = partial(images.png_sheet, made, columns, scale)
+        return await self._answer("/decode", made, sheet, PNG, scale=scale)
 
     @bentoml.api(input_spec=requests.Nothing)
-    def card(self) -> Any:
+    async def card(self) -> Any:
         """What the model says of itself."""
         card = self.generator.card
         return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
-    def _of_class(self, latents: NDArray[np.float32], label: NDArray[np.int64] | None) -> Images:
-        return self._decode(latents, None if label is None else np.repeat(label, len(latents)))
+    async def _of_class(self, latents: NDArray[np.float32], label: NDArray[np.int64] | None) -> Images:
+        labels = None if label is None else np.repeat(label, len(latents))
+        made, _ = await self._batcher.decode(Given(latents, labels))
+        return made
 
-    def _make(self, seed: int | None, **address: Any) -> tuple[int, Images, NDArray[np.int64] | None]:
+    async def _make(self, seed: int | None, **address: Any) -> tuple[int, Images, Labels]:
         seed = _chosen(seed)
         with requests.refusing():
-            latents, labels = self.generator.draw(seed, **address)
-        return seed, self._decode(latents, labels), labels
+            asked = self.generator.addressed(seed, **address)
+        return seed, *await self._batcher.decode(asked)
 
-    def _decode(self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None) -> Images:
-        try:
-            return self._batcher.decode(latents, labels, given_up())
-        except CancelledError:
-            raise GivenUpError("nobody waits for it") from None
-
-    def _answer(
-        self, route: str, made: Images, encode: Callable[[], bytes], media_type: str, seed: int | None = None
+    async def _answer(
+        self,
+        route: str,
+        made: Images,
+        encode: Callable[[], bytes],
+        media_type: str,
+        scale: int = 1,
+        seed: int | None = None,
     ) -> Any:
         """What the routes say they return, bytes, is for BentoML's Python client."""
         with metrics().encode_seconds.labels(route).time():
-            body = encode()
+            body = await self._encoded(encode, media_type, made.size * scale**2)
         metrics().images.labels(route).inc(len(made))
         headers = {"X-Model": self.generator.card.file_sha256}
         if seed is not None:
             headers["X-Seed"] = str(seed)
         return Response(body, media_type=media_type, headers=headers)
+
+    async def _encoded(self, encode: Callable[[], bytes], media_type: str, pixels: int) -> bytes:
+        """By a thread, unless to hand it over would cost more than to do it."""
+        if pixels <= LIGHT.get(media_type, 0):
+            return encode()
+        pool = self._large if pixels > LARGE else self._encoders
+        return await asyncio.get_running_loop().run_in_executor(pool, encode)
 
 
 CORS = {
@@ -238,7 +265,7 @@ MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((CORSMiddleware, CORS),) if SETTINGS.cors_origins else ()),
     (Admission, {"settings": SETTINGS}),
-    (Direct, {"methods": MnistGan.apis.values(), "threads": SETTINGS.max_requests}),  # type: ignore[attr-defined]
+    (Direct, {"methods": MnistGan.apis.values()}),  # type: ignore[attr-defined]
     (ErrorShape, {}),
 )
 """The first is outermost."""

@@ -96,8 +96,7 @@ def make_shards(
         InputError: an address, label or truncation out of range.
         ShardError: the folder holds the shards of another request.
     """
-    generator.draw(seed, first, 1, labels, truncation)  # refuses now what no shard could be made of
-    generator.draw(seed, first + n - 1, 1, labels, truncation)
+    generator.addressed(seed, first, n, labels, truncation)  # refuses now what no shard could be made of
     request = Request(generator.card.file_sha256, VERSION, seed, first, n, labels, truncation, format, shards)
     folder.mkdir(parents=True, exist_ok=True)
     done = _resume(folder, request)

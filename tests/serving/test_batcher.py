@@ -1,14 +1,15 @@
+import asyncio
 import threading
-import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from functools import wraps
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.artifact import Generator
-from models.errors import InputError
+from models.artifact import Generator, Given
+from serving import batcher as batching
 from serving.batcher import Batcher
 from serving.errors import OverloadedError
 
@@ -18,11 +19,17 @@ def generator(request, files) -> Generator:
     return Generator.open(files[request.param])
 
 
+@pytest.fixture
+def no_moment(monkeypatch):
+    """Everything is made by threads, as with a network that takes long."""
+    monkeypatch.setattr(batching, "MOMENT", 0)
+
+
 class Held:
     """A generator whose runs wait until they are let go, and are counted."""
 
     def __init__(self, generator: Generator):
-        self.card, self.check, self._generator = generator.card, generator.check, generator
+        self.card, self.images, self._generator = generator.card, generator.images, generator
         self.go, self.begun, self.runs = threading.Event(), threading.Semaphore(0), []
 
     def decode(self, latents, labels):
@@ -31,130 +38,173 @@ class Held:
         assert self.go.wait(30)
         return self._generator.decode(latents, labels)
 
+    def asked(self, n: int, seed: int = 0):
+        return self._generator.addressed(seed, 0, n)
+
 
 @pytest.fixture
-def held(generator):
+def held(generator, no_moment):
     held = Held(generator)
     yield held
     held.go.set()
 
 
+def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*arguments, **fixtures) -> None:
+        asyncio.run(asyncio.wait_for(test(*arguments, **fixtures), 60))
+
+    return run
+
+
+async def begun(held: Held) -> None:
+    assert await asyncio.to_thread(held.begun.acquire, timeout=10)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
 @settings(max_examples=20, deadline=None)
-@given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=12), threads=st.integers(1, 3))
-def test_every_request_gets_its_own_images_whoever_comes_with_it(generator, sizes, threads):
-    batcher = Batcher(generator, threads, max_waiting=10**6)
-    drawn = [generator.draw(seed, 0, n) for seed, n in enumerate(sizes)]
-    with ThreadPoolExecutor(len(sizes)) as callers:
-        made = list(callers.map(lambda one: batcher.decode(*one), drawn))
-    for images, one in zip(made, drawn, strict=True):
-        np.testing.assert_array_equal(images, generator.decode(*one))
-    assert batcher.waiting == 0
+@given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=12), threads=st.integers(1, 3), moment=st.booleans())
+def test_every_request_gets_its_own_images_whoever_comes_with_it(generator, sizes, threads, moment):
+    asked = [generator.addressed(seed, 5, n) for seed, n in enumerate(sizes)]
+
+    async def ask() -> None:
+        batcher = Batcher(generator, threads, max_waiting=10**6)
+        made = await asyncio.gather(*map(batcher.decode, asked))
+        assert batcher.waiting == 0
+        for (images, labels), one in zip(made, asked, strict=True):
+            latents, expected = one.rows(0, len(one))
+            np.testing.assert_array_equal(images, generator.decode(latents, expected))
+            assert (labels is None) == (expected is None)
+            if labels is not None:
+                np.testing.assert_array_equal(labels, expected)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not moment:
+            patch.setattr(batching, "MOMENT", 0)
+        asyncio.run(ask())
 
 
-def test_those_that_come_while_the_thread_is_busy_share_its_next_run(held):
-    batcher = Batcher(held, 1, max_waiting=1000)
-    with ThreadPoolExecutor(9) as callers:
-        first = callers.submit(batcher.decode, *held._generator.draw(0, 0, 1))
-        assert held.begun.acquire(timeout=10)
-        others = [callers.submit(batcher.decode, *held._generator.draw(0, i, 3)) for i in range(8)]
-        wait_until(lambda: batcher.waiting == 24)
-        held.go.set()
-        for future in (first, *others):
-            future.result(10)
-    assert held.runs == [1, 24]
+@on_a_loop
+async def test_small_requests_of_one_moment_are_made_in_one_run_without_a_thread(generator, monkeypatch):
+    monkeypatch.setattr(batching, "MOMENT", 10)
+    batcher, runs = Batcher(generator, 1, max_waiting=1_000), []
+
+    def decode(latents, labels):
+        runs.append((len(latents), threading.current_thread()))
+        return Generator.decode(generator, latents, labels)
+
+    monkeypatch.setattr(generator, "decode", decode)
+    await asyncio.gather(*(batcher.decode(generator.addressed(i, 0, 3)) for i in range(8)))
+    assert runs == [(24, threading.main_thread())]
 
 
-def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(held):
+@on_a_loop
+async def test_those_that_come_while_the_thread_is_busy_share_its_next_run(held):
+    batcher = Batcher(held, 1, max_waiting=1_000)
+    first = [asyncio.create_task(batcher.decode(held.asked(1))) for _ in range(2)]
+    await begun(held)  # and the second is made ready
+    others = [asyncio.create_task(batcher.decode(held.asked(3, i))) for i in range(8)]
+    await until(lambda: batcher.waiting == 24)
+    held.go.set()
+    await asyncio.gather(*first, *others)
+    assert held.runs == [1, 1, 24]
+
+
+@on_a_loop
+async def test_a_lone_request_is_spread_over_all_threads(held):
+    batcher = Batcher(held, 2, max_waiting=1_000)
+    asked = asyncio.create_task(batcher.decode(held.asked(200)))
+    await begun(held)
+    await begun(held)
+    held.go.set()
+    await asked
+    assert held.runs == [100, 100]
+
+
+@on_a_loop
+async def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(held):
     batcher = Batcher(held, 1, max_waiting=10_000)
-    with ThreadPoolExecutor(2) as callers:
-        large = callers.submit(batcher.decode, *held._generator.draw(0, 0, 5_000))
-        assert held.begun.acquire(timeout=10)
-        small = callers.submit(batcher.decode, *held._generator.draw(1, 0, 1))
-        wait_until(lambda: batcher.waiting == 5_000 - 256 + 1)
-        held.go.set()
-        small.result(10)
-        assert not large.done()
-        large.result(30)
+    large = asyncio.create_task(batcher.decode(held.asked(5_000)))
+    await begun(held)
+    small = asyncio.create_task(batcher.decode(held.asked(1)))
+    await until(lambda: batcher.waiting == 5_000 - 2 * 256 + 1)
+    held.go.set()
+    await small
+    assert not large.done()
+    await large
 
 
-def test_who_asks_for_more_than_may_wait_is_told_and_one_alone_may_be_large(held):
+@on_a_loop
+async def test_who_asks_for_more_than_may_wait_is_told_and_one_alone_may_be_large(held):
     batcher = Batcher(held, 1, max_waiting=100)
-    with ThreadPoolExecutor(2) as callers:
-        large = callers.submit(batcher.decode, *held._generator.draw(0, 0, 400))
-        assert held.begun.acquire(timeout=10)
-        with pytest.raises(OverloadedError, match="144 images wait"):
-            batcher.decode(*held._generator.draw(0, 0, 1))
-        held.go.set()
-        assert len(large.result(10)) == 400
+    large = asyncio.create_task(batcher.decode(held.asked(656)))
+    await begun(held)
+    with pytest.raises(OverloadedError, match="144 images wait"):
+        await batcher.decode(held.asked(1))
+    held.go.set()
+    images, _ = await large
+    assert len(images) == 656
 
 
-def test_what_nobody_waits_for_is_not_made_and_its_neighbours_are(held):
-    batcher, gone = Batcher(held, 1, max_waiting=10_000), threading.Event()
-    with ThreadPoolExecutor(3) as callers:
-        first = callers.submit(batcher.decode, *held._generator.draw(0, 0, 1))
-        assert held.begun.acquire(timeout=10)
-        leaver = callers.submit(batcher.decode, *held._generator.draw(0, 0, 5_000), gone.is_set)
-        stayer = callers.submit(batcher.decode, *held._generator.draw(0, 0, 2))
-        wait_until(lambda: batcher.waiting == 5_002)
-        gone.set()
-        held.go.set()
-        with pytest.raises(CancelledError):
-            leaver.result(10)
-        assert len(stayer.result(10)) == 2
-        first.result(10)
-    assert sum(held.runs) == 3
-    assert batcher.waiting == 0
+@on_a_loop
+async def test_what_nobody_waits_for_is_not_made_and_its_neighbours_are(held):
+    batcher = Batcher(held, 1, max_waiting=10_000)
+    first = [asyncio.create_task(batcher.decode(held.asked(1))) for _ in range(2)]
+    await begun(held)
+    leaver = asyncio.create_task(batcher.decode(held.asked(5_000)))
+    stayer = asyncio.create_task(batcher.decode(held.asked(2)))
+    await until(lambda: batcher.waiting == 5_002)
+    leaver.cancel()
+    await until(lambda: batcher.waiting == 2)
+    held.go.set()
+    images, _ = await stayer
+    await asyncio.gather(*first)
+    assert len(images) == 2
+    assert leaver.cancelled()
+    assert sum(held.runs) == 4
 
 
-def test_bad_input_harms_nobody_else(generator):
-    batcher = Batcher(generator, 1, max_waiting=100)
-    latents, labels = generator.draw(0, 0, 2)
-    with pytest.raises(InputError):
-        batcher.decode(np.full_like(latents, np.nan), labels)
-    assert len(batcher.decode(latents, labels)) == 2
-
-
-def test_a_run_that_fails_is_told_and_the_next_one_works(generator, monkeypatch):
+@pytest.mark.parametrize("moment", [0, 10])
+@on_a_loop
+async def test_a_run_that_fails_is_told_and_the_next_one_works(generator, monkeypatch, moment):
+    monkeypatch.setattr(batching, "MOMENT", moment)
     batcher = Batcher(generator, 1, max_waiting=100)
     with monkeypatch.context() as broken:
         broken.setattr(generator, "decode", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            batcher.decode(*generator.draw(0, 0, 1))
-    assert len(batcher.decode(*generator.draw(0, 0, 1))) == 1
+        failed = await asyncio.gather(
+            *(batcher.decode(generator.addressed(i, 0, 1)) for i in range(3)), return_exceptions=True
+        )
+        assert [type(error) for error in failed] == [ZeroDivisionError] * 3
+    images, _ = await batcher.decode(Given(*generator.draw(0, 0, 1)))
+    assert len(images) == 1
 
 
-def wait_until(true) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_after_a_storm_of_requests_as_many_runs_may_be_under_way_as_before(generator):
+@on_a_loop
+async def test_after_a_storm_of_requests_as_many_runs_may_be_under_way_as_before(generator, no_moment):
     batcher = Batcher(generator, 2, max_waiting=10**9)
-
-    def ask(number: int) -> bool:
-        latents, labels = generator.draw(number, 0, 1 + number * 37 % 600)
-        try:
-            return len(batcher.decode(latents, labels, lambda: number % 5 == 0)) == len(latents)
-        except CancelledError:
-            return True
-
-    with ThreadPoolExecutor(32) as pool:
-        assert all(pool.map(ask, range(600)))
+    asked = [asyncio.create_task(batcher.decode(generator.addressed(i, 0, 1 + i * 37 % 600))) for i in range(600)]
+    await asyncio.sleep(0.05)
+    for task in asked[::5]:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    assert not [task for task in asked if not task.cancelled() and task.exception()]
+    await until(lambda: batcher._free == 3)
+    assert batcher.waiting == 0
     both = threading.Barrier(2, timeout=10)
 
-    class Held:
+    class Meeting:
         """Ends a run only once another is under way."""
 
-        def __getattr__(self, name):
-            return getattr(generator, name)
+        card = generator.card
 
         def decode(self, *arguments):
             both.wait()
             return generator.decode(*arguments)
 
-    batcher._generator = Held()
-    with ThreadPoolExecutor(2) as pool:
-        assert [len(made) for made in pool.map(lambda seed: batcher.decode(*generator.draw(seed, 0, 5)), range(2))]
-    assert batcher.waiting == 0
+    batcher._generator = Meeting()
+    await asyncio.gather(*(batcher.decode(generator.addressed(seed, 0, 1)) for seed in range(2)))

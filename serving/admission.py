@@ -166,5 +166,5 @@ class _Visit:
             return
         for at in range(0, len(body), PIECE):
             more = at + PIECE < len(body) or message.get("more_body", False)
-            await self._send(message | {"body": body[at : at + PIECE], "more_body": more})
+            await self._send({**message, "body": body[at : at + PIECE], "more_body": more})
             self.patience.reschedule(asyncio.get_running_loop().time() + self._seconds)

@@ -57,7 +57,7 @@ class _Job:
             return
         assert self.images is not None
         self.images[start : start + len(images)] = images
-        if self.labels is not None:
+        if self.labels is not None and labels is not None:
             self.labels[start : start + len(images)] = labels
 
 

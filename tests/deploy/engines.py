@@ -12,12 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from serving.image import BASE
 from tests.serving.server import ROOT
 
 BENTOML = Path(sys.executable).parent / "bentoml"
-BASE = "docker.io/library/python:3.13-slim"
 STAND_IN = Path(os.environ.get("MNIST_GAN_CONTAINER_BASE", ROOT.parent / "shared/tools/container-base"))
 """Makes a base image where no registry can be reached."""
+PACKED = ROOT / "models/pretrained/mnist-fast.onnx"
+"""The newest model of the store, which is not what ships in the code."""
 SHELLS = ("usr/bin/dash", "usr/bin/bash")
 STORAGE = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", "BUILDAH_FORMAT": "docker"}
 ENTER = """
@@ -48,12 +50,14 @@ class Engine(ABC):
         self.environment = {"BENTOML_HOME": str(home)}
 
     def __enter__(self) -> "Engine":
+        register = "from models.artifact import Generator; from models.store import register; "
+        run(sys.executable, "-c", f"{register}register(Generator.open({str(PACKED)!r}))", **self.environment)
         run(BENTOML, "build", **self.environment)
         containerize = ("containerize", "mnist-gan:latest", "--backend", type(self).__name__.lower())
         # On the host's network, as it is run: neither then needs a bridge.
         run(BENTOML, *containerize, "--opt", "network=host", "-t", self.bento, **self.environment)
         options = ("--network=host", "--file=deploy/serving.Containerfile", f"--tag={self.image}")
-        self.derive(*options, f"--build-arg=BENTO={self.bento}")
+        self.derive(*options, f"--build-arg=BENTO={self.bento}", f"--build-arg=BASE={BASE}")
         return self
 
     def __exit__(self, *_: object) -> None:

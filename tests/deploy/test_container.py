@@ -16,9 +16,8 @@ import pytest
 import yaml
 
 from models.artifact import Generator
-from models.store import SHIPPED
 from serving.images import png, sheet
-from tests.deploy.engines import SHELLS, Buildah, Docker, Engine
+from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
 from tests.serving.server import ROOT
 
 pytestmark = pytest.mark.slow
@@ -91,11 +90,13 @@ def test_kubernetes_starts_it_as_it_starts_itself(engine):
     assert engine.config["User"] == "{runAsUser}:{runAsGroup}".format(**pod["securityContext"])
 
 
-def test_it_runs_as_its_user_without_a_shell_on_a_read_only_root_and_answers_the_same_bytes(engine, running):
+def test_it_runs_as_its_user_without_a_shell_on_a_read_only_root_and_answers_the_same_bytes_of_the_packed_model(
+    engine, running
+):
     client, service = running
     assert client.get("/readyz").status_code == 200
     answer = client.post("/generate", json={"n": 20, "seed": 7, "labels": "0123456789"})
-    assert answer.content == png(sheet(Generator.open(SHIPPED).images(7, 0, 20, "0123456789")[0], scale=2))
+    assert answer.content == png(sheet(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
     assert client.get("/playground").status_code == 200
     assert engine.uids(service, client.base_url.port) == {1034}
 

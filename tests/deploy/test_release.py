@@ -30,7 +30,7 @@ def release(dist: Path) -> dict[str, bytes]:
         pytest.skip("it takes make, and the environment that make sets up")
     # What setup makes is there already: these tests run in it.
     command = ["make", "--assume-old=.venv/ready-cpu", "--assume-old=.venv/ready-gpu", "release", f"DIST={dist}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return {file.name: file.read_bytes() for file in dist.iterdir() if not file.name.startswith(".")}
 

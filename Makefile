@@ -48,11 +48,10 @@ lint: setup ## formatting, lint and types
 container: setup ## build the container image with buildah, and try it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py
 
-release: setup ## the wheel, and the Bento of the generator that ships, with their hashes, in dist/
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/uv build --quiet --wheel --out-dir $(DIST)
-	export BENTOML_HOME=$$(mktemp -d) && $(BIN)/bentoml build --version $(VERSION) \
-		&& $(BIN)/bentoml export mnist-gan:$(VERSION) $(DIST)/mnist-gan-$(VERSION).bento && rm -r "$$BENTOML_HOME"
-	cd $(DIST) && sha256sum *.whl *.bento > SHA256SUMS
+release: setup ## the wheel, the Bento of the generator that ships, what the images hold, and their hashes, in dist/
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		&& $(BIN)/uv build --quiet --wheel --out-dir $(DIST) && $(BIN)/python deploy/release.py $(DIST) $(VERSION)
+	cd $(DIST) && sha256sum *.whl *.bento *.cdx.json > SHA256SUMS
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
 

@@ -1,120 +1,130 @@
-"""The container image, built and run for real; with buildah where there is no docker."""
+"""The container image, built and run for real; by docker, or by buildah where there is no docker daemon.
+
+That for CPUs, or what MNIST_GAN_IMAGE names: `MNIST_GAN_IMAGE=cuda make container`.
+"""
 
 import os
-import re
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from models.artifact import Generator
-from models.store import SHIPPED
 from serving.images import png, sheet
+from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
 from tests.serving.server import ROOT
 
 pytestmark = pytest.mark.slow
 
-IMAGE = "mnist-gan:test"
-BENTOML = Path(sys.executable).parent / "bentoml"
-ENTRYPOINT = "/home/bentoml/bento/env/docker/entrypoint.sh"
-BUILDAH = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-STAND_IN = Path(os.environ.get("MNIST_GAN_CONTAINER_BASE", ROOT.parent / "shared/tools/container-base"))
-"""Makes a base image where no registry can be reached."""
-READ_ONLY = """
-mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp" && mount -t proc proc "$1/proc"
-mount --bind /dev "$1/dev"
-exec chroot --userspec=1034:1034 "$1" /usr/bin/env PATH=/app/.venv/bin:/usr/bin:/bin \
-    HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTO_PATH=/home/bentoml/bento \
-    BENTOML_DO_NOT_TRACK=true ORT_DISABLE_TELEMETRY=1 "$2" serve --port "$3"
-"""
+DEPLOYMENT = ROOT / "deploy/kubernetes/base/deployment.yaml"
+CUDA = os.environ.get("MNIST_GAN_IMAGE") == "cuda"
 
 
-def run(*command: object, **environment: str) -> str:
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> Iterator[Engine]:
+    missing = {kind: kind.missing() for kind in (Docker, Buildah)}
+    there = [kind for kind in missing if not missing[kind]]
+    if not there:
+        pytest.skip("needs " + ", or ".join(filter(None, missing.values())))
+    with there[0](tmp_path_factory.mktemp("home")) as engine:
+        yield engine
 
 
-def free_port() -> int:
+@contextmanager
+def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """Once it answers, ready or not."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Iterator[Path]:
-    """The image's file system."""
-    if not shutil.which("buildah") or os.geteuid():
-        pytest.skip("needs buildah (Debian: apt-get install buildah) and root")
-    if not STAND_IN.exists() and not run("buildah", "images", "-q", "docker.io/library/python:3.13-slim", **BUILDAH):
-        pytest.skip("there is no base image: pull docker.io/library/python:3.13-slim with buildah")
-    home = str(tmp_path_factory.mktemp("home"))
-    if STAND_IN.exists():
-        run(STAND_IN, **BUILDAH)
-    environment = BUILDAH | {"BENTOML_HOME": home}
-    run(BENTOML, "build", **environment)
-    run(BENTOML, "containerize", "mnist-gan:latest", "--backend", "buildah", "-t", IMAGE, **environment)
-    container = run("buildah", "from", IMAGE, **BUILDAH).strip()
-    try:
-        yield Path(run("buildah", "mount", container, **BUILDAH).strip())
-    finally:
-        run("buildah", "rm", container, **BUILDAH)
-        run("buildah", "rmi", IMAGE, **BUILDAH)
-
-
-@pytest.fixture(scope="module")
-def served(root, tmp_path_factory) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """The service in the container: as its user, on a root that it cannot write."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("container") / "service.log"
+        port = free.getsockname()[1]
+    log = folder / "service.log"
     with log.open("w") as stream:
-        command = ["unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", root, ENTRYPOINT, port]
-        service = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream)
+        start = time.monotonic()
+        service = engine.start(port, stream, **environment)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         try:
-            start = time.monotonic()
             while True:
                 try:
-                    client.get("/readyz").raise_for_status()
+                    client.get("/livez").raise_for_status()
                     break
                 except httpx.HTTPError:
                     assert service.poll() is None, log.read_text()
                     assert time.monotonic() < start + 90, log.read_text()
-                    time.sleep(0.2)
-            print(f"ready after {time.monotonic() - start:.1f} s")
+                    time.sleep(0.05)
+            print(f"answers after {time.monotonic() - start:.1f} s")
             yield client, service
         finally:
-            service.kill()
-            service.wait()
+            service.terminate()
+            service.wait(timeout=30)
 
 
-def test_it_holds_the_service_and_neither_training_nor_tests_nor_a_compiler(root):
-    packages = {path.name.lower() for path in root.glob("app/.venv/lib/python3*/site-packages/*")}
-    assert {"bentoml", "onnxruntime", "uvloop"} <= packages
-    assert not packages & {"torch", "pytest", "tensorboard", "sklearn"}
-    source = root / "home/bentoml/bento/src"
-    assert not [path for path in source.rglob("*") if path.name in ("training", "tests")]
-    assert not list(root.glob("usr/bin/gcc*")) + list(root.glob("usr/bin/git"))
+@pytest.fixture(scope="module")
+def running(engine, tmp_path_factory) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    with served(engine, tmp_path_factory.mktemp("container")) as there:
+        yield there
 
 
-def test_it_runs_as_its_user_on_a_read_only_root_and_answers_the_same_bytes(served):
-    client, service = served
+def test_it_holds_the_service_and_neither_training_nor_tests_nor_what_only_builds(engine):
+    files = engine.files()
+    (packages,) = (name for name in files if name.endswith("site-packages") and name.startswith("app/.venv/lib/python"))
+    there = {name.removeprefix(packages + "/") for name in files}
+    assert {"bentoml", "onnxruntime", "uvloop"} <= there
+    assert not there & {"torch", "pytest", "tensorboard", "sklearn", "numpy/_core/tests"}
+    assert ("nvidia" in there) == CUDA
+    assert not [name for name in files if "/src/" in name and name.endswith(("/training", "/tests"))]
+    assert not [name for name in files if name.endswith(("bin/gcc", "bin/git", "bin/uv", "bin/curl"))]
+    assert not [name for name in files if name.startswith(("root/.cache/", "home/bentoml/bento/env/docker"))]
+    assert set(SHELLS) <= files, "what is taken away below"
+    # What a start imports is compiled: it cannot be on a root that is read only.
+    assert [name for name in files if "/src/serving/__pycache__/service.cpython" in name]
+
+
+def test_kubernetes_starts_it_as_it_starts_itself(engine):
+    pod = yaml.safe_load(DEPLOYMENT.read_text())["spec"]["template"]["spec"]
+    assert pod["containers"][0]["command"] == engine.config["Entrypoint"]
+    assert engine.config["User"] == "{runAsUser}:{runAsGroup}".format(**pod["securityContext"])
+
+
+def test_it_runs_as_its_user_without_a_shell_on_a_read_only_root_and_answers_the_same_bytes_of_the_packed_model(
+    engine, running
+):
+    client, service = running
+    assert client.get("/readyz").status_code == 200
     answer = client.post("/generate", json={"n": 20, "seed": 7, "labels": "0123456789"})
-    assert answer.content == png(sheet(Generator.open(SHIPPED).images(7, 0, 20, "0123456789")[0], scale=2))
+    assert answer.content == png(sheet(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
     assert client.get("/playground").status_code == 200
-    status = Path(f"/proc/{service.pid}/status").read_text()
-    assert re.search(r"^Uid:\s+1034\s", status, re.MULTILINE)
+    assert engine.uids(service, client.base_url.port) == {1034}
 
 
-def test_it_ends_on_sigterm(served):
-    _, service = served
+def test_it_is_healthy(engine, running):
+    client, service = running
+    assert engine.is_healthy(service, client.base_url.port)
+
+
+def test_a_service_that_cannot_serve_is_not_healthy(engine, tmp_path):
+    with served(engine, tmp_path, MNIST_GAN_MODEL="/nowhere.onnx") as (client, service):
+        assert client.get("/readyz").status_code == 503
+        assert not engine.is_healthy(service, client.base_url.port)
+
+
+def test_it_ends_on_sigterm(running):
+    _, service = running
     service.terminate()
-    assert service.wait(timeout=30) in (0, -15)
+    assert service.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(not CUDA, reason="of MNIST_GAN_IMAGE=cuda")
+def test_without_a_gpu_it_serves_on_the_cpu_and_says_so_unless_it_was_told_to_use_one(engine, tmp_path):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU")
+    with served(engine, tmp_path) as (client, _):
+        assert client.post("/generate", json={"n": 4}).status_code == 200
+        assert "no GPU is used" in (tmp_path / "service.log").read_text()
+    with served(engine, tmp_path, MNIST_GAN_DEVICE="cuda") as (client, _):
+        assert client.get("/readyz").status_code == 503
+        assert "onnxruntime cannot use CUDAExecutionProvider" in (tmp_path / "service.log").read_text()

@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal
 import bentoml
 import numpy as np
 import onnxruntime
+from bentoml._internal.container import BentoMLContainer  # nothing public leads to the tracer provider
 from bentoml.exceptions import ServiceUnavailable
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
@@ -42,9 +44,12 @@ from serving.images import NPY, NPZ, PNG
 from serving.metrics import metrics
 from serving.pages import pages
 from serving.settings import SETTINGS
+from serving.sockets import cut_dead_connections
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
+SEND_SECONDS = 5
+"""That a collector of traces may take at the end."""
 LIGHT = {PNG: 1 << 15, NPZ: 1 << 18, NPY: 1 << 18}
 """Pixels of an answer that the event loop encodes itself, in a quarter of a millisecond."""
 LARGE = 1 << 24
@@ -115,6 +120,7 @@ class MnistGan:
 
     def __init__(self) -> None:
         logs.set_up(SETTINGS.log_format == "json")
+        cut_dead_connections(SETTINGS.timeout_seconds)
         self._generator: Generator | None = None
         try:
             path = model_file()
@@ -128,6 +134,14 @@ class MnistGan:
             gc.freeze()  # what is loaded by now stays; to look through it for garbage would take 30 ms at a time
         except ModelFileError as error:
             logger.error("not ready: %s", error)
+
+    @bentoml.on_shutdown
+    async def send_traces(self) -> None:
+        """What has not been sent yet: the process ends by a signal, which leaves no time for it later."""
+        if SETTINGS.traces_endpoint:
+            provider = BentoMLContainer.tracer_provider.get()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(provider.shutdown), SEND_SECONDS)
 
     def __is_ready__(self) -> bool:
         return self._generator is not None

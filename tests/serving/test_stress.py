@@ -6,17 +6,19 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from models.store import SHIPPED
-from tests.serving.server import serving
+from tests.serving.server import ROOT, serving
 
 FAST = SHIPPED.with_stem("mnist-fast")
 ROUTES = ("/generate", "/dataset", "/write", "/interpolate", "/decode", "/card")
@@ -179,3 +181,107 @@ def test_a_model_that_is_removed_or_damaged_while_it_is_served_is_served_on(tmp_
         assert client.post("/generate", json={"seed": 1}).content == before
         model.unlink()
         assert client.post("/generate", json={"seed": 1}).content == before
+
+
+def worker_of(server: subprocess.Popen) -> int:
+    deadline = time.monotonic() + 30
+    while (number := workers(server)[0]) == server.pid:  # it has none for the moment
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return number
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_while_the_other_one_answers(tmp_path):
+    seen: Counter[str] = Counter()
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST), MNIST_GAN_WORKERS="2") as (client, server):
+        deadline = time.monotonic() + 30
+        while (tmp_path / "service.log").read_text().count("initialized") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        killed = worker_of(server)
+        os.kill(killed, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while len(workers(server)) < 2 or killed in workers(server):
+            assert time.monotonic() < end
+            try:
+                seen[str(client.post("/generate", json={"n": 4}).status_code)] += 1
+            except httpx.TransportError:
+                seen["lost"] += 1
+            time.sleep(0.02)
+    print(f"while one of two workers was dead: {dict(seen)}")
+    assert seen["200"] > 0
+    assert seen["lost"] <= 1  # the connection that the dead one held
+    assert seen.keys() <= {"200", "lost"}
+
+
+@pytest.mark.slow
+def test_in_a_container_the_service_ends_with_its_only_worker_for_whoever_runs_it_to_start_anew(tmp_path):
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST), BENTOML_CONTAINERIZED="true") as (_, server):
+        os.kill(worker_of(server), signal.SIGKILL)
+        assert server.wait(timeout=30) != 0
+
+
+def test_a_port_in_use_ends_the_start_with_word_of_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [Path(sys.executable).parent / "bentoml", "serve", "--port", str(taken.getsockname()[1])]
+        environment = os.environ | {"BENTOML_HOME": str(tmp_path), "MNIST_GAN_MODEL": str(FAST)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "Address already in use" in done.stderr
+
+
+@size(60, 1_000)
+def test_slow_bodies_take_nobodys_place(tmp_path, amount):
+    settings = {"MNIST_GAN_MODEL": str(FAST), "MNIST_GAN_MAX_REQUESTS": "4", "MNIST_GAN_TIMEOUT_SECONDS": "5"}
+    seen: Counter[int] = Counter()
+    with serving(tmp_path, **settings) as (client, server):
+        memory = resident(server)
+        head = b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+        slow = [socket.create_connection((client.base_url.host, client.base_url.port)) for _ in range(amount)]
+        for connection in slow:
+            connection.sendall(head)
+        for second in range(3):
+            for connection in slow:
+                connection.sendall(b" ")
+            for seed in range(5):
+                seen[client.post("/generate", json={"n": 4, "seed": seed + second}).status_code] += 1
+            time.sleep(0.5)
+        grown = resident(server) - memory
+        for connection in slow:
+            connection.settimeout(30)
+            assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
+            connection.close()
+    print(f"beside {amount:,} slow bodies: {dict(seen)}, {grown >> 20} MiB more")
+    assert seen == {200: 15}
+    assert grown < 100 << 20
+
+
+@size(20, 200)
+def test_who_does_not_take_his_answer_is_cut_off_and_what_he_holds_is_limited(tmp_path, amount):
+    settings = {"MNIST_GAN_MODEL": str(FAST), "MNIST_GAN_MAX_REQUESTS": "8", "MNIST_GAN_TIMEOUT_SECONDS": "4"}
+    with serving(tmp_path, **settings) as (client, server):
+        client.post("/dataset", json={"n": 10_000})
+        memory, open_files = resident(server), handles(server)
+        body = b'{"n": 10000}'
+        whole = b"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        takers = []
+        for _ in range(amount):
+            taker = socket.create_connection((client.base_url.host, client.base_url.port))
+            taker.sendall(whole)
+            takers.append(taker)
+        time.sleep(3)
+        grown = resident(server) - memory
+        deadline = time.monotonic() + 30
+        while handles(server) > open_files + 2:
+            assert time.monotonic() < deadline, "they are still held"
+            for taker in takers:  # those that were refused have their answer, and wait
+                taker.setblocking(False)
+                with suppress(BlockingIOError, ConnectionError):
+                    if taker.recv(100, socket.MSG_PEEK).startswith(b"HTTP/1.1 429"):
+                        taker.close()
+                        takers.remove(taker)
+            time.sleep(0.2)
+        assert client.post("/generate", json={"n": 4}).status_code == 200
+    print(f"{amount} who asked for 7.8 MB and took nothing: {grown >> 20} MiB more")
+    assert grown < 200 << 20

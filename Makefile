@@ -38,6 +38,7 @@ test: setup ## the tests, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-all: test ## the tests, and the long ones
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[ray]'
 	$(BIN)/pytest -m slow
 
 lint: setup ## formatting, lint and types
@@ -45,7 +46,7 @@ lint: setup ## formatting, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-container: setup ## build the container image with buildah, and try it
+container: setup ## build the container image, with docker or buildah, and try it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py
 
 release: setup ## the wheel, the Bento of the generator that ships, what the images hold, and their hashes, in dist/

@@ -32,28 +32,30 @@ class Model:
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.dimensions = self.session.get_inputs()[0].shape[1]
 
-    def draw(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def latents(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 10, n)
-        return self.decode(rng.standard_normal((n, self.dimensions), np.float32), labels), labels
+        return rng.standard_normal((n, self.dimensions), np.float32), rng.integers(0, 10, n)
+
+    def draw(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        latents, labels = self.latents(asked.n, asked.seed)
+        return self.decode(latents, labels), labels
 
     def decode(self, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return self.session.run(["image"], {"latent": latents, "label": labels})[0]
 
-    def sheet(self, asked: Asked) -> bytes:
-        images, _ = self.draw(asked.n, asked.seed)
-        columns = math.ceil(math.sqrt(asked.n))
-        rows = -(-asked.n // columns)
+    def sheet(self, images: np.ndarray) -> bytes:
+        n = len(images)
+        columns = math.ceil(math.sqrt(n))
+        rows = -(-n // columns)
         cells = np.zeros((rows * columns, 28, 28), np.uint8)
-        cells[: asked.n] = images[:, 0]
+        cells[:n] = images[:, 0]
         pixels = cells.reshape(rows, columns, 28, 28).swapaxes(1, 2).reshape(rows * 28, columns * 28)
         image = Image.fromarray(pixels)
         stream = io.BytesIO()
         image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(stream, "PNG")
         return stream.getvalue()
 
-    def arrays(self, asked: Asked) -> bytes:
-        images, labels = self.draw(asked.n, asked.seed)
+    def arrays(self, images: np.ndarray, labels: np.ndarray) -> bytes:
         stream = io.BytesIO()
         np.savez(stream, images=images[:, 0], labels=labels)
         return stream.getvalue()
@@ -78,12 +80,13 @@ class Api(litserve.LitAPI):
 
 class Generate(Api):
     def predict(self, asked: Asked) -> bytes:
-        return self.model.sheet(asked)
+        images, _ = self.model.draw(asked)
+        return self.model.sheet(images)
 
 
 class Dataset(Api):
     def predict(self, asked: Asked) -> bytes:
-        return self.model.arrays(asked)
+        return self.model.arrays(*self.model.draw(asked))
 
 
 def serve_litserve(port: int, path: str) -> None:
@@ -97,11 +100,12 @@ def serve_fastapi(port: int, path: str) -> None:
 
     @app.post("/generate")
     def generate(asked: Asked) -> Response:
-        return Response(model.sheet(asked), media_type="image/png")
+        images, _ = model.draw(asked)
+        return Response(model.sheet(images), media_type="image/png")
 
     @app.post("/dataset")
     def dataset(asked: Asked) -> Response:
-        return Response(model.arrays(asked), media_type="application/x-npz")
+        return Response(model.arrays(*model.draw(asked)), media_type="application/x-npz")
 
     @app.post("/decode")
     async def decode(request: Request, labels: str) -> Response:

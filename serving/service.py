@@ -50,6 +50,8 @@ logger = logging.getLogger("bentoml.mnist-gan")
 
 SEND_SECONDS = 5
 """That a collector of traces may take at the end."""
+GPU_THREADS = 2
+"""One draws latents while the GPU works for the other."""
 LIGHT = {PNG: 1 << 15, NPZ: 1 << 18, NPY: 1 << 18}
 """Pixels of an answer that the event loop encodes itself, in a quarter of a millisecond."""
 LARGE = 1 << 24
@@ -125,8 +127,10 @@ class MnistGan:
         try:
             path = model_file()
             self._generator = open_model(path, SETTINGS.device)
-            self._batcher = Batcher(self._generator, SETTINGS.threads, SETTINGS.max_waiting_images)
-            self._encoders = ThreadPoolExecutor(SETTINGS.threads, "encoder")
+            cores = os.cpu_count() or 1
+            runs = SETTINGS.threads or (GPU_THREADS if self._generator.provider == CUDA else cores)
+            self._batcher = Batcher(self._generator, runs, SETTINGS.max_waiting_images)
+            self._encoders = ThreadPoolExecutor(SETTINGS.threads or cores, "encoder")
             self._large = ThreadPoolExecutor(1, "large")
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)

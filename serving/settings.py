@@ -57,8 +57,8 @@ class Settings:
     """That runs the network; `auto` is the GPU if onnxruntime can use one, and `cuda` refuses to do without."""
     workers: int = _variable("WORKERS", 1, _count)
     """Processes, each with a copy of the model."""
-    threads: int = _variable("THREADS", os.cpu_count() or 1, _count)
-    """That run the network side by side, in each process."""
+    threads: int | None = _variable("THREADS", None, _count)
+    """That run the network side by side, in each process; None is one a core, or two for a GPU."""
     max_sheet_images: int = _variable("MAX_SHEET_IMAGES", 1_024, _count)
     """Of a /generate, or of a /decode to a sheet."""
     max_array_images: int = _variable("MAX_ARRAY_IMAGES", 10_000, _count)

@@ -67,6 +67,8 @@ def malformed(rng: random.Random) -> bytes:
     """A body that is wrong in one of many ways."""
     fields = {rng.choice(FIELDS): rng.choice(VALUES) for _ in range(rng.randint(1, 3))}
     text = json.dumps(fields).encode()
+    if rng.random() < 0.01:
+        return text + bytes(5 << 20)
     return rng.choice(
         (
             lambda: text,

@@ -143,7 +143,7 @@ class _Visit:
 
     def over(self) -> _RefusedError:
         """What to say when patience is at its end."""
-        # Who has gone does not read it, but BentoML's middleware, and so a stop of the service, would wait for one.
+        # Who has gone does not read it; BentoML's metrics count it.
         return _RefusedError(*(GONE if self._gone else TOO_LONG))
 
     @staticmethod

@@ -292,4 +292,4 @@ for middleware, options in MIDDLEWARE:
 
 # BentoML's timeout; ours stops the work as well. It keeps a timer of every request, answered or not, until its time is
 # over: 170,000 of them under load, and to look through those for garbage held everybody up for 80 ms at a time.
-traffic.TimeoutMiddleware = lambda app, timeout: app  # type: ignore[assignment,misc]
+traffic.TimeoutMiddleware = lambda app, timeout: app  # type: ignore[assignment,misc,return-value]

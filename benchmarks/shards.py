@@ -1,6 +1,6 @@
 """Images/s of `sample --shards` against cores, whole commands: from the start of Python to the last shard's SHA-256.
 
-    python benchmarks/shards.py --json benchmarks/results/shards.json --picture docs/shards.png
+    python benchmarks/shards.py --json benchmarks/results/shards.json
 
 Told is the median of the rounds, which take turns.
 """

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import respond
+from serving.errors import MESSAGES, respond
 from serving.requests import NPY_MAGIC
 from serving.settings import Settings
 
@@ -24,7 +24,7 @@ SOON = 0.05
 
 
 GONE = 499, "The caller has gone"
-TOO_LONG = 504, "It took longer than it may; ask for less at once, or try again"
+TOO_LONG = 504, MESSAGES[504]
 
 
 class _RefusedError(Exception):

@@ -62,11 +62,12 @@ class Admission:
                     self.inside -= 1
             return
         except _RefusedError as error:
-            refused = error
+            # Not the error itself: it knows this frame, and the two would keep the body until they are collected.
+            refused = error.status, str(error)
         except TimeoutError:
             refused = visit.over()
         if not visit.answered:  # or all that can be done is to end the connection
-            await respond(refused.status, str(refused), scope, receive, send)
+            await respond(*refused, scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
@@ -141,10 +142,9 @@ class _Visit:
             if watching:
                 watching.cancel()
 
-    def over(self) -> _RefusedError:
+    def over(self) -> tuple[int, str]:
         """What to say when patience is at its end."""
-        # Who has gone does not read it; BentoML's metrics count it.
-        return _RefusedError(*(GONE if self._gone else TOO_LONG))
+        return GONE if self._gone else TOO_LONG  # who has gone does not read it; BentoML's metrics count it
 
     @staticmethod
     def replaying(body: bytes) -> Receive:

@@ -103,6 +103,16 @@ def test_malformed_bodies_are_refused_in_the_one_shape_and_leave_no_trace(tmp_pa
     assert seen[400] > amount / 2
 
 
+def test_bodies_over_the_limit_are_forgotten_once_they_are_refused(tmp_path):
+    with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
+        before = 0
+        for number in range(150):
+            if number == 10:
+                before = resident(server)
+            assert client.post("/generate", content=bytes(5 << 20)).status_code == 413
+        assert resident(server) < before + (40 << 20)
+
+
 @size(3, 60)
 def test_ten_times_too_much_is_refused_politely_and_good_requests_are_still_answered(tmp_path, amount):
     seen: Counter[int] = Counter()

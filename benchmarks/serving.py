@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.footprint import processes
 from benchmarks.machine import machine
 from models.artifact import Generator
 
@@ -135,7 +136,7 @@ def _running(name: str, model: Path, folder: Path) -> Iterator[tuple[subprocess.
         command = [binaries / "bentoml", "serve", *service, "--port", str(port)]
     environment = os.environ | {"MNIST_GAN_MODEL": str(model.resolve()), "BENTOML_HOME": str(folder / name)}
     with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -155,7 +156,8 @@ def _running(name: str, model: Path, folder: Path) -> Iterator[tuple[subprocess.
 
 def _send(process: subprocess.Popen, number: int) -> None:
     """To a server and its children."""
-    os.killpg(process.pid, number)
+    for one in processes(process.pid):  # not its group: BentoML's workers are in sessions of their own
+        os.kill(one, number)
 
 
 def _script(folder: Path, generator: Generator, route: str, n: int) -> Path:

@@ -102,6 +102,7 @@ def callers(client: httpx.Client, generator: Generator, rng: random.Random) -> d
         "array": lambda: posted("/decode", content=array.getvalue(), params=labels),
         "film": lambda: posted("/interpolate", json={"from": {"seed": 1}, "to": {"seed": 2}, "format": "gif"}),
         "wrong": lambda: posted("/generate", 400, content=rng.choice((b"{", b'{"n": 0}', b"[" * 10_000))),
+        "too large": lambda: posted("/generate", 413, content=bytes(5 << 20)),
         "left": leave,
     }
 

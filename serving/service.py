@@ -10,12 +10,12 @@ whatever else a request asks for and whatever else is being served.
 import asyncio
 import gc
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from models.artifact import CUDA, Generator, Given, Images
+from models.artifact import CUDA, Addressed, Generator, Given, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
@@ -41,7 +41,8 @@ from serving.batcher import Batcher, Labels
 from serving.direct import Direct
 from serving.errors import ErrorShape
 from serving.image import image
-from serving.images import NPY, NPZ, PNG
+from serving.images import NPY, NPZ, PNG, png_sheet
+from serving.memory import keep_freed_memory
 from serving.metrics import metrics
 from serving.pages import pages
 from serving.settings import SETTINGS
@@ -54,9 +55,12 @@ SEND_SECONDS = 5
 GPU_THREADS = 2
 """One draws latents while the GPU works for the other."""
 LIGHT = {PNG: 1 << 15, NPZ: 1 << 18, NPY: 1 << 18}
-"""Pixels of an answer that the event loop encodes itself, in a quarter of a millisecond."""
+"""Pixels that are encoded in a quarter of a millisecond: on the event loop, if the images are made there."""
+MODERATE = {PNG: 1 << 22, NPZ: 1 << 30, NPY: 1 << 30}
+"""Pixels that are encoded in some 20 ms: by the thread that makes the images. More, and animations, would hold up other
+people's, and get threads of their own."""
 LARGE = 1 << 24
-"""Pixels of a sheet; those that have more are drawn one at a time: each takes hundreds of MB."""
+"""Pixels of a picture; those that have more are encoded one at a time: each takes hundreds of MB."""
 
 
 def newest_in_store() -> Path | None:
@@ -95,10 +99,6 @@ def _array(rows: list[list[float]]) -> NDArray[np.floating]:
         raise InputError("latents", "rows must be of one length") from None
 
 
-def _chosen(seed: int | None) -> int:
-    return secrets.randbelow(END) if seed is None else seed
-
-
 def _tracing() -> dict[str, Any]:
     if not SETTINGS.traces_endpoint:
         return {"excluded_urls": [".*"]}  # or each request would cost five spans that nobody reads
@@ -123,6 +123,7 @@ class MnistGan:
     def __init__(self) -> None:
         logs.set_up(SETTINGS.log_format == "json")
         cut_dead_connections(SETTINGS.timeout_seconds)
+        keep_freed_memory()
         self._generator: Generator | None = None
         try:
             path = model_file()
@@ -159,16 +160,17 @@ class MnistGan:
     @bentoml.api(input_spec=requests.Generate)
     async def generate(self, columns: int | None, scale: int, **address: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Makes images, laid out on a sheet."""
-        seed, made, _ = await self._make(**address)
-        sheet = partial(images.png_sheet, made, columns, scale)
-        return await self._answer("/generate", made, sheet, PNG, scale=scale, seed=seed)
+        with requests.refusing():
+            asked = self._addressed(**address)
+        return await self._answer("/generate", asked, lambda made, _: png_sheet(made, columns, scale), PNG, scale)
 
     @bentoml.api(input_spec=requests.Dataset)
     async def dataset(self, **address: Any) -> Annotated[bytes, ContentType(NPZ)]:
         """Makes images, and their labels if the generator is class-conditional, as a NumPy .npz file."""
-        seed, made, labels = await self._make(**address)
-        answer = await self._answer("/dataset", made, partial(images.npz, made, labels), NPZ, seed=seed)
-        answer.headers["Content-Disposition"] = f'attachment; filename="{MODEL_NAME}-{seed}.npz"'
+        with requests.refusing():
+            asked = self._addressed(**address)
+        answer = await self._answer("/dataset", asked, images.npz, NPZ)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{MODEL_NAME}-{asked.seed}.npz"'
         return answer
 
     @bentoml.api(input_spec=requests.Write)
@@ -176,12 +178,10 @@ class MnistGan:
         self, text: str, seed: int | None, truncation: float, scale: int
     ) -> Annotated[bytes, ContentType(PNG)]:
         """Writes a text in generated handwriting, as one strip."""
-        seed = _chosen(seed)
+        n = len(text)
         with requests.refusing(labels="text"):
-            asked = self.generator.addressed(seed, 0, len(text), list(text), truncation)
-        made, _ = await self._batcher.decode(asked)
-        strip = partial(images.png_sheet, made, len(text), scale)
-        return await self._answer("/write", made, strip, PNG, scale=scale, seed=seed)
+            asked = self._addressed(seed, first=0, n=n, labels=list(text), truncation=truncation)
+        return await self._answer("/write", asked, lambda made, _: png_sheet(made, n, scale), PNG, scale)
 
     @bentoml.api(input_spec=requests.Interpolate)
     async def interpolate(
@@ -201,14 +201,17 @@ class MnistGan:
                 ends.append(self.generator.draw(at.seed, at.index, 1, labels, truncation))
         (one, label), (other, last) = ends
         latents = interpolate(one[0], other[0], frames)
-        made = await self._of_class(latents, label)
-        if label is not None and label != last:
-            made = images.fade(made, await self._of_class(latents, last))
-        if format == "png":
-            strip = partial(images.png_sheet, made, frames, scale)
-            return await self._answer("/interpolate", made, strip, PNG, scale=scale)
-        animation = partial(images.animation, made, scale, format)
-        return await self._answer("/interpolate", made, animation, f"image/{format}", scale=scale)
+        if label is None or last is None or label == last:
+            asked = Given(latents, None if label is None else np.repeat(label, frames))
+        else:  # once as each class, to fade from one to the other
+            asked = Given(np.tile(latents, (2, 1)), np.repeat(np.concatenate((label, last)), frames))
+
+        def drawn(made: Images, _: Labels) -> bytes:
+            if len(made) > frames:
+                made = images.fade(made[:frames], made[frames:])
+            return png_sheet(made, frames, scale) if format == "png" else images.animation(made, scale, format)
+
+        return await self._answer("/interpolate", asked, drawn, f"image/{format}", scale)
 
     @bentoml.api(input_spec=requests.Decode)
     async def decode(
@@ -222,12 +225,10 @@ class MnistGan:
         with requests.refusing():
             array = latents if isinstance(latents, np.ndarray) else _array(latents)
             cycled = None if labels is None else self.generator.cycle(labels, 0, len(array))
-            given = Given(*self.generator.check(array, cycled))
-        made, _ = await self._batcher.decode(given)
+            asked = Given(*self.generator.check(array, cycled))
         if array is latents:
-            return await self._answer("/decode", made, partial(images.npy, made), NPY)
-        sheet = partial(images.png_sheet, made, columns, scale)
-        return await self._answer("/decode", made, sheet, PNG, scale=scale)
+            return await self._answer("/decode", asked, lambda made, _: images.npy(made), NPY)
+        return await self._answer("/decode", asked, lambda made, _: png_sheet(made, columns, scale), PNG, scale)
 
     @bentoml.api(input_spec=requests.Nothing)
     async def card(self) -> Any:
@@ -235,41 +236,35 @@ class MnistGan:
         card = self.generator.card
         return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
-    async def _of_class(self, latents: NDArray[np.float32], label: NDArray[np.int64] | None) -> Images:
-        labels = None if label is None else np.repeat(label, len(latents))
-        made, _ = await self._batcher.decode(Given(latents, labels))
-        return made
-
-    async def _make(self, seed: int | None, **address: Any) -> tuple[int, Images, Labels]:
-        seed = _chosen(seed)
-        with requests.refusing():
-            asked = self.generator.addressed(seed, **address)
-        return seed, *await self._batcher.decode(asked)
+    def _addressed(self, seed: int | None, **address: Any) -> Addressed:
+        return self.generator.addressed(secrets.randbelow(END) if seed is None else seed, **address)
 
     async def _answer(
         self,
         route: str,
-        made: Images,
-        encode: Callable[[], bytes],
+        asked: Addressed | Given,
+        encode: Callable[[Images, Labels], bytes],
         media_type: str,
         scale: int = 1,
-        seed: int | None = None,
     ) -> Any:
         """What the routes say they return, bytes, is for BentoML's Python client."""
-        with metrics().encode_seconds.labels(route).time():
-            body = await self._encoded(encode, media_type, made.size * scale**2)
-        metrics().images.labels(route).inc(len(made))
-        headers = {"X-Model": self.generator.card.file_sha256}
-        if seed is not None:
-            headers["X-Seed"] = str(seed)
-        return Response(body, media_type=media_type, headers=headers)
 
-    async def _encoded(self, encode: Callable[[], bytes], media_type: str, pixels: int) -> bytes:
-        """By a thread, unless to hand it over would cost more than to do it."""
-        if pixels <= LIGHT.get(media_type, 0):
-            return encode()
-        pool = self._large if pixels > LARGE else self._encoders
-        return await asyncio.get_running_loop().run_in_executor(pool, encode)
+        def timed(made: Images, labels: Labels) -> bytes:
+            with metrics().encode_seconds.labels(route).time():
+                return encode(made, labels)
+
+        pixels = len(asked) * math.prod(self.generator.card.image_shape) * scale**2
+        if pixels > MODERATE.get(media_type, 0):
+            made = await self._batcher.decode(asked, lambda *made: made)
+            pool = self._large if pixels > LARGE else self._encoders
+            body = await asyncio.get_running_loop().run_in_executor(pool, timed, *made)
+        else:
+            body = await self._batcher.decode(asked, timed, heavy=pixels > LIGHT[media_type])
+        metrics().images.labels(route).inc(len(asked))
+        headers = {"X-Model": self.generator.card.file_sha256}
+        if isinstance(asked, Addressed):
+            headers["X-Seed"] = str(asked.seed)
+        return Response(body, media_type=media_type, headers=headers)
 
 
 CORS = {

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artifact import CHUNK, Generator, Images
+from models.artifact import CHUNK, Generator, Given, Images
 from serving.errors import OverloadedError
 from serving.metrics import metrics
 
@@ -151,6 +151,8 @@ class Batcher:
             if len(self._small) == 1:
                 loop.call_soon(self._make_small)
             return await job.answer
+        if n <= self._most:  # a thread would wait for the loop's turn to end between any two of a dozen operations
+            job.source = Given(*source.rows(0, n))
         self._large.append(job)
         self._wait_for(n)
         self._start_threads()

@@ -256,7 +256,7 @@ class Generator:
         # onnxruntime would answer each of these with an image, of nothing or of another class.
         if latents.ndim != 2 or latents.shape[1] != self.card.latent_dim or len(latents) == 0:
             raise InputError("latents", f"must have shape (n, {self.card.latent_dim}), got {latents.shape}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
             latents = latents.astype(np.float32, copy=False)
         if not np.isfinite(latents).all():
             raise InputError("latents", "must be finite float32 numbers")

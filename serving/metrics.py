@@ -14,7 +14,7 @@ class Metrics:
         def name(of: str) -> str:
             return f"mnist_gan_{of}"
 
-        self.images = Counter(name("images"), "Images answered.", ["route"])
+        self.images = Counter(name("images"), "Images made for answers.", ["route"])
         self.rejected = Counter(name("rejected"), "Requests answered with an error, by its code.", ["reason"])
         self.waiting_images = Gauge(
             name("waiting_images"), "Images that no run of the network has taken yet.", multiprocess_mode="livesum"

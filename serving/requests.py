@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
@@ -185,18 +186,22 @@ def _read_npy(body: bytes) -> NDArray[np.floating]:
     """Reads an array without a copy, and without trusting the size that its header declares.
 
     Raises:
-        ValidationError: not a .npy file of floating-point numbers.
+        ValidationError: not an .npy file of rows of floating-point numbers, or too many of them.
     """
     stream = io.BytesIO(body)
     try:
-        version = npy.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"format version {version}, not (1, 0)")
+        if npy.read_magic(stream) != (1, 0):
+            raise ValueError
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-        if dtype.kind != "f" or fortran_order:
-            raise ValueError(f"{dtype} numbers, or Fortran order; it takes floats in C order")
-        if shape and shape[0] > SETTINGS.max_array_images:
-            raise ValueError(f"{shape[0]:,} rows, at most {SETTINGS.max_array_images:,} allowed")
-        return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)
-    except Exception as error:  # NumPy evaluates the header as Python, which can fail in a dozen ways
-        raise refusal(f"The .npy body cannot be read: {error}", "latents") from None
+    except Exception:  # NumPy evaluates the header as Python, which can fail in a dozen ways, and tells of them
+        raise refusal("The body is not an .npy file of format version 1.0", "latents") from None
+    if dtype.kind != "f" or fortran_order:
+        raise refusal(f"The .npy body has {dtype} numbers, or Fortran order; it takes floats in C order", "latents")
+    if len(shape) != 2 or min(shape) < 1:
+        raise refusal(f"The .npy body must have shape (n, D), got {shape}", "latents")
+    if shape[0] > SETTINGS.max_array_images:
+        raise refusal(f"The .npy body has {shape[0]:,} rows, at most {SETTINGS.max_array_images:,} allowed", "latents")
+    told, there = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
+    if told != there:
+        raise refusal(f"The .npy body has {there:,} bytes of numbers, its header says {told:,}", "latents")
+    return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)

@@ -277,6 +277,11 @@ def npy_body(array: np.ndarray) -> bytes:
     return body.getvalue()
 
 
+def npy_headed(shape: str, numbers: bytes) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + numbers
+
+
 GOOD_NPY = npy_body(np.zeros((2, 16), np.float32))
 
 
@@ -295,6 +300,10 @@ GOOD_NPY = npy_body(np.zeros((2, 16), np.float32))
         (npy_body(np.full((2, 16), np.nan)), {"labels": "1"}, "latents"),
         (npy_body(np.zeros((10_001, 16))), {"labels": "1"}, "latents"),
         (npy_body(np.array([["pickle"]], object)), {"labels": "1"}, "latents"),
+        (npy_body(np.float32(1)), {"labels": "1"}, "latents"),
+        (npy_headed("(-1, 16)", bytes(4 * 16 * 12_000)), {"labels": "1"}, "latents"),
+        (npy_headed("(10**9, 16)", b""), {"labels": "1"}, "latents"),
+        (npy_headed("(2, 16)", bytes(4 * 33)), {"labels": "1"}, "latents"),
         (GOOD_NPY[:10] + b"{'descr':'<f4'".ljust(118), {"labels": "1"}, "latents"),
         (GOOD_NPY[:10] + b"{[]:1}".ljust(118), {"labels": "1"}, "latents"),
         (GOOD_NPY, {}, "labels"),
@@ -305,6 +314,7 @@ GOOD_NPY = npy_body(np.zeros((2, 16), np.float32))
 def test_a_bad_array_is_a_400(client, body, query, field):
     answer = client.post("/decode", content=body, params=query)
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, field)
+    assert " object at 0x" not in answer.text
 
 
 def test_a_generator_without_classes_refuses_labels(servers):

@@ -429,6 +429,14 @@ def metric(client: httpx.Client, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
+def test_metrics_keep_nothing_of_paths_that_are_not_there(client):
+    for number in range(3):
+        assert client.get(f"/in-vain/{number}").status_code == 404
+    told = client.get("/metrics").text
+    assert "in-vain" not in told
+    assert 'endpoint="/generate"' in told
+
+
 def test_metrics_count_the_images_of_a_route_the_runs_that_made_them_and_what_was_refused(client, generator):
     names = {
         'mnist_gan_images_total{route="/dataset"}': 300,

@@ -2,9 +2,10 @@
 
 What is small enough to be made in a moment is made on the event loop, there and then, with whoever else came in the
 same turn of it: to hand it to a thread and back would cost more than the images do. Anything larger is cut into shares,
-and threads make them, a share of each in its turn, so that a large request starves nobody; the thread that makes the
-last of them encodes the answer. On an idle machine nobody waits for company. Rows do not depend on their neighbours
-(`models.gate` proves it for every file), so an image is the same whichever run it is made in.
+and threads make them, a share of each in its turn, so that a large request starves nobody; an answer that takes long to
+encode is encoded by the thread that makes the last of its shares. On an idle machine nobody waits for company. Rows do
+not depend on their neighbours (`models.gate` proves it for every file), so an image is the same whichever run it is
+made in.
 """
 
 import asyncio
@@ -135,7 +136,7 @@ class Batcher:
         Once its task is cancelled, what is left is not made.
 
         Args:
-            heavy: `encode` would hold up the event loop: a thread calls it, that makes the images, too.
+            heavy: `encode` would hold up the event loop: the thread that makes the last images calls it.
 
         Raises:
             OverloadedError: too much waits already.

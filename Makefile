@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY := 1
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup demo serve test test-all lint container release lock
+.PHONY: help setup demo serve test test-all gpu-check gpu-bundle lint container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,12 @@ test: setup ## the tests, in minutes
 test-all: test ## the tests, and the long ones
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[ray]'
 	$(BIN)/pytest -m slow
+
+gpu-check: ## what only a GPU can show, in nine minutes: correctness, speed, quality; writes gpu-check/
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out gpu-check
+
+gpu-bundle: setup ## what gpu-check needs on a machine without a network, in gpu-bundle/
+	$(BIN)/python -m benchmarks.gpu_check.bundle
 
 lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check

@@ -2,10 +2,9 @@
 
     python benchmarks/training.py --data-dir data --json benchmarks/results/training.json
 
-Both loops of the first table have the same networks, batch and arithmetic. Theirs is DataLoader, ToTensor, Normalize
-and Adam as they come; ours is `training.step` on `training.batches`. The floor is what the machine could do at best:
-the floating-point operations at the speed of a large matrix product, or one launch for each operation, whichever is
-longer.
+Both loops of the first table have the same networks, batch and arithmetic; `benchmarks/training_loops.py` has both.
+The floor is what the machine could do at best: the floating-point operations at the speed of a large matrix product, or
+one launch for each operation, whichever is longer.
 The second table is the `r3gan` preset: what its penalties cost, and what capturing the step brings (on a GPU).
 """
 
@@ -13,8 +12,6 @@ import json
 import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,19 +19,21 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision import datasets, transforms
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which this file would hide the package `training`
 
 from benchmarks.machine import machine
-from models.architectures import NetworkConfig, build_discriminator, build_generator
+from benchmarks.training_loops import (
+    alternate,
+    best_seconds,
+    matrix_flops,
+    package_loop,
+    step_flops,
+    tutorial_loop,
+)
 from training import data as our_data
 from training.batches import Batches
-from training.capture import captured_where_possible
 from training.config import PRESETS, Config
 from training.distributed import Group
 from training.state import State
@@ -48,79 +47,10 @@ class Options:
     data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     rounds: int = 5
     """The median over them is told, with the smallest and the largest."""
-    batches: int = 150
-    """Batches of a round; the r3gan preset takes a tenth of them on a CPU."""
+    seconds: float = 3
+    """About how long each round of each loop lasts."""
     json: Path | None = None
     """File for the figures."""
-
-
-Round = Callable[[int], float]
-"""Trains on so many batches; returns seconds."""
-
-
-def theirs(config: Config, data_dir: Path) -> Round:
-    """The loop of the tutorials."""
-    device = torch.device(config.device)
-    generator = build_generator(NetworkConfig("mlp", (1, 28, 28), config.generator_widths, 0, config.latent_dim))
-    discriminator = build_discriminator(NetworkConfig("mlp", (1, 28, 28), config.discriminator_widths))
-    generator.to(device), discriminator.to(device)
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    loader = DataLoader(datasets.MNIST(data_dir, transform=transform), config.batch_size, shuffle=True)
-    criterion = nn.BCEWithLogitsLoss()
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.lr, foreach=False)
-    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.lr, foreach=False)
-
-    def run(batches: int) -> float:
-        started = time.perf_counter()
-        for i, (real, _) in enumerate(loader):
-            if i == batches:
-                break
-            real = real.to(device)
-            ones, zeros = torch.ones(len(real), device=device), torch.zeros(len(real), device=device)
-            fake = generator(torch.randn(len(real), config.latent_dim, device=device))
-
-            optimizer_d.zero_grad()
-            loss_d = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
-            loss_d.backward()
-            optimizer_d.step()
-
-            optimizer_g.zero_grad()
-            loss_g = criterion(discriminator(fake), ones)
-            loss_g.backward()
-            optimizer_g.step()
-        loss_d.item(), loss_g.item()
-        return time.perf_counter() - started
-
-    return run
-
-
-def ours(config: Config, data: our_data.Images) -> Round:
-    state = State(config, data.info)
-    step = Step(state, config)
-    advance = captured_where_possible(step)
-    batches_at = Batches(data, config, Group())
-
-    def run(batches: int) -> float:
-        started = time.perf_counter()
-        for _ in range(batches):
-            step.schedule(total_images=10**9)
-            advance(batches_at.at(state.images_seen))
-            state.images_seen += config.batch_size
-        state.figures()  # waits for the device
-        return time.perf_counter() - started
-
-    return run
-
-
-def speeds(contenders: dict[str, Round], config: Config, batches: int, rounds: int) -> dict[str, list[float]]:
-    """images/s of each round of each contender, in turn, after one round that does not count."""
-    for run in contenders.values():
-        run(max(5, batches // 10))
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            taken[name].append(batches * config.batch_size / run(batches))
-    return taken
 
 
 class _Operations(TorchDispatchMode):
@@ -136,42 +66,28 @@ def floor(config: Config, data: our_data.Images) -> dict[str, float]:
     step = Step(State(config, data.info), config)
     batches = Batches(data, config, Group())
     step(batches.at(0))
-    with FlopCounterMode(display=False) as flops:
-        step(batches.at(0))
     with _Operations() as operations:
         step(batches.at(0))
-    matrix = torch.randn(2048, 2048, device=config.device)
-    rate = 2 * 2048**3 / _best_seconds(lambda: matrix @ matrix, config.device, 10)
+    flops = step_flops(config, data)
+    rate = matrix_flops(2048, torch.float32, config.device)
     scalar = torch.zeros((), device=config.device)
-    launch = _best_seconds(lambda: [scalar.add_(1) for _ in range(1_000)], config.device, 10) / 1_000
+    launch = best_seconds(lambda: [scalar.add_(1) for _ in range(1_000)], config.device, 10) / 1_000
     return {
-        "flops_per_image": flops.get_total_flops() / config.batch_size,
+        "flops_per_image": flops / config.batch_size,
         "operations_per_step": operations.count,
         "matrix_flops_per_second": rate,
         "launch_seconds": launch,
-        "images_per_second_by_flops": rate * config.batch_size / flops.get_total_flops(),
+        "images_per_second_by_flops": rate * config.batch_size / flops,
         "images_per_second_by_launches": config.batch_size / (launch * operations.count),
     }
-
-
-def _best_seconds(action: Callable[[], object], device: str, times: int) -> float:
-    def timed() -> float:
-        started = time.perf_counter()
-        action()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    timed()
-    return min(timed() for _ in range(times))
 
 
 def textbook(options: Options, device: str) -> dict:
     config = replace(Config(), device=device, precision="fp32", images=1)
     data = our_data.load("mnist", options.data_dir).to(torch.device(device))
-    contenders = {"as commonly written": theirs(config, options.data_dir), "ours": ours(config, data)}
+    loops = {"as commonly written": tutorial_loop(config, data), "ours": package_loop(config, data)}
     return {
-        "images_per_second": speeds(contenders, config, options.batches, options.rounds),
+        "images_per_second": alternate(loops, config.batch_size, options.seconds, options.rounds),
         "floor": floor(config, data),
     }
 
@@ -182,11 +98,14 @@ def r3gan(options: Options, device: str) -> dict:
         Config(preset="r3gan", **PRESETS["r3gan"]), device=device, precision=precision, images=1, burn_in=0
     )
     data = our_data.load("mnist", options.data_dir).to(torch.device(device))
-    contenders = {"ours": ours(config, data), "without penalties": ours(replace(config, penalty="none"), data)}
+    loops = {
+        "ours": package_loop(config, data),
+        "without penalties": package_loop(replace(config, penalty="none"), data),
+    }
     if device == "cuda":
-        contenders["not captured"] = ours(replace(config, capture=False), data)
-    batches = options.batches if device == "cuda" else max(3, options.batches // 30)
-    return {"precision": precision, "images_per_second": speeds(contenders, config, batches, options.rounds)}
+        loops["not captured"] = package_loop(replace(config, capture=False), data)
+    measured = alternate(loops, config.batch_size, options.seconds, options.rounds)
+    return {"precision": precision, "images_per_second": measured}
 
 
 def table(title: str, taken: dict[str, list[float]], baseline: str) -> Table:

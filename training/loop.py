@@ -7,6 +7,7 @@ and a checkpoint holds everything that a step changes (`training.state`).
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import signal
 import subprocess
@@ -85,6 +86,8 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         if not resume and group.agree(group.leads and bool(checkpoints.find(config.out)), config.device):
             raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
         if config.deterministic:
+            # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         data = _load(config)
         if config.images is None:

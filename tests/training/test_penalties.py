@@ -112,15 +112,12 @@ def test_the_gradient_of_a_penalty_agrees_with_finite_differences(penalty):
     ("dtype", "scale", "of_penalty", "of_gradient"),
     [(torch.bfloat16, 1.0, 0.02, 0.05), (torch.float16, 2.0**16, 0.01, 0.02)],
 )
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_in_mixed_precision_the_penalty_is_that_of_fp32(device, dtype, scale, of_penalty, of_gradient):
+def test_in_mixed_precision_the_penalty_is_that_of_fp32(dtype, scale, of_penalty, of_gradient):
     """Relative errors, of the gradient in the L2 norm. At most, on a CPU: bf16 1.1 and 2.5 %, fp16 0.14 and 0.53 %."""
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU")
     for seed in range(5):
         network, x = discriminator(seed=seed), images(32)
         penalty, gradient = penalty_and_gradient(network, x)
-        low_penalty, low_gradient = penalty_and_gradient(network.to(device), x, dtype, scale)
+        low_penalty, low_gradient = penalty_and_gradient(network, x, dtype, scale)
         assert low_penalty.dtype == low_gradient.dtype == torch.float32
         assert abs(low_penalty - penalty) < of_penalty * penalty
         assert (low_gradient - gradient).norm() < of_gradient * gradient.norm()

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from models.exporter import export
 from serving.images import sheet
 from tests.conftest import small_run
 from training.config import PRESETS, parse
-from training.loop import RunError, dry_run, train
+from training.loop import RunError, dry_run
 from training.train import main
 
 TRAIN = Path(sys.executable).parent / "train"
@@ -259,12 +258,3 @@ def test_a_dry_run_tells_the_networks_and_writes_nothing(tmp_path, preset):
         assert "generator (mlp): 559,632 parameters, 558,080 multiply-adds an image" in told
         assert "discriminator (mlp): 533,505 parameters, 532,736 multiply-adds an image" in told
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to capture on")
-@pytest.mark.parametrize("preset", PRESETS)
-def test_captured_and_eager_steps_give_the_same_curve(tmp_path, preset):
-    for name, capture in (("captured", True), ("eager", False)):
-        options = ["--preset", preset, "--dataset", "uci-digits", "--device", "cuda", "--precision", "fp32"]
-        train(replace(parse(options).config, out=tmp_path / name, epochs=3, capture=capture, burn_in=0))
-    assert losses(tmp_path / "captured") == pytest.approx(losses(tmp_path / "eager"), rel=1e-3)

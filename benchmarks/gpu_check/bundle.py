@@ -1,0 +1,67 @@
+"""Collects what a machine with a GPU and no network lacks: a few wheels, and MNIST.
+
+    make gpu-bundle            # writes gpu-bundle/, which `make gpu-check` finds there
+
+The wheels are for Python 3.12 on x86-64 Linux, in the versions of requirements.lock.
+"""
+
+import argparse
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu_check.environment import BUNDLE
+from models.errors import MnistGanError
+from training import data as datasets
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("tyro", "pydantic")
+"""Packages that such a machine does not have; pip adds those that they need."""
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+RAW = Path("MNIST", "raw")
+MAX_BYTES = 50 * 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("gpu_check.bundle", description="Collects the wheels and the data of gpu-check.")
+    parser.add_argument("--out", type=Path, default=BUNDLE)
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MNIST_GAN_DATA", "data")))
+    options = parser.parse_args()
+    shutil.rmtree(options.out, ignore_errors=True)
+    options.out.mkdir(parents=True)
+    _download_wheels(options.out / "wheels")
+    try:
+        for split in ("train", "test"):
+            datasets.load("mnist", options.data_dir, split=split)  # downloads what is missing
+        _compress(options.data_dir / RAW, options.out / "data" / RAW)
+    except MnistGanError as error:
+        print(f"gpu-bundle: without MNIST, which the stages speed, quality and profile need: {error}", file=sys.stderr)
+    size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
+    if size > MAX_BYTES:
+        sys.exit(f"gpu-bundle: {options.out} has {size:,} bytes, at most {MAX_BYTES:,} are allowed")
+    print(f"{options.out}: {size / 2**20:.1f} MiB; bring it along with the repository, then `make gpu-check` uses it")
+
+
+def _download_wheels(folder: Path) -> None:
+    pins = [line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(pins))  # without hashes, which would have to cover every package that pip considers
+        constraints.flush()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", folder]
+        command += ["--python-version", "3.12", "--implementation", "cp", "--constraint", constraints.name]
+        command += [f"--platform={platform}" for platform in PLATFORMS]
+        subprocess.run([*command, *PACKAGES], check=True)
+
+
+def _compress(raw: Path, out: Path) -> None:
+    out.mkdir(parents=True)
+    for file in sorted(raw.glob("*-ubyte")):
+        (out / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), 9, mtime=0))
+
+
+if __name__ == "__main__":
+    main()

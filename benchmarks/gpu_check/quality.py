@@ -1,0 +1,141 @@
+"""How good a generator is after 15 and 60 seconds of training, with schedules that fit the length of each run."""
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_check.report import Recorder, Skip
+from benchmarks.gpu_check.settings import Settings
+from benchmarks.gpu_check.speed import config_of, load_data
+from benchmarks.training_loops import alternate, medians, package_loop
+from models import checkpoint as checkpoints
+from models.checkpoint import Checkpoint
+from models.exporter import Export, export, with_quality
+from serving.images import png_sheet
+from training.config import PRESETS, Config
+from training.data import DataError, Images
+from training.evaluation.figures import FAST, FIGURES, Value
+from training.evaluation.judge import Candidate, Verdict, judge
+from training.evaluation.sources import Source
+from training.loop import train
+from training.step import resolve_precision
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "fast": {"lr_schedule": "cosine", "lr_end": 0.02},
+    "r3gan": {},
+}
+"""What differs from the preset, apart from what depends on the number of images."""
+RUNS = (("fast", 60), ("r3gan", 60), ("fast", 15), ("r3gan", 15))
+"""Presets and seconds, the most valuable first."""
+TINY_RUNS = RUNS[:2]
+"""Each evaluation takes seconds, however small the network is."""
+OVERHEAD_SECONDS = 12.0
+"""About what measuring the speed, checkpoints and the evaluation add to a run."""
+EMA_SHARE = 1 / 40
+"""Half-life of the averaged weights, as a share of the images of a run."""
+BURN_IN_SHARE = 1 / 10
+GOAL = "goal: 2 within 60 s"
+
+
+@dataclass(frozen=True)
+class Trained:
+    name: str
+    export: Export
+    checkpoint: Checkpoint
+    fid_ratio: float
+
+
+def run(settings: Settings, record: Recorder) -> None:
+    data = load_data(settings)
+    best: Trained | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, seconds in TINY_RUNS if settings.tiny else RUNS:
+            name = f"{preset}, {seconds} s"
+            with record.part(name):
+                seconds_needed = seconds + OVERHEAD_SECONDS
+                if settings.seconds_left < seconds_needed and not settings.tiny:
+                    raise Skip(f"{settings.seconds_left:.0f} s were left for it, {seconds_needed:.0f} s are needed")
+                trained = _train(settings, record, data, preset, seconds, Path(folder, name.replace(", ", "-")))
+                if best is None or trained.fid_ratio < best.fid_ratio:
+                    best = trained
+                    _keep(settings.out, best)
+    if best is None:
+        raise Skip("no run was finished")
+    with record.part(f"full evaluation of {best.name}"):
+        verdict = _evaluate(settings, best.export, tuple(FIGURES))
+        record.detail("evaluation", verdict.to_dict())
+        (candidate,) = verdict.candidates
+        _keep(settings.out, replace(best, export=with_quality(best.export, _quality(verdict, candidate))))
+        for name, value in candidate.values.items():
+            if isinstance(value, Value):
+                real = verdict.floor[name]
+                note = f"real images: {real.value:.4g}" if isinstance(real, Value) else ""
+                record.row(f"{best.name}: {FIGURES[name].title}", value.value, note=note)
+
+
+def _train(settings: Settings, record: Recorder, data: Images, preset: str, seconds: int, out: Path) -> Trained:
+    precision = resolve_precision("auto", settings.device)
+    config = config_of(preset, settings, precision=precision, out=out, data_dir=settings.data_dir, **_data(settings))
+    config = _fitted(config, data, 0.1 if settings.tiny else seconds)
+    assert config.images is not None
+    started = time.perf_counter()
+    train(config)
+    took = time.perf_counter() - started
+    record.row(f"{preset}, {seconds} s: images", config.images, "images", note=f"{precision}, {took:.1f} s in all")
+    checkpoint = checkpoints.load(out)
+    made = export(checkpoint)
+    verdict = _evaluate(settings, made, FAST)
+    (candidate,) = verdict.candidates
+    ratio = verdict.ratio(candidate.values)
+    assert ratio is not None, "the Frechet distance was measured"
+    record.row(f"{preset}, {seconds} s: FID over its real-data baseline", ratio, "times", bound=GOAL)
+    record.detail(f"{preset}, {seconds} s", {"seconds": took, "config": config.model_fields(), **verdict.to_dict()})
+    return Trained(f"{preset}, {seconds} s", made, checkpoint, ratio)
+
+
+def _fitted(config: Config, data: Images, seconds: float) -> Config:
+    """The config with as many images as can be trained in the time, and schedules that end with them."""
+    recipe = RECIPES[config.preset]
+    probe = {config.preset: package_loop(replace(config, **recipe), data)}
+    speed = medians(alternate(probe, config.batch_size, min(2.0, seconds / 5), 1))[config.preset]
+    images = max(config.batch_size, round(speed * seconds))
+    burn_in = round(images * BURN_IN_SHARE) if PRESETS[config.preset].get("burn_in") else 0
+    return replace(config, **recipe, images=images, burn_in=burn_in, ema_half_life=round(images * EMA_SHARE))
+
+
+def _data(settings: Settings) -> dict[str, str]:
+    return {"dataset": "uci-digits" if settings.tiny else "mnist"}
+
+
+def _evaluate(settings: Settings, made: Export, figures: tuple[str, ...]) -> Verdict:
+    source = Source(made.generator.card.name, made.generator)
+    n = 256 if settings.tiny else None
+    try:
+        return judge([source], settings.data_dir, n=n, figures=figures, fit_classifier=settings.tiny)
+    except DataError as error:
+        raise Skip(str(error)) from error
+
+
+def _quality(verdict: Verdict, candidate: Candidate) -> dict[str, Any]:
+    values = {name: value.value for name, value in candidate.values.items() if isinstance(value, Value)}
+    return values | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
+
+
+def _keep(out: Path, trained: Trained) -> None:
+    """Keeps the model file, the weights of its generator, and a picture of its images."""
+    generator = trained.export.generator
+    (out / "generator.onnx").write_bytes(generator.file)
+    part = "average." if trained.checkpoint.part("average") else "generator."
+    weights = {
+        name.replace(part, "generator.", 1): tensor
+        for name, tensor in trained.checkpoint.tensors.items()
+        if name.startswith(part)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        saved = checkpoints.save(replace(trained.checkpoint, tensors=weights), Path(folder))
+        (out / "generator.safetensors").write_bytes(saved.read_bytes())
+    labels = generator.card.class_names or None
+    images, _ = generator.images(seed=0, first=0, n=200, labels=list(labels) if labels else None)
+    (out / "digits.png").write_bytes(png_sheet(images, columns=20, scale=2))

@@ -1,0 +1,32 @@
+"""What a stage is given."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+
+@dataclass(frozen=True)
+class Settings:
+    device: Literal["cuda", "cpu"]
+    tiny: bool
+    """Run at a size that tries every line within moments, and whose numbers mean nothing."""
+    data_dir: Path
+    """Folder of the data sets."""
+    out: Path
+    """Folder for the files that are kept."""
+    deadline: float
+    """Time at which the stage is killed, in seconds since the epoch."""
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.time()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values = json.loads(text)
+        return cls(**values | {"data_dir": Path(values["data_dir"]), "out": Path(values["out"])})

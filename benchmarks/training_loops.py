@@ -1,0 +1,166 @@
+"""Training loops to time: a tutorial's and this package's, each as a function that trains a number of batches."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import flop_registry
+from torchvision import transforms
+
+from models.architectures import NetworkConfig, build_discriminator, build_generator
+from training.batches import Batches
+from training.capture import captured_where_possible
+from training.config import Config
+from training.data import Images
+from training.distributed import Group
+from training.state import State
+from training.step import Step
+
+Loop = Callable[[int], float]
+"""Trains on a number of batches, waits for the device, and returns the seconds that it took."""
+
+CALIBRATION_BATCHES = 10
+"""Batches of the first, untimed rounds. More than the eager steps before the CUDA graph is captured."""
+
+
+class PillowImages(Dataset):
+    """Grey images as `torchvision.datasets.MNIST` yields them: a transformed Pillow image and its label."""
+
+    def __init__(self, data: Images, transform: Callable[[Image.Image], Tensor]):
+        self.images, self.labels = data.images[:, 0].cpu(), data.labels.cpu()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index].numpy())), int(self.labels[index])
+
+
+def tutorial_loop(config: Config, data: Images) -> Loop:
+    """The loop of the tutorials: DataLoader, ToTensor, Normalize, BCEWithLogitsLoss and Adam as they come, in fp32."""
+    device = torch.device(config.device)
+    shape = data.info.image_shape
+    generator = build_generator(NetworkConfig("mlp", shape, config.generator_widths, 0, config.latent_dim)).to(device)
+    discriminator = build_discriminator(NetworkConfig("mlp", shape, config.discriminator_widths)).to(device)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    loader = DataLoader(PillowImages(data, transform), config.batch_size, shuffle=True, drop_last=True)
+    criterion = nn.BCEWithLogitsLoss()
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=config.lr, foreach=False)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config.lr, foreach=False)
+
+    def run(batches: int) -> float:
+        started = time.perf_counter()
+        done = 0
+        while done < batches:
+            for real, _ in loader:
+                real = real.to(device)
+                ones, zeros = torch.ones(len(real), device=device), torch.zeros(len(real), device=device)
+                fake = generator(torch.randn(len(real), config.latent_dim, device=device))
+
+                optimizer_d.zero_grad()
+                loss_d = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
+                loss_d.backward()
+                optimizer_d.step()
+
+                optimizer_g.zero_grad()
+                loss_g = criterion(discriminator(fake), ones)
+                loss_g.backward()
+                optimizer_g.step()
+                done += 1
+                if done == batches:
+                    break
+        loss_d.item(), loss_g.item()  # reading them waits for the device
+        return time.perf_counter() - started
+
+    return run
+
+
+def package_loop(config: Config, data: Images) -> Loop:
+    """The loop of `train`, without its checkpoints, samples and logs. `data` lies on the device of the config."""
+    state = State(config, data.info)
+    step, batches_at = Step(state, config), Batches(data, config, Group())
+    advance = captured_where_possible(step)
+
+    def run(batches: int) -> float:
+        started = time.perf_counter()
+        for _ in range(batches):
+            step.schedule(total_images=10**9)
+            advance(batches_at.at(state.images_seen))
+            state.images_seen += config.batch_size
+        state.figures()  # reading them waits for the device
+        return time.perf_counter() - started
+
+    return run
+
+
+def alternate(loops: dict[str, Loop], batch_size: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Times loops in alternating rounds.
+
+    Args:
+        seconds: about how long each round of each loop lasts.
+
+    Returns:
+        images/s of each round of each loop.
+    """
+    batches = {}
+    for name, run in loops.items():
+        run(CALIBRATION_BATCHES)
+        batches[name] = max(1, round(CALIBRATION_BATCHES * seconds / run(CALIBRATION_BATCHES)))
+    measured: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, run in loops.items():
+            measured[name].append(batches[name] * batch_size / run(batches[name]))
+    return measured
+
+
+def medians(measured: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in measured.items()}
+
+
+def step_flops(config: Config, data: Images) -> int:
+    """Floating-point operations that the matrix products and convolutions of one training step take."""
+    config = replace(config, capture=False)
+    step, batches = Step(State(config, data.info), config), Batches(data, config, Group())
+    step(batches.at(0))
+    with _FlopCounter() as counter:
+        step(batches.at(0))
+    return counter.flops
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Counts as PyTorch's FlopCounterMode does, whose hooks on modules do not allow gradients of gradients."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        result = function(*arguments, **keywords or {})
+        if count := flop_registry.get(function._overloadpacket):
+            self.flops += count(*arguments, **keywords or {}, out_val=result)
+        return result
+
+
+def matrix_flops(n: int, dtype: torch.dtype, device: str) -> float:
+    """Floating-point operations a second of the fastest of ten products of random n x n matrices."""
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    return 2 * n**3 / best_seconds(lambda: a @ b, device, 10)
+
+
+def best_seconds(action: Callable[[], object], device: str, times: int) -> float:
+    """The shortest time that an action took, the device's work included, after one untimed call."""
+
+    def timed() -> float:
+        started = time.perf_counter()
+        action()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    timed()
+    return min(timed() for _ in range(times))

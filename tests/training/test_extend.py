@@ -142,7 +142,7 @@ def test_data_that_changed_is_refused_with_the_difference(tmp_path, change, diff
     train(folder_config(tmp_path, images=48))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     change(tmp_path / "data")
-    with pytest.raises(ResumeError, match="is not what .* was trained on") as caught:
+    with pytest.raises(ResumeError, match=r"is not what .* was trained on") as caught:
         resume(tmp_path / "run", "--images", "96")
     assert difference in str(caught.value)
     assert "--init" in str(caught.value)

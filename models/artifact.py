@@ -36,8 +36,6 @@ PROVIDER_OPTIONS = {CUDA: {"use_tf32": 0}}
 CHUNK = 256
 """Images that one call of the network makes: enough for full speed, few enough to stay in the cache."""
 
-MAX_FILE_BYTES = 2**30
-
 GOLDEN_BOUNDS: dict[Precision, tuple[int, float]] = {"fp32": (1, 1e-4), "fp16": (2, 1e-2), "int8": (8, 0.2)}
 """Levels by which a pixel of the golden images may be off, and the share of pixels that may, where onnxruntime picks
 other kernels: on another kind of processor. In int8, where a last bit can tip a rounding within the network, it picks
@@ -126,7 +124,7 @@ class Generator:
         """
         try:
             with Path(path).open("rb") as stream:
-                return cls.from_bytes(stream.read(MAX_FILE_BYTES + 1), provider)
+                return cls.from_bytes(stream.read(graph.MAX_FILE_BYTES + 1), provider)
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
         except ModelFileError as error:
@@ -139,8 +137,8 @@ class Generator:
         Raises:
             ModelFileError: the file fails a check, which the message begins with.
         """
-        if len(file) > MAX_FILE_BYTES:
-            raise ModelFileError(f"size: the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+        if len(file) > graph.MAX_FILE_BYTES:
+            raise ModelFileError(f"size: the file is larger than {graph.MAX_FILE_BYTES >> 20} MiB")
         sha256 = check_seal(file)
         model = graph.parse(file)
         card = graph.read_card(model)

@@ -23,7 +23,9 @@ METADATA_KEY = "card"
 MAX_GOLDEN_IMAGES = 64
 
 Precision = Literal["fp32", "fp16", "int8"]
-Size = Annotated[int, Field(ge=1, le=2**16)]
+MAX_SIZE = 2**16
+"""Largest latent size, and largest extent of an image along an axis."""
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ImageShape = tuple[Size, Size, Size]
 """Channels, height, width."""

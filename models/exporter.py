@@ -96,6 +96,11 @@ def with_quality(made: Export, quality: dict[str, Any]) -> Export:
     return replace(made, generator=Generator.from_bytes(_sealed(_without_pixels(made.twin), card)))
 
 
+def graph_elements(generator: Network) -> int:
+    """How many numbers the exported graph of a generator makes of one latent, in all of its tensors together."""
+    return graph.elements(_without_pixels(_trace(generator, opset=20)))
+
+
 def _prove(generator: Network, twin: ModelProto, again: ModelProto, card: Card) -> Export:
     """Puts a graph through the gate, against the module that it is to compute and its own second making."""
     model = _without_pixels(twin)

@@ -20,7 +20,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """As `write_atomically`, for several files: none is renamed before all are written.
 
     Raises:
-        OSError: one cannot be written, and is named; then none is.
+        OSError: one cannot be written; the message names it, and no file has changed. Or one cannot be renamed; then
+            those before it have changed already.
     """
     temporaries = {path: path.parent / f".{path.name}.{os.getpid()}" for path in files}
     try:
@@ -34,6 +35,25 @@ def write_together(files: Mapping[Path, bytes]) -> None:
         for temporary in temporaries.values():
             with suppress(OSError):
                 temporary.unlink()
+
+
+def append(path: Path, data: bytes) -> None:
+    """Appends all of `data` to a file, which is made if need be, or nothing of it.
+
+    Raises:
+        OSError: the file cannot be written; the message names it.
+    """
+    with _naming(path), path.open("ab", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[stream.write(rest) :]
+        except OSError:
+            stream.truncate(size)
+            if not size:
+                path.unlink()
+            raise
 
 
 def check_writable(path: Path) -> None:

@@ -26,6 +26,7 @@ OPERATORS = frozenset((
 
 MAX_ELEMENTS = 2**24
 """Of all tensors that a graph makes of one latent, taken together."""
+MAX_FILE_BYTES = 2**30
 
 BATCH = "batch"
 """Name of the axis that has no size."""
@@ -164,6 +165,16 @@ def _quantisation(model: ModelProto, card: Card) -> None:
 
 
 def _sizes(model: ModelProto, card: Card) -> None:
+    total = elements(model)
+    _require(total <= MAX_ELEMENTS, f"it makes {total:,} numbers of one latent, at most {MAX_ELEMENTS:,} are allowed")
+
+
+def elements(model: ModelProto) -> int:
+    """How many numbers a graph makes of one latent, in all of its tensors together.
+
+    Raises:
+        GraphError: the size of a tensor cannot be determined before the graph runs.
+    """
     bare = ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]  # what the file claims; inferred is what it does
@@ -183,7 +194,7 @@ def _sizes(model: ModelProto, card: Card) -> None:
                 f"{output}, which {node.op_type} makes, has no size before it is run: {shapes.get(output)}",
             )
             total += math.prod((first if isinstance(first, int) else 1, *sizes))
-    _require(total <= MAX_ELEMENTS, f"it makes {total:,} numbers of one latent, at most {MAX_ELEMENTS:,} are allowed")
+    return total
 
 
 _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {

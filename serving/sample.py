@@ -9,6 +9,7 @@ The same file, seed and index give the same image.
 """
 
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -108,8 +109,9 @@ def sample_shards(options: Options, folder: Path) -> None:
         shards=options.shards or 1,
         run=on_ray(options.ray) if options.ray else in_processes(options.processes),
     )
-    for done, (shard, kept) in enumerate(shards, 1):
-        print(f"{done} of {options.shards}: shard {shard} {'was there' if kept else 'made'}", flush=True)
+    with closing(shards):
+        for done, (shard, kept) in enumerate(shards, 1):
+            print(f"{done} of {options.shards}: shard {shard} {'was there' if kept else 'made'}", flush=True)
     print(f"{folder}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
 
 

@@ -1,6 +1,8 @@
 """Small models of either kind, trained once and exported once for all tests."""
 
 import os
+import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def small_config(out: Path, **differences) -> Config:
 
 def small_run(out: Path, **differences) -> None:
     train(small_config(out, **differences))
+
+
+def run_with_file_limit(command: Iterable[object], limit: int) -> subprocess.CompletedProcess[str]:
+    """Runs a command that cannot make a file longer than `limit` bytes: to a writer this is like a full disk."""
+    resource = pytest.importorskip("resource", reason="only on Unix")
+    return subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
 
 
 @pytest.fixture(scope="session")

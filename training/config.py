@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -144,7 +144,7 @@ class Config:
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(self, name)}")
+            raise ValueError(f"{_option(name)} must be {expected}, got {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -242,9 +242,35 @@ class _Options(Config):
     __doc__ = Config.__doc__
 
     resume: Path | None = None
-    """Go on with a run, as it was begun and to the same bits; takes no other option."""
+    """Continue the run in this folder. Without other options it ends in the same bits as an unbroken run;
+    `train --resume RUN --help` lists the options that can be changed."""
     dry_run: bool = False
-    """Print the configuration and the networks, and end."""
+    """Check everything as a run would, print the configuration and the networks, and write nothing."""
+
+
+@dataclass(frozen=True)
+class _Resumption:
+    """Continues a run, by default as it was begun. What would change the meaning of the run is refused: the data, the
+    networks, the loss, the batch size and so on."""
+
+    resume: Path
+    """Folder of the run."""
+    data_dir: Path | None = None
+    """Where the data is now. It must be the same data."""
+    epochs: float | None = None
+    """New total of epochs, instead of the run's."""
+    images: Count | None = None
+    """New total of real images to show to the discriminator, instead of the run's."""
+    minutes: float | None = None
+    """About how long to train in addition to what is done, instead of the run's total."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """Where to continue. The precision stays that of the run; another device computes other bits."""
+    dry_run: bool = False
+    """Check everything as a run would, print the configuration and the networks, and write nothing."""
+
+
+_DURATION = ("epochs", "images", "minutes")
+_CHANGEABLE = ("data_dir", *_DURATION, "device")
 
 
 def parse(args: Sequence[str] | None = None) -> Command:
@@ -252,12 +278,10 @@ def parse(args: Sequence[str] | None = None) -> Command:
     first = argparse.ArgumentParser("train", add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=PRESETS)
     first.add_argument("--resume", type=Path)
-    chosen, rest = first.parse_known_args(args)
+    chosen, _ = first.parse_known_args(args)
     if chosen.resume is not None:
-        if rest or chosen.preset:
-            first.error("--resume goes on with a run as it was begun, and takes no other option")
         try:
-            return Command(Config.load(chosen.resume), resume=True)
+            return _parse_resumption(args)
         except ValueError as error:
             first.error(str(error))
     preset = chosen.preset or Config.preset
@@ -272,3 +296,29 @@ def parse(args: Sequence[str] | None = None) -> Command:
         first.error("--images and --minutes both say when to stop: give one")
     values = {field.name: getattr(options, field.name) for field in fields(Config)}
     return Command(Config(**values), dry_run=options.dry_run)
+
+
+def _parse_resumption(args: Sequence[str] | None) -> Command:
+    """Reads the command line of a run that is continued.
+
+    Raises:
+        ValueError: an option that cannot be changed, a value out of range, or a folder without a run.
+    """
+    options, rest = tyro.cli(_Resumption, prog="train", args=args, return_unknown_args=True)
+    if rest:
+        names = [word.partition("=")[0] for word in rest if word.startswith("--")] or rest
+        raise ValueError(
+            f"--resume continues a run as it was begun and cannot take {', '.join(names)}; it takes "
+            + ", ".join(map(_option, (*_CHANGEABLE, "dry_run")))
+        )
+    changes = {name: getattr(options, name) for name in _CHANGEABLE if getattr(options, name) is not None}
+    durations = [name for name in _DURATION if name in changes]
+    if len(durations) > 1:
+        raise ValueError(f"{' and '.join(map(_option, durations))} both say when to stop: give one")
+    if durations:  # the run's own total no longer counts
+        changes = {"images": None, "minutes": None} | changes
+    return Command(replace(Config.load(options.resume), **changes), resume=True, dry_run=options.dry_run)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from models.errors import MnistGanError
+
 
 @dataclass(frozen=True)
 class Group:
@@ -50,6 +52,24 @@ class Group:
         shared = torch.tensor(value, dtype=torch.float64, device=device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return shared.item()
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Raises an error of the input or of a file that occurs inside in one process in all of them.
+
+        Without it, the others would wait for the process that has ended, and then fail with an error of the network.
+        """
+        failure: MnistGanError | OSError | None = None
+        try:
+            yield
+        except (MnistGanError, OSError) as error:
+            failure = error
+        failures = [failure]
+        if self.size > 1:
+            failures *= self.size
+            dist.all_gather_object(failures, failure)
+        if first := failure or next(filter(None, failures), None):
+            raise first
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""What a run tells: a progress bar, a line and a sheet of samples an epoch, metrics.jsonl, TensorBoard, a GIF."""
+"""The records of a run: a progress bar, a line and a grid of samples for each epoch, metrics.jsonl, TensorBoard, a GIF.
+
+Training never ends because one of them cannot be written.
+"""
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,12 +15,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 
-from models.files import write_atomically
+from models.files import append, write_atomically
 from training.config import Config
 from training.data import Images
+from training.tensorboard import EventFile
 
 GIF_FRAMES = 120
 GIF_FRAME_MILLISECONDS = 120
@@ -29,12 +34,15 @@ class Journal:
         """Goes on after `images_seen`, and tells anew what was told of later images; from 0, all of it."""
         self.run = run
         self.samples = run / "samples"
-        self.samples.mkdir(exist_ok=True)
+        self.metrics = run / "metrics.jsonl"
         self.images_seen = images_seen
         self.images_told = self._forget_after(images_seen)
         """Up to which image metrics.jsonl goes."""
-        self.metrics = (run / "metrics.jsonl").open("a")
-        self.tensorboard = SummaryWriter(run / "tensorboard", purge_step=images_seen + 1)
+        self.unwritten = ""
+        """Lines of metrics.jsonl that could not be written yet."""
+        self.failed: set[Path] = set()
+        """Files of which a failure was reported."""
+        self.tensorboard = EventFile(run / "tensorboard", purge_step=images_seen + 1)
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -46,19 +54,21 @@ class Journal:
         )
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        with suppress(OSError):
+            self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.progress.stop()
-        self.metrics.close()
-        self.tensorboard.close()
-        self._draw_gif()
+        with suppress(OSError):
+            self.progress.stop()
+        with self._tolerating(self.run / "samples.gif"):
+            self._draw_gif()
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        with suppress(OSError):  # standard output is a file on a full disk, or a pipe that was closed
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def begin(self, config: Config, data: Images, total: int, processes: int) -> None:
         self.epoch_images = len(data) // config.batch_size * config.batch_size
@@ -102,24 +112,40 @@ class Journal:
         sheet = make_grid(samples.float().cpu(), nrow=round(len(samples) ** 0.5), normalize=True, value_range=(-1, 1))
         png = io.BytesIO()
         save_image(sheet, png, format="PNG")
-        write_atomically(self.samples / f"epoch-{figures['epoch']:04}.png", png.getvalue())
+        with self._tolerating(self.samples):
+            self.samples.mkdir(exist_ok=True)
+            write_atomically(self.samples / f"epoch-{figures['epoch']:04}.png", png.getvalue())
         # After the sheet: an epoch without its line is told anew by a run that goes on.
-        self.metrics.write(json.dumps(figures) + "\n")
-        self.metrics.flush()
-        for name, value in figures.items():
-            if name not in ("epoch", "images_seen"):
-                self.tensorboard.add_scalar(name, value, figures["images_seen"])
-        self.tensorboard.add_image("samples", sheet, figures["images_seen"])
-        self.tensorboard.flush()
+        self.unwritten += json.dumps(figures) + "\n"
+        with self._tolerating(self.metrics):
+            append(self.metrics, self.unwritten.encode())
+            self.unwritten = ""
+        with self._tolerating(self.tensorboard.path):
+            _, height, width = sheet.shape
+            self.tensorboard.add(
+                figures["images_seen"],
+                {name: value for name, value in figures.items() if name not in ("epoch", "images_seen")},
+                {"samples": (png.getvalue(), width, height)},
+            )
+
+    @contextmanager
+    def _tolerating(self, path: Path) -> Iterator[None]:
+        """Reports the first failure to write a picture or a log, and goes on."""
+        try:
+            yield
+        except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a damaged PNG
+            if path not in self.failed:
+                self.failed.add(path)
+                reason = getattr(error, "strerror", None) or error
+                self.say(f"{path} cannot be written ({reason}); training goes on without it")
 
     def _forget_after(self, images_seen: int) -> int:
         """Drops the lines of later images; returns how many images the last one left has seen."""
-        path = self.run / "metrics.jsonl"
-        if not path.exists():
+        if not self.metrics.exists():
             return 0
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["images_seen"] <= images_seen]
-        write_atomically(path, "".join(kept).encode())
+        write_atomically(self.metrics, "".join(kept).encode())
         return json.loads(kept[-1])["images_seen"] if kept else 0
 
     def _draw_gif(self) -> None:
@@ -130,6 +156,6 @@ class Journal:
         stride = -(-len(sheets) // GIF_FRAMES)
         frames = [Image.open(path).convert("P") for path in sheets[:-1:stride] + sheets[-1:]]
         pauses = [GIF_FRAME_MILLISECONDS] * (len(frames) - 1) + [GIF_REST_MILLISECONDS]
-        temporary = self.run / ".samples.gif"
-        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)
-        temporary.replace(self.run / "samples.gif")
+        gif = io.BytesIO()
+        frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)
+        write_atomically(self.run / "samples.gif", gif.getvalue())

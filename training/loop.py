@@ -27,18 +27,21 @@ from models import checkpoint as checkpoints
 from models import latents as addresses
 from models.architectures import multiply_adds, parameter_count
 from models.card import Training
-from models.checkpoint import Checkpoint, CheckpointError
+from models.checkpoint import Checkpoint
 from models.errors import MnistGanError
+from models.exportable import check_exportable
 from models.files import write_atomically
+from models.lock import lock_folder
 from training import data as datasets
 from training import distributed
+from training import resume as resumption
 from training.batches import Batches
 from training.capture import captured_where_possible
 from training.config import Config
 from training.data import Images
 from training.distributed import Group
 from training.journal import Journal
-from training.state import State
+from training.state import State, generator_config
 from training.step import Step, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
@@ -75,43 +78,40 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         The signal that ended the run early, if one did. A checkpoint is saved all the same.
 
     Raises:
-        RunError, DataError, PrecisionError, CheckpointError: it cannot start, or it diverged; the last good checkpoint
-            is kept.
+        LockedError: another process is training into the folder.
+        RunError, ResumeError, DataError, PrecisionError, CheckpointError: it cannot start, or it diverged; the last
+            good checkpoint is kept.
     """
     config = _resolve(config)
     with distributed.group(config.device) as group, ExitStack() as stack:
-        if config.batch_size % group.size:
-            raise RunError(f"--batch-size {config.batch_size} cannot be shared by {group.size} processes")
-        # A folder without a checkpoint holds nothing that could be lost: a run that could not start, or soon diverged.
-        if not resume and group.agree(group.leads and bool(checkpoints.find(config.out)), config.device):
-            raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
-        if config.deterministic:
-            # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
-        data = _load(config)
-        if config.images is None:
-            config = replace(config, images=_images_to_train(config, data, group))
-        assert config.images is not None
-        if config.lr_warmup >= config.images:
-            raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
-        state = _begin(config, data)
+        with group.failing_together():
+            if group.leads:
+                stack.enter_context(lock_folder(config.out))
+        config, data, state = _prepare(config, resume, group)
         quality = _quality(config, data) if config.evaluate_every and group.leads else None
+        changes = []
+        if resume and state.images_seen:
+            changes = resumption.describe_changes(Config.load(config.out), config, state.images_seen)
+            config = replace(config, minutes=None)  # they were additional: the total is in images
         if group.leads:
-            config.out.mkdir(parents=True, exist_ok=True)
             write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
-        if resume:
-            _restore(state, config)
         journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
+        if journal:
+            for change in changes:
+                journal.say(change)
         stop = stack.enter_context(_stop_on_signal())
         return _Run(config, data, state, group, journal, quality, stop).finish()
 
 
-def dry_run(config: Config) -> str:
-    """What a run would be: its configuration and its networks."""
-    config = _resolve(config)
-    data = _load(config)
-    state = State(config, data.info)
+def dry_run(config: Config, resume: bool = False) -> str:
+    """Checks everything that a run checks, and describes its configuration and its networks. Writes nothing.
+
+    Raises:
+        MnistGanError: as `train` would.
+    """
+    config, data, state = _prepare(_resolve(config), resume, Group(), measure=False)
+    if config.evaluate_every:
+        _quality(config, data)
     label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
     latent = torch.zeros(1, config.latent_dim, device=config.device)
     image = torch.zeros(1, *data.info.image_shape, device=config.device)
@@ -123,6 +123,38 @@ def dry_run(config: Config) -> str:
             f"{multiply_adds(network, example, *label):,} multiply-adds an image"
         )
     return "\n".join(lines)
+
+
+def _prepare(config: Config, resume: bool, group: Group, measure: bool = True) -> tuple[Config, Images, State]:
+    """Does what a run does before it writes its first file: loads the data, builds or restores the state, checks all.
+
+    Args:
+        measure: whether to measure the speed of training where --minutes says when to stop. Without it the
+            configuration may come back without a number of images.
+
+    Raises:
+        MnistGanError: the run cannot start.
+    """
+    if config.batch_size % group.size:
+        raise RunError(f"--batch-size {config.batch_size} cannot be shared by {group.size} processes")
+    # A folder without a checkpoint holds nothing that could be lost: a run that could not start, or soon diverged.
+    if not resume and group.agree(group.leads and bool(checkpoints.find(config.out)), config.device):
+        raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
+    if config.deterministic:
+        # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    data = _load(config)
+    checkpoint = resumption.load_checkpoint(config, data.info) if resume else None
+    state = _begin(config, data, checkpoint)
+    if config.images is None and (config.minutes is None or measure):
+        images = _images_to_train(config, data, group)
+        config = replace(config, images=images if config.minutes is None else state.images_seen + images)
+    if config.images is not None:
+        if config.lr_warmup >= config.images:
+            raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
+        resumption.check_total(config, state.images_seen)
+    return config, data, state
 
 
 class _Run:
@@ -267,17 +299,22 @@ def _load(config: Config) -> Images:
     return data
 
 
-def _begin(config: Config, data: Images) -> State:
-    """The state before the first step.
+def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State:
+    """The state before the first step, or after that of the checkpoint.
 
     Raises:
-        RunError: the networks do not fit the images, or the weights of --init the networks.
+        RunError: the networks do not fit the images, the memory or a model file, or the weights of --init do not fit
+            the networks.
+        CheckpointError: the checkpoint does not fit the networks.
     """
     try:
+        check_exportable(generator_config(config, data.info))
         state = State(config, data.info)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # PyTorch has no error of its own for sizes beyond the memory
         raise RunError(str(error)) from error
-    if config.init:
+    if checkpoint:
+        resumption.restore(state, checkpoint, config.out)
+    elif config.init:
         source = checkpoints.load(config.init)
         try:
             state.sampler.load_state_dict(source.part("average") or source.part("generator"))
@@ -296,17 +333,6 @@ def _quality(config: Config, data: Images) -> "Quality":
         return Quality(data, config.data_dir, config.latent_dim, config.conditional)
     except MnistGanError as error:
         raise RunError(f"--evaluate-every: {error}") from error
-
-
-def _restore(state: State, config: Config) -> None:
-    if not checkpoints.find(config.out):
-        return  # killed before its first one: the run begins anew
-    checkpoint = checkpoints.load(config.out)
-    try:
-        state.restore(checkpoint.tensors)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{config.out}: the checkpoint does not fit config.json: {error}") from error
-    state.images_seen = checkpoint.training.images_seen
 
 
 def _images_to_train(config: Config, data: Images, group: Group) -> int:

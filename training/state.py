@@ -23,6 +23,16 @@ FIGURES = (
 """What is averaged over the steps of an epoch. The gradients are 2-norms over all weights of a network."""
 
 
+def generator_config(config: Config, data: Dataset) -> NetworkConfig:
+    """The generator that a run trains on this data.
+
+    Raises:
+        ValueError: a number that no network could have.
+    """
+    classes = len(data.class_names) if config.conditional else 0
+    return NetworkConfig(config.generator, data.image_shape, config.generator_widths, classes, config.latent_dim)
+
+
 class State:
     """The networks, the average of the generator, the optimizers, the loss scale, and the sums behind the figures."""
 
@@ -32,18 +42,15 @@ class State:
         Raises:
             ValueError: the networks cannot be built for images of this shape.
         """
-        classes = len(data.class_names) if config.conditional else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.generator = build_generator(
-                NetworkConfig(config.generator, data.image_shape, config.generator_widths, classes, config.latent_dim)
-            )
+            self.generator = build_generator(generator_config(config, data))
             self.discriminator = build_discriminator(
                 NetworkConfig(
                     config.discriminator,
                     data.image_shape,
                     config.discriminator_widths,
-                    classes,
+                    self.generator.config.classes,
                     normalization=config.discriminator_normalization,
                 )
             )

@@ -28,7 +28,7 @@ def main() -> None:
         from training.loop import dry_run, train
 
     if command.dry_run:
-        print(dry_run(command.config))
+        print(dry_run(command.config, command.resume))
         return
     out = command.config.out
     if interrupted := train(command.config, command.resume):

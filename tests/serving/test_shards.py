@@ -1,8 +1,8 @@
 """Millions of images in shards: addressed, resumable, the same bytes whoever makes them."""
 
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from models.artifact import Generator
 from models.latents import VERSION
 from serving.shards import Request
+from tests.conftest import run_with_file_limit
 from tests.serving.test_sample import SAMPLE, one_line_of_error, sample
 
 
@@ -51,22 +53,93 @@ def test_shards_hold_the_addressed_images_however_many_processes_make_them(files
     np.testing.assert_array_equal(np.concatenate([part["labels"] for part in parts]), labels)
 
 
-def test_a_run_that_is_killed_goes_on_and_ends_in_the_same_bytes(files, tmp_path):
+def begin(model: Path, out: Path, *arguments: object) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """Starts to make shards; returns the process and its children once the first worker runs."""
+    command = [SAMPLE, model, "--out", out, *arguments]
+    running = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    children: list[psutil.Process] = []
+    while len(children) < 2:  # the resource tracker of multiprocessing, and a worker
+        assert running.poll() is None
+        time.sleep(0.01)
+        children = psutil.Process(running.pid).children(recursive=True)
+    return running, children
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_the_workers_of_a_killed_run_end_and_its_finished_shards_are_kept(files, tmp_path, number):
     asked = ("--n", "60k", "--shards", 12, "--processes", 1)
-    whole = shards(files["unconditional"], tmp_path / "whole", *asked)
     out = tmp_path / "killed"
-    command = [SAMPLE, files["unconditional"], "--out", out, *asked]
-    running = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, start_new_session=True)
+    running, children = begin(files["unconditional"], out, *asked)
     while not (out / "00002-of-00012.npz").exists():
         assert running.poll() is None
         time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    kept = json.loads((out / "manifest.json").read_text())["shards"]
-    assert 1 <= len(kept) < 12
-    resumed = sample(*command[1:])
-    assert resumed.stdout.count("was there") == len(kept)
-    assert read(out) == whole
+    running.send_signal(number)
+    running.communicate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+    # As if the run had been killed before the manifest had any of them.
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"shards": {}}))
+    finished = sorted(out.glob("*.npz"))
+    assert 3 <= len(finished) < 12
+    finished[1].write_bytes(b"damaged")
+    resumed = sample(files["unconditional"], "--out", out, *asked)
+    assert resumed.stdout.count("was there") == len(finished) - 1
+    assert read(out) == shards(files["unconditional"], tmp_path / "whole", *asked)
+
+
+def test_finished_shards_of_another_request_are_not_kept(files, tmp_path):
+    asked = (files["unconditional"], "--n", 20, "--shards", 2, "--out", tmp_path)
+    assert sample(*asked, "--seed", 1).returncode == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for name, shard in manifest["shards"].items():
+        (tmp_path / f".{name}.json").write_text(json.dumps({"request": manifest["request"], "shard": shard}))
+    request = manifest["request"] | {"seed": 0}
+    (tmp_path / "manifest.json").write_text(json.dumps({"request": request, "shards": {}}))
+    assert sample(*asked, "--seed", 0).stdout.count("made") == 2
+
+
+@pytest.mark.parametrize("delay", [0, 0.5])
+def test_ctrl_c_ends_all_processes_with_one_line(files, tmp_path, delay):
+    asked = ("--n", "10M", "--shards", 2, "--processes", 2)
+    running, children = begin(files["unconditional"], tmp_path / "a", *asked)
+    time.sleep(delay)
+    for process in (*children, running):  # as a terminal does
+        process.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said) == (130, "sample: interrupted\n")
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["manifest.json"]
+
+
+def test_two_runs_never_make_shards_in_one_folder(files, tmp_path):
+    running, _ = begin(files["unconditional"], tmp_path, "--n", "10M", "--shards", 1)
+    error = one_line_of_error(files["unconditional"], "--out", tmp_path, "--n", "10M", "--shards", 1)
+    running.kill()
+    running.communicate()
+    assert f"{tmp_path} is in use by process {running.pid} on {socket.gethostname()}" in error
+
+
+def test_a_worker_that_is_killed_is_reported_in_one_line(files, tmp_path):
+    running, children = begin(files["unconditional"], tmp_path, "--n", "10M", "--shards", 1, "--processes", 1)
+    max(children, key=lambda child: child.pid).kill()
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said) == (
+        1,
+        "sample: a worker process was killed, perhaps because memory is short; the same command again goes on\n",
+    )
+
+
+@pytest.mark.parametrize("format", ["npz", "webdataset", "parquet"])
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_part_of_a_shard(files, tmp_path, format):
+    pytest.importorskip({"webdataset": "webdataset", "parquet": "pyarrow"}.get(format, "numpy"))
+    command = [SAMPLE, files["conditional"], "--out", tmp_path, "--n", 3_000, "--shards", 1, "--format", format]
+    failed = run_with_file_limit(command, 100_000)
+    ending = {"npz": "npz", "webdataset": "tar", "parquet": "parquet"}[format]
+    assert failed.stderr == f"sample: {tmp_path}/00000-of-00001.{ending}: File too large\n"
+    assert failed.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
 def test_a_shard_that_was_damaged_is_made_anew(files, tmp_path):

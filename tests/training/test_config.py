@@ -3,6 +3,7 @@ import subprocess
 import sys
 import typing
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -59,8 +60,12 @@ def test_every_choice_of_the_command_line_is_there(choices, name):
         ("--images 5 --minutes 5", "--images and --minutes both say when to stop"),
         ("--preset dcgan --penalty r1", "--penalty r1 needs a discriminator"),
         ("--resume nowhere", "nowhere holds no run"),
-        ("--resume nowhere --epochs 3", "takes no other option"),
-        ("--resume nowhere --preset mlp", "takes no other option"),
+        ("--resume nowhere --epochs 3", "nowhere holds no run"),
+        ("--resume nowhere --preset mlp", "cannot take --preset; it takes --data-dir, --epochs, --images"),
+        ("--resume nowhere --loss=hinge --batch-size 3", "cannot take --loss, --batch-size; it takes --data-dir"),
+        ("--resume nowhere --no-conditional --out x", "cannot take --no-conditional, --out"),
+        ("--resume nowhere something", "cannot take something"),
+        ("--resume nowhere --images 5 --minutes 5", "--images and --minutes both say when to stop"),
     ],
 )
 def test_a_value_out_of_range_names_the_option(capsys, arguments, message):
@@ -92,6 +97,24 @@ def test_a_configuration_comes_back_from_its_run(tmp_path):
     assert Config.load(tmp_path) == config
     resumed = parse(["--resume", str(tmp_path)])
     assert (resumed.config, resumed.resume) == (config, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ("--data-dir moved", {"data_dir": Path("moved")}),
+        ("--images 9M", {"images": 9_000_000}),
+        ("--epochs 4", {"epochs": 4, "images": None}),
+        ("--minutes 2", {"minutes": 2, "images": None}),
+        ("--device cpu --dry-run", {"device": "cpu"}),
+    ],
+)
+def test_resume_changes_where_the_data_is_and_how_long_the_run_takes(tmp_path, arguments, changes):
+    config = replace(parse(["--preset", "fast", "--images", "6M"]).config, out=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    resumed = parse(["--resume", str(tmp_path), *arguments.split()])
+    assert resumed.config == replace(config, **changes)
+    assert (resumed.resume, resumed.dry_run) == (True, "--dry-run" in arguments)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"epochs": 0}', '{"nothing": 1, "init": null, "data_dir": "x"}'])

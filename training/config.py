@@ -17,6 +17,10 @@ from models.commands import Count
 Architecture = Literal["mlp", "dcgan", "residual"]
 
 
+def default_data_dir() -> Path:
+    return Path(os.environ.get("MNIST_GAN_DATA", "data"))
+
+
 @dataclass(frozen=True)
 class Config:
     """Trains a GAN. The defaults are those of the preset."""
@@ -29,9 +33,7 @@ class Config:
     # Paths: they say nothing about the model, so they do not travel with it.
     out: Path = field(default=Path("runs/latest"), metadata={"path": True})
     """Folder for the run; must not hold one yet."""
-    data_dir: Path = field(
-        default_factory=lambda: Path(os.environ.get("MNIST_GAN_DATA", "data")), metadata={"path": True}
-    )
+    data_dir: Path = field(default_factory=default_data_dir, metadata={"path": True})
     """Folder of the data sets; what is not there is downloaded. Defaults to $MNIST_GAN_DATA, else data. For --dataset
     folder, the folder itself."""
     init: Path | None = field(default=None, metadata={"path": True})

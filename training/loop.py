@@ -28,7 +28,7 @@ from models.architectures import multiply_adds, parameter_count
 from models.card import Training
 from models.checkpoint import Checkpoint, CheckpointError
 from models.errors import MnistGanError
-from models.files import write_atomically
+from models.files import is_utf8, write_atomically
 from training import data as datasets
 from training import distributed
 from training.batches import Batches
@@ -107,12 +107,12 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
 def dry_run(config: Config) -> str:
     """What a run would be: its configuration and its networks."""
     config = _resolve(config)
-    data = _load(config)
-    state = State(config, data.info)
+    data = _load(config, download=False)
+    state = _begin(config, data)
     label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
     latent = torch.zeros(1, config.latent_dim, device=config.device)
     image = torch.zeros(1, *data.info.image_shape, device=config.device)
-    lines = [json.dumps(config.to_dict(), indent=2)]
+    lines = [json.dumps(config.to_dict(), indent=2), *data.summary]
     for name, example in (("generator", latent), ("discriminator", image)):
         network = getattr(state, name)
         lines.append(
@@ -225,13 +225,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.group.leads:
-            training = Training(
-                self.config.model_fields(), self.state.images_seen, self.config.seed, _git_commit(), _versions()
-            )
-            checkpoints.save(
-                Checkpoint(self.state.tensors(), self.state.generator.config, self.data.info, training),
-                self.config.out,
-            )
+            checkpoints.save(_checkpoint(self.config, self.data, self.state), self.config.out)
 
     def _stop_requested(self) -> signal.Signals | None:
         if self.group.size == 1:
@@ -246,17 +240,21 @@ class _Run:
 def _resolve(config: Config) -> Config:
     """Names the device and the precision, and makes paths absolute: the run can be gone on with from anywhere."""
     device = resolve_device(config.device)
-    return replace(
+    config = replace(
         config,
         device=device,
         precision=resolve_precision(config.precision, device),
         data_dir=config.data_dir.resolve(),
         init=config.init and config.init.resolve(),
     )
+    for option, path in (("out", config.out), ("data-dir", config.data_dir), ("init", config.init)):
+        if path and not is_utf8(str(path)):
+            raise RunError(f"--{option} {path}: the path is not valid UTF-8, so config.json cannot store it; rename it")
+    return config
 
 
-def _load(config: Config) -> Images:
-    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels).to(
+def _load(config: Config, download: bool = True) -> Images:
+    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels, download=download).to(
         torch.device(config.device)
     )
     if config.batch_size > len(data):
@@ -264,16 +262,23 @@ def _load(config: Config) -> Images:
     return data
 
 
+def _checkpoint(config: Config, data: Images, state: State) -> Checkpoint:
+    training = Training(config.model_fields(), state.images_seen, config.seed, _git_commit(), _versions())
+    return Checkpoint(state.tensors(), state.generator.config, data.info, training)
+
+
 def _begin(config: Config, data: Images) -> State:
     """The state before the first step.
 
     Raises:
         RunError: the networks do not fit the images, or the weights of --init the networks.
+        CheckpointError: a checkpoint of this run could not be read again.
     """
     try:
         state = State(config, data.info)
     except ValueError as error:
         raise RunError(str(error)) from error
+    checkpoints.check(_checkpoint(config, data, state))
     if config.init:
         source = checkpoints.load(config.init)
         try:

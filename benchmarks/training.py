@@ -39,6 +39,7 @@ from training.config import PRESETS, Config
 from training.distributed import Group
 from training.state import State
 from training.step import Step, resolve_device, resolve_precision
+from training.widths import resolve_widths
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ Round = Callable[[int], float]
 def theirs(config: Config, data_dir: Path) -> Round:
     """The loop of the tutorials."""
     device = torch.device(config.device)
-    generator = build_generator(NetworkConfig("mlp", (1, 28, 28), config.generator_widths, 0, config.latent_dim))
-    discriminator = build_discriminator(NetworkConfig("mlp", (1, 28, 28), config.discriminator_widths))
+    generator_widths, discriminator_widths = resolve_widths(config, (1, 28, 28))
+    generator = build_generator(NetworkConfig("mlp", (1, 28, 28), generator_widths, 0, config.latent_dim))
+    discriminator = build_discriminator(NetworkConfig("mlp", (1, 28, 28), discriminator_widths))
     generator.to(device), discriminator.to(device)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     loader = DataLoader(datasets.MNIST(data_dir, transform=transform), config.batch_size, shuffle=True)

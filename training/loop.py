@@ -39,6 +39,7 @@ from training.distributed import Group
 from training.journal import Journal
 from training.state import State
 from training.step import Step, resolve_device, resolve_precision
+from training.widths import resolve_widths
 
 if TYPE_CHECKING:
     from training.evaluation.quality import Quality
@@ -87,6 +88,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
         data = _load(config)
+        config = _with_widths(config, data)
         if config.images is None:
             config = replace(config, images=_images_to_train(config, data, group))
         assert config.images is not None
@@ -108,6 +110,7 @@ def dry_run(config: Config) -> str:
     """What a run would be: its configuration and its networks."""
     config = _resolve(config)
     data = _load(config, download=False)
+    config = _with_widths(config, data)
     state = _begin(config, data)
     label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
     latent = torch.zeros(1, config.latent_dim, device=config.device)
@@ -260,6 +263,12 @@ def _load(config: Config, download: bool = True) -> Images:
     if config.batch_size > len(data):
         raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
     return data
+
+
+def _with_widths(config: Config, data: Images) -> Config:
+    """Stores the widths that the size of the images led to."""
+    generator, discriminator = resolve_widths(config, data.info.image_shape)
+    return replace(config, generator_widths=generator, discriminator_widths=discriminator)
 
 
 def _checkpoint(config: Config, data: Images, state: State) -> Checkpoint:

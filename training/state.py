@@ -10,6 +10,7 @@ from torch.optim import Adam
 from models.architectures import NetworkConfig, build_discriminator, build_generator
 from models.card import Dataset
 from training.config import Config
+from training.widths import resolve_widths
 
 FIGURES = (
     "loss_discriminator",
@@ -33,16 +34,17 @@ class State:
             ValueError: the networks cannot be built for images of this shape.
         """
         classes = len(data.class_names) if config.conditional else 0
+        generator_widths, discriminator_widths = resolve_widths(config, data.image_shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.generator = build_generator(
-                NetworkConfig(config.generator, data.image_shape, config.generator_widths, classes, config.latent_dim)
+                NetworkConfig(config.generator, data.image_shape, generator_widths, classes, config.latent_dim)
             )
             self.discriminator = build_discriminator(
                 NetworkConfig(
                     config.discriminator,
                     data.image_shape,
-                    config.discriminator_widths,
+                    discriminator_widths,
                     classes,
                     normalization=config.discriminator_normalization,
                 )

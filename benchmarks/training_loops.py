@@ -21,6 +21,7 @@ from training.data import Images
 from training.distributed import Group
 from training.state import State
 from training.step import Step
+from training.widths import resolve_widths
 
 Loop = Callable[[int], float]
 """Trains on a number of batches, waits for the device, and returns the seconds that it took."""
@@ -47,8 +48,9 @@ def tutorial_loop(config: Config, data: Images) -> Loop:
     """The loop of the tutorials: DataLoader, ToTensor, Normalize, BCEWithLogitsLoss and Adam as they come, in fp32."""
     device = torch.device(config.device)
     shape = data.info.image_shape
-    generator = build_generator(NetworkConfig("mlp", shape, config.generator_widths, 0, config.latent_dim)).to(device)
-    discriminator = build_discriminator(NetworkConfig("mlp", shape, config.discriminator_widths)).to(device)
+    generator_widths, discriminator_widths = resolve_widths(config, shape)
+    generator = build_generator(NetworkConfig("mlp", shape, generator_widths, 0, config.latent_dim)).to(device)
+    discriminator = build_discriminator(NetworkConfig("mlp", shape, discriminator_widths)).to(device)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     loader = DataLoader(PillowImages(data, transform), config.batch_size, shuffle=True, drop_last=True)
     criterion = nn.BCEWithLogitsLoss()

@@ -21,12 +21,13 @@ from models.architectures import Network, NetworkConfig, build_generator
 from models.card import Dataset, Training, first_problem
 from models.errors import MnistGanError, ModelFileError
 from models.files import write_atomically
-from models.seal import UNSEALED, check_seal, seal
+from models.seal import UNSEALED, ChecksumError, check_seal, seal
 
 _FOLDER = "checkpoints"
 _KEPT = 2
 _VERSION = 2
 _HEADER = "mnist-gan"
+_KINDS = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
 
 
 class CheckpointError(MnistGanError):
@@ -60,21 +61,26 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, run: Path) -> Path:
     """Writes a checkpoint into a run. The one before it stays; older ones go once this one is whole."""
-    header = {
-        "version": _VERSION,
-        "generator": asdict(checkpoint.generator),
-        "dataset": asdict(checkpoint.dataset),
-        "training": asdict(checkpoint.training),
-        "file_sha256": UNSEALED,
-    }
     folder = run / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{checkpoint.training.images_seen:012}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(path, seal(safetensors.torch.save(tensors, {_HEADER: json.dumps(header)})))
+    write_atomically(path, seal(safetensors.torch.save(tensors, {_HEADER: _write_header(checkpoint)})))
     for old in find(run)[:-_KEPT]:
         old.unlink()
     return path
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """Finds out before training whether `load` would accept what `save` would write.
+
+    Raises:
+        CheckpointError: it would not.
+    """
+    try:
+        _parse_header(json.loads(_write_header(checkpoint)))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"a checkpoint of this run could not be read again: {_reason(error)}") from error
 
 
 def find(run: Path) -> list[Path]:
@@ -86,7 +92,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads the newest checkpoint of a run, or a checkpoint file.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or not ours; then the message names the one before it.
+        CheckpointError: there is none, or it cannot be read. The message calls it damaged, and says to delete it, only
+            if its checksum is wrong.
     """
     path = Path(path)
     before = None
@@ -96,26 +103,45 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(f"{path}: holds no checkpoint; `train --out RUN` makes one")
         path, before = found[-1], found[-2] if len(found) > 1 else None
     try:
-        return _parse(path.read_bytes())
+        file = path.read_bytes()
+        sha256 = check_seal(file)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    except (ModelFileError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = first_problem(error) if isinstance(error, ValidationError) else error
+    except ChecksumError as error:
         advice = f"; the one before it is {before}: delete the damaged one to go on from there" if before else ""
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of mnist-gan ({reason}){advice}") from error
+        raise CheckpointError(f"{path}: damaged ({error}){advice}") from error
+    except ModelFileError as error:
+        advice = f"; the one before it is {before}: move this file elsewhere to go on from there" if before else ""
+        raise CheckpointError(f"{path}: cut short, or not a checkpoint of mnist-gan ({error}){advice}") from error
+    try:
+        return _parse(file, sha256)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: its checksum is right, but it is not a checkpoint that this version of mnist-gan can read "
+            f"({_reason(error)}); keep it: another version may have written it"
+        ) from error
 
 
-def _parse(file: bytes) -> Checkpoint:
-    sha256 = check_seal(file)
-    header = _read_header(file)
-    kinds = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
-    # From JSON, where a list is a tuple.
-    known: dict[str, Any] = {
-        name: TypeAdapter(kind).validate_json(json.dumps(header[name])) for name, kind in kinds.items()
-    }
-    checkpoint = Checkpoint(safetensors.torch.load(file), **known, sha256=sha256)
+def _parse(file: bytes, sha256: str) -> Checkpoint:
+    checkpoint = Checkpoint(safetensors.torch.load(file), **_parse_header(_read_header(file)), sha256=sha256)
     checkpoint.build()  # the weights fit the network
     return checkpoint
+
+
+def _write_header(checkpoint: Checkpoint) -> str:
+    header = {name: asdict(getattr(checkpoint, name)) for name in _KINDS}
+    return json.dumps({"version": _VERSION, **header, "file_sha256": UNSEALED})
+
+
+def _parse_header(header: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Checkpoint` by name. Validated from JSON, where a list is a tuple."""
+    return {name: TypeAdapter(kind).validate_json(json.dumps(header[name])) for name, kind in _KINDS.items()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return first_problem(error)
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _read_header(file: bytes) -> dict[str, Any]:

@@ -77,6 +77,15 @@ def _write(path: Path, temporary: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a name or a path is Unicode text, not bytes of another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Errors name the file that was asked for, not the temporary one; a full disk would name none."""

@@ -16,6 +16,10 @@ UNSEALED = "0" * 64
 _SEAL = re.compile(rb'file_sha256\\?": \\?"([0-9a-f]{64})\\?"')  # JSON, or JSON within a text of JSON
 
 
+class ChecksumError(ModelFileError):
+    """A file whose bytes do not have the SHA-256 that it states: it is damaged."""
+
+
 def seal(file: bytes) -> bytes:
     """Writes a file's SHA-256 into it.
 
@@ -33,12 +37,13 @@ def check_seal(file: bytes) -> str:
         The SHA-256 that it states.
 
     Raises:
-        ModelFileError: there is no seal, or it does not fit.
+        ChecksumError: the file is damaged.
+        ModelFileError: it states no SHA-256, or several.
     """
     found = _find(file)
     stated, actual = found[1].decode(), _digest(file, *found.span(1))
     if stated != actual:
-        raise ModelFileError(f"seal: the file is damaged; its SHA-256 is {actual}, it states {stated}")
+        raise ChecksumError(f"seal: the file is damaged; its SHA-256 is {actual}, it states {stated}")
     return stated
 
 

@@ -17,6 +17,10 @@ from models.commands import Count
 Architecture = Literal["mlp", "dcgan", "residual"]
 
 
+def default_data_dir() -> Path:
+    return Path(os.environ.get("MNIST_GAN_DATA", "data"))
+
+
 @dataclass(frozen=True)
 class Config:
     """Trains a GAN. The defaults are those of the preset."""
@@ -29,9 +33,7 @@ class Config:
     # Paths: they say nothing about the model, so they do not travel with it.
     out: Path = field(default=Path("runs/latest"), metadata={"path": True})
     """Folder for the run; must not hold one yet."""
-    data_dir: Path = field(
-        default_factory=lambda: Path(os.environ.get("MNIST_GAN_DATA", "data")), metadata={"path": True}
-    )
+    data_dir: Path = field(default_factory=default_data_dir, metadata={"path": True})
     """Folder of the data sets; what is not there is downloaded. Defaults to $MNIST_GAN_DATA, else data. For --dataset
     folder, the folder itself."""
     init: Path | None = field(default=None, metadata={"path": True})
@@ -52,10 +54,12 @@ class Config:
     generator: Architecture = "mlp"
     discriminator: Architecture = "mlp"
     latent_dim: int = 100
-    generator_widths: tuple[int, ...] = (256, 512)
-    """mlp: hidden layers from the latent on. Others: channels, from the coarsest resolution on."""
-    discriminator_widths: tuple[int, ...] = (512, 256)
-    """mlp: hidden layers from the image on. Others: channels, from the finest resolution on."""
+    generator_widths: tuple[int, ...] | None = None
+    """mlp: hidden layers from the latent on. Others: channels, from the coarsest resolution on. If omitted, those of
+    the preset, with one more resolution for each doubling of the image size beyond 32."""
+    discriminator_widths: tuple[int, ...] | None = None
+    """mlp: hidden layers from the image on. Others: channels, from the finest resolution on. If omitted, as for
+    --generator-widths."""
     discriminator_normalization: Literal["batch", "spectral"] = "batch"
     """Of a dcgan discriminator: spectral judges each image on its own, and makes the generator more diverse."""
     conditional: bool = False
@@ -123,7 +127,8 @@ class Config:
         for name in ("epochs", "images", "minutes"):
             self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("generator_widths", "discriminator_widths"):
-            self._require(name, bool(getattr(self, name)) and min(getattr(self, name)) >= 1, "positive sizes")
+            widths = getattr(self, name)
+            self._require(name, widths is None or min(widths, default=0) >= 1, "positive sizes")
         for name in ("lr_warmup", "burn_in", "ema_half_life", "evaluate_every"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("lr", 0 < self.lr < float("inf"), "above 0")
@@ -180,9 +185,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Radford et al. (2015).
     "dcgan": {
         "generator": "dcgan",
-        "generator_widths": (128, 64),
         "discriminator": "dcgan",
-        "discriminator_widths": (64, 128),
         "batch_size": 128,
         "betas": (0.5, 0.999),
         "epochs": 25,
@@ -190,9 +193,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Huang et al. (2024): relativistic pairing with R1 and R2 at every step, no normalisation.
     "r3gan": {
         "generator": "residual",
-        "generator_widths": (128, 64, 32),
         "discriminator": "residual",
-        "discriminator_widths": (32, 64, 128),
         "latent_dim": 64,
         "conditional": True,
         "batch_size": 128,
@@ -213,9 +214,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # discriminator and the loss are those of Miyato et al. (2018), which keep the variety that dcgan loses.
     "fast": {
         "generator": "dcgan",
-        "generator_widths": (64, 32),
         "discriminator": "dcgan",
-        "discriminator_widths": (32, 64),
         "discriminator_normalization": "spectral",
         "latent_dim": 64,
         "conditional": True,
@@ -226,6 +225,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 8,
     },
 }
+
+
+WIDTHS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "mlp": ((256, 512), (512, 256)),
+    "dcgan": ((128, 64), (64, 128)),
+    "r3gan": ((128, 64, 32), (32, 64, 128)),
+    "fast": ((64, 32), (32, 64)),
+}
+"""Widths of each preset's generator and discriminator, for images of 28 x 28 pixels."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ The file takes `latent` (float32) and, if the generator is class-conditional, `l
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,9 @@ class Options:
     """Version of the ONNX standard operators."""
     precision: Precision = "fp32"
     """Of the weights. fp16 and int8 are held against fp32 in quality, too, on the real images of --data-dir."""
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
-    """Folder of the data sets, for fp16 and int8; for a data set that was a folder, the folder itself."""
+    data_dir: Path | None = None
+    """Folder of the data sets, for fp16 and int8; $MNIST_GAN_DATA if omitted, else data. For a data set that was a
+    folder, the folder itself, which has no default."""
     report: Path | None = None
     """JSON file for the figures and their bounds."""
     register: bool = True

@@ -73,6 +73,8 @@ class Journal:
     def begin(self, config: Config, data: Images, total: int, processes: int) -> None:
         self.epoch_images = len(data) // config.batch_size * config.batch_size
         self.epochs = -(-total // self.epoch_images)
+        for line in data.summary:
+            self.say(line)
         self.say(
             f"{config.preset} on the {len(data):,} images of {config.dataset}: {total:,} to be seen, "
             f"in {self.epochs} epochs of {self.epoch_images // config.batch_size} batches of {config.batch_size}; "

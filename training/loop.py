@@ -30,7 +30,7 @@ from models.card import Training
 from models.checkpoint import Checkpoint
 from models.errors import MnistGanError
 from models.exportable import check_exportable
-from models.files import write_atomically
+from models.files import is_utf8, write_atomically
 from models.lock import lock_folder
 from training import data as datasets
 from training import distributed
@@ -43,6 +43,7 @@ from training.distributed import Group
 from training.journal import Journal
 from training.state import State, generator_config
 from training.step import Step, resolve_device, resolve_precision
+from training.widths import resolve_widths
 
 if TYPE_CHECKING:
     from training.evaluation.quality import Quality
@@ -109,13 +110,13 @@ def dry_run(config: Config, resume: bool = False) -> str:
     Raises:
         MnistGanError: as `train` would.
     """
-    config, data, state = _prepare(_resolve(config), resume, Group(), measure=False)
+    config, data, state = _prepare(_resolve(config), resume, Group(), dry=True)
     if config.evaluate_every:
         _quality(config, data)
     label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
     latent = torch.zeros(1, config.latent_dim, device=config.device)
     image = torch.zeros(1, *data.info.image_shape, device=config.device)
-    lines = [json.dumps(config.to_dict(), indent=2)]
+    lines = [json.dumps(config.to_dict(), indent=2), *data.summary]
     for name, example in (("generator", latent), ("discriminator", image)):
         network = getattr(state, name)
         lines.append(
@@ -125,12 +126,12 @@ def dry_run(config: Config, resume: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _prepare(config: Config, resume: bool, group: Group, measure: bool = True) -> tuple[Config, Images, State]:
+def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> tuple[Config, Images, State]:
     """Does what a run does before it writes its first file: loads the data, builds or restores the state, checks all.
 
     Args:
-        measure: whether to measure the speed of training where --minutes says when to stop. Without it the
-            configuration may come back without a number of images.
+        dry: whether to download nothing and not to measure the speed of training where --minutes says when to stop;
+            then the configuration comes back without a number of images.
 
     Raises:
         MnistGanError: the run cannot start.
@@ -144,10 +145,11 @@ def _prepare(config: Config, resume: bool, group: Group, measure: bool = True) -
         # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    data = _load(config)
+    data = _load(config, download=not dry)
+    config = _with_widths(config, data)
     checkpoint = resumption.load_checkpoint(config, data.info) if resume else None
     state = _begin(config, data, checkpoint)
-    if config.images is None and (config.minutes is None or measure):
+    if config.images is None and (config.minutes is None or not dry):
         images = _images_to_train(config, data, group)
         config = replace(config, images=images if config.minutes is None else state.images_seen + images)
     if config.images is not None:
@@ -260,13 +262,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.group.leads:
-            training = Training(
-                self.config.model_fields(), self.state.images_seen, self.config.seed, _git_commit(), _versions()
-            )
-            checkpoints.save(
-                Checkpoint(self.state.tensors(), self.state.generator.config, self.data.info, training),
-                self.config.out,
-            )
+            checkpoints.save(_checkpoint(self.config, self.data, self.state), self.config.out)
 
     def _stop_requested(self) -> signal.Signals | None:
         if self.group.size == 1:
@@ -281,22 +277,37 @@ class _Run:
 def _resolve(config: Config) -> Config:
     """Names the device and the precision, and makes paths absolute: the run can be gone on with from anywhere."""
     device = resolve_device(config.device)
-    return replace(
+    config = replace(
         config,
         device=device,
         precision=resolve_precision(config.precision, device),
         data_dir=config.data_dir.resolve(),
         init=config.init and config.init.resolve(),
     )
+    for option, path in (("out", config.out), ("data-dir", config.data_dir), ("init", config.init)):
+        if path and not is_utf8(str(path)):
+            raise RunError(f"--{option} {path}: the path is not valid UTF-8, so config.json cannot store it; rename it")
+    return config
 
 
-def _load(config: Config) -> Images:
-    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels).to(
+def _load(config: Config, download: bool = True) -> Images:
+    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels, download=download).to(
         torch.device(config.device)
     )
     if config.batch_size > len(data):
         raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
     return data
+
+
+def _with_widths(config: Config, data: Images) -> Config:
+    """Stores the widths that the size of the images led to."""
+    generator, discriminator = resolve_widths(config, data.info.image_shape)
+    return replace(config, generator_widths=generator, discriminator_widths=discriminator)
+
+
+def _checkpoint(config: Config, data: Images, state: State) -> Checkpoint:
+    training = Training(config.model_fields(), state.images_seen, config.seed, _git_commit(), _versions())
+    return Checkpoint(state.tensors(), state.generator.config, data.info, training)
 
 
 def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State:
@@ -305,13 +316,14 @@ def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State
     Raises:
         RunError: the networks do not fit the images, the memory or a model file, or the weights of --init do not fit
             the networks.
-        CheckpointError: the checkpoint does not fit the networks.
+        CheckpointError: the checkpoint does not fit the networks, or one of this run could not be read again.
     """
     try:
         check_exportable(generator_config(config, data.info))
         state = State(config, data.info)
     except (ValueError, RuntimeError) as error:  # PyTorch has no error of its own for sizes beyond the memory
         raise RunError(str(error)) from error
+    checkpoints.check(_checkpoint(config, data, state))
     if checkpoint:
         resumption.restore(state, checkpoint, config.out)
     elif config.init:

@@ -10,6 +10,7 @@ from torch.optim import Adam
 from models.architectures import NetworkConfig, build_discriminator, build_generator
 from models.card import Dataset
 from training.config import Config
+from training.widths import resolve_widths
 
 FIGURES = (
     "loss_discriminator",
@@ -30,7 +31,8 @@ def generator_config(config: Config, data: Dataset) -> NetworkConfig:
         ValueError: a number that no network could have.
     """
     classes = len(data.class_names) if config.conditional else 0
-    return NetworkConfig(config.generator, data.image_shape, config.generator_widths, classes, config.latent_dim)
+    widths, _ = resolve_widths(config, data.image_shape)
+    return NetworkConfig(config.generator, data.image_shape, widths, classes, config.latent_dim)
 
 
 class State:
@@ -49,7 +51,7 @@ class State:
                 NetworkConfig(
                     config.discriminator,
                     data.image_shape,
-                    config.discriminator_widths,
+                    resolve_widths(config, data.image_shape)[1],
                     self.generator.config.classes,
                     normalization=config.discriminator_normalization,
                 )

@@ -45,7 +45,7 @@ class VariantQuality:
         return _figures(candidate) | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
 
 
-def compare(original: Generator, variant: Generator, data_dir: Path) -> VariantQuality:
+def compare(original: Generator, variant: Generator, data_dir: Path | None) -> VariantQuality:
     """Judges both on the real images of the data set that they were trained on.
 
     Raises:

@@ -79,6 +79,11 @@ def project(logit: Tensor, features: Tensor, embedded: Tensor | None) -> Tensor:
     return logit.squeeze(1) if embedded is None else logit.squeeze(1) + (features * embedded).sum(1)
 
 
+def default_halvings(image_shape: tuple[int, int, int]) -> int:
+    """How often a network without explicit widths halves an image: until 8 pixels per side or fewer, at least twice."""
+    return max(2, (max(image_shape[1:]) - 1).bit_length() - 3)
+
+
 def feature_size(config: NetworkConfig, halvings: int) -> tuple[int, int]:
     """Height and width of the image after so many halvings, each rounded up."""
     _, height, width = config.image_shape

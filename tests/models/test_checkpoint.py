@@ -57,12 +57,38 @@ def test_a_missing_checkpoint_says_how_to_make_one(tmp_path):
 def test_a_checkpoint_cut_short_is_refused_and_the_one_before_it_named(run, keep):
     newest = checkpoints.find(run)[-1]
     newest.write_bytes(newest.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="damaged") as caught:
+    with pytest.raises(CheckpointError, match=r"damaged|cut short") as caught:
         checkpoints.load(run)
     assert "000000000128" in str(caught.value)
     assert f"the one before it is {checkpoints.find(run)[0]}" in str(caught.value)
     newest.unlink()
     assert checkpoints.load(run).training.images_seen == 64
+
+
+UNREADABLE = {"class_names": ("caf\udce9",), "class_counts": (1,)}
+"""A class name that is not valid Unicode: JSON can write it, and no reader accepts it."""
+
+
+def test_a_checkpoint_that_could_not_be_read_again_is_found_before_it_is_written(runs):
+    checkpoint = checkpoints.load(runs["unconditional"])
+    checkpoints.check(checkpoint)
+    with pytest.raises(CheckpointError, match="a checkpoint of this run could not be read again"):
+        checkpoints.check(replace(checkpoint, dataset=replace(checkpoint.dataset, **UNREADABLE)))
+
+
+def test_only_a_wrong_checksum_is_called_damage(run):
+    newest = checkpoints.find(run)[-1]
+    file = bytearray(newest.read_bytes())
+    file[-1] ^= 1
+    newest.write_bytes(file)
+    with pytest.raises(CheckpointError, match=r"damaged .*delete the damaged one"):
+        checkpoints.load(run)
+
+    checkpoint = checkpoints.load(checkpoints.find(run)[0])
+    save_at(128, replace(checkpoint, dataset=replace(checkpoint.dataset, **UNREADABLE)), run)
+    with pytest.raises(CheckpointError, match=r"its checksum is right, but .*keep it") as caught:
+        checkpoints.load(run)
+    assert not any(word in str(caught.value) for word in ("damaged", "delete"))
 
 
 def test_safetensors_of_others_are_refused(tmp_path):

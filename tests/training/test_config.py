@@ -6,18 +6,68 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from models.architectures import DISCRIMINATORS, GENERATORS
+from models.architectures import DISCRIMINATORS, GENERATORS, NetworkConfig, build_discriminator, build_generator
 from training.config import PRESETS, Config, parse
 from training.data import LOADERS
+from training.loop import dry_run
 from training.losses import LOSSES
+from training.widths import resolve_widths
 
 
 def test_the_mlp_preset_is_the_textbook_to_the_letter():
     config = parse(["--preset", "mlp"]).config
-    assert (config.latent_dim, config.generator_widths, config.discriminator_widths) == (100, (256, 512), (512, 256))
+    assert (config.latent_dim, resolve_widths(config, (1, 28, 28))) == (100, ((256, 512), (512, 256)))
     assert (config.lr, config.batch_size, config.epochs, config.loss) == (2e-4, 64, 50, "non-saturating")
     assert config.conditional is False
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_default_widths_follow_the_size_of_the_images(preset):
+    config = parse(["--preset", preset]).config
+    at_28 = {
+        "mlp": ((256, 512), (512, 256)),
+        "dcgan": ((128, 64), (64, 128)),
+        "r3gan": ((128, 64, 32), (32, 64, 128)),
+        "fast": ((64, 32), (32, 64)),
+    }[preset]
+    for size in (8, 16, 28, 32):
+        assert resolve_widths(config, (1, size, size)) == at_28
+    generator, discriminator = resolve_widths(config, (3, 128, 128))
+    assert generator == discriminator[::-1]
+    if preset == "mlp":
+        assert (generator, discriminator) == at_28
+    else:
+        assert generator == (4 * at_28[0][0], 2 * at_28[0][0], *at_28[0])
+
+
+@pytest.mark.parametrize("preset", ["dcgan", "r3gan", "fast"])
+@pytest.mark.parametrize("size", [28, 33, 64, 100, 128, 256])
+def test_convolutional_generators_start_from_at_most_8_pixels_at_any_size(preset, size):
+    config = replace(parse(["--preset", preset]).config, device="cpu")
+    generator, discriminator = resolve_widths(config, (1, size, size))
+    assert max(generator) <= 512
+    label = torch.zeros(1, dtype=torch.int64) if config.conditional else None
+    shape, classes = (1, size, size), 2 * config.conditional
+    with torch.device("meta"):
+        build_discriminator(NetworkConfig(config.discriminator, shape, discriminator, classes))
+    network = build_generator(NetworkConfig(config.generator, shape, generator, classes, config.latent_dim))
+    sizes = []
+    network.input.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[-1]))
+    assert network.eval()(torch.zeros(1, config.latent_dim), label).shape == (1, *shape)
+    assert 4 <= sizes[0] <= 8
+
+
+def test_widths_that_the_user_sets_are_kept_at_any_size():
+    config = parse(["--preset", "fast", "--generator-widths", "64", "32"]).config
+    assert resolve_widths(config, (1, 128, 128)) == ((64, 32), (32, 64, 128, 256))
+
+
+def test_a_dry_run_prints_the_widths_for_the_size_of_the_images(tmp_path):
+    config = parse(["--preset", "fast", "--dataset", "uci-digits", "--image-size", "64", "--device", "cpu"]).config
+    printed = "".join(dry_run(config).split())
+    assert '"generator_widths":[128,64,32],"discriminator_widths":[32,64,128]' in printed
 
 
 def test_options_change_what_the_preset_says():

@@ -1,3 +1,4 @@
+import gzip
 import io
 import struct
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import torchvision
 from PIL import Image
 
 from training import data
-from training.data import DataError, DataUnavailableError
+from training.data import DataError, DataUnavailableError, Loaded, Request
 
 DIGITS = tuple("0123456789")
 CLASS_NAMES = {
@@ -78,6 +79,7 @@ def write_images(folder: Path, **classes: list[Image.Image]) -> Path:
 def test_an_idx_set_is_one_uint8_tensor(tiny):
     loaded = data.load(tiny.name, tiny.data_dir)
     assert (loaded.images.shape, loaded.images.dtype) == ((12, 1, 28, 28), torch.uint8)
+    assert loaded.summary[0].startswith(f"{tiny.name}: 12 images of 28 x 28 pixels, grey; 10 classes: ")
     assert (loaded.labels.tolist(), loaded.labels.dtype) == ([*range(10), 0, 1], torch.int64)
     assert loaded.info.name == tiny.name
     assert loaded.info.image_shape == (1, 28, 28)
@@ -137,6 +139,83 @@ def test_what_cannot_be_downloaded_says_what_to_do(tmp_path, monkeypatch, name):
     monkeypatch.setattr(torchvision_class, "url", nobody, raising=False)
     with pytest.raises(DataUnavailableError, match=r"train-images-idx3-ubyte.*uci-digits, which needs no download"):
         data.load(name, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def compress(file: Path) -> None:
+    """As another program would, with its own level and header: torchvision compares the MD5 of its download."""
+    with gzip.GzipFile(f"{file}.gz", "wb", compresslevel=1, mtime=1) as stream:
+        stream.write(file.read_bytes())
+    file.unlink()
+
+
+def swap_suffixes(file: Path) -> None:
+    """Compressed without .gz, as some browsers store it."""
+    compress(file)
+    Path(f"{file}.gz").rename(file)
+
+
+def pretend(file: Path) -> None:
+    """Plain with .gz, as other browsers store it."""
+    file.rename(f"{file}.gz")
+
+
+def dot(file: Path) -> None:
+    file.rename(file.with_name(file.name.replace("-idx", ".idx")))
+
+
+def lift(file: Path) -> None:
+    compress(file)
+    Path(f"{file}.gz").rename(file.parent.parent / f"{file.name}.gz")
+
+
+@pytest.mark.parametrize("form", [compress, swap_suffixes, pretend, dot, lift])
+def test_idx_files_are_read_where_they_lie_in_every_form(tiny, form):
+    expected = data.load(tiny.name, tiny.data_dir).info
+    for file in tiny.images.parent.iterdir():
+        form(file)
+    before = sorted(tiny.data_dir.rglob("*"))
+    for folder in (tiny.data_dir, *tiny.data_dir.rglob("*/")):
+        folder.chmod(0o555)
+    try:
+        assert data.load(tiny.name, tiny.data_dir).info == expected
+        assert len(data.load(tiny.name, tiny.data_dir, split="test")) == 12
+        assert sorted(tiny.data_dir.rglob("*")) == before
+    finally:
+        for folder in (tiny.data_dir, *tiny.data_dir.rglob("*/")):
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("damage", [lambda file: file[:-20], lambda file: file[:40] + b"!" * 40 + file[80:]])
+def test_a_damaged_compressed_file_is_named(tiny, damage):
+    compress(tiny.images)
+    file = Path(f"{tiny.images}.gz")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=rf"{file}: not an IDX file: its gzip data are damaged"):
+        data.load(tiny.name, tiny.data_dir)
+
+
+def test_a_download_adds_what_is_missing_and_leaves_nothing_else(tmp_path, monkeypatch):
+    class Download:
+        def __init__(self, root: str, train: bool, download: bool):
+            raw = Path(root) / "MNIST" / "raw"
+            raw.mkdir(parents=True)
+            for split in ("train", "t10k"):
+                write_idx(raw / f"{split}-images-idx3-ubyte", np.zeros((12, 28, 28)))
+                write_idx(raw / f"{split}-labels-idx1-ubyte", np.arange(12) % 10)
+                (raw / f"{split}-labels-idx1-ubyte.gz").touch()
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", Download)
+    folder = tmp_path / "new" / "data"
+    assert data.load("mnist", folder).images.max() == 0
+    raw = folder / "MNIST" / "raw"
+    assert len(list(raw.iterdir())) == 4
+    (raw / "train-labels-idx1-ubyte").unlink()
+    write_idx(raw / "train-images-idx3-ubyte", np.ones((12, 28, 28)))
+    assert data.load("mnist", folder).images.max() == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+    assert [entry.name for entry in folder.iterdir()] == ["MNIST"]
 
 
 @pytest.mark.parametrize("tiny", ["emnist-digits"], indirect=True)
@@ -248,7 +327,7 @@ def test_the_middle_square_of_an_oblong_image_is_kept(tmp_path, turned, size):
 
 def test_large_images_are_averaged_not_picked(tmp_path):
     checkerboard = np.indices((280, 280)).sum(axis=0) % 2 * np.uint8(255)
-    loaded = data.load("folder", write_images(tmp_path, boards=[Image.fromarray(checkerboard.astype(np.uint8))]))
+    loaded = data.load("folder", write_images(tmp_path, boards=[Image.fromarray(checkerboard.astype(np.uint8))]), 28)
     assert loaded.images[..., 2:-2, 2:-2].float().sub(127.5).abs().max() < 3
 
 
@@ -291,7 +370,7 @@ def png(image: Image.Image) -> bytes:
 def test_a_file_that_is_no_image_is_named(tmp_path, content):
     file = write_images(tmp_path, sevens=[Image.fromarray(SEVEN)]) / "sevens" / "broken.png"
     file.write_bytes(content)
-    with pytest.raises(DataError, match=f"{file}: not an image"):
+    with pytest.raises(DataError, match=f"{tmp_path}: 1 file cannot be read as images: sevens/{file.name} "):
         data.load("folder", tmp_path)
 
 
@@ -307,11 +386,16 @@ def test_a_folder_without_subfolders_is_named(tmp_path):
         data.load("folder", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["missing", "file"])
-def test_a_folder_that_is_not_there_is_unavailable(tmp_path, name):
-    (tmp_path / "file").touch()
-    with pytest.raises(DataUnavailableError, match=f"{tmp_path / name}: no such folder"):
-        data.load("folder", tmp_path / name)
+@pytest.mark.parametrize("dataset", ["folder", "mnist"])
+def test_a_file_instead_of_a_folder_is_reported_as_a_file(tmp_path, dataset):
+    (tmp_path / "images.zip").touch()
+    with pytest.raises(DataUnavailableError, match=r"images.zip: this is a file; give --data-dir a folder"):
+        data.load(dataset, tmp_path / "images.zip")
+
+
+def test_a_folder_that_does_not_exist_is_unavailable(tmp_path):
+    with pytest.raises(DataUnavailableError, match=f"{tmp_path / 'missing'}: no such folder; check --data-dir"):
+        data.load("folder", tmp_path / "missing")
 
 
 def test_the_real_mnist_has_60_000_digits(mnist):
@@ -345,9 +429,9 @@ def numbered_digits(monkeypatch) -> torch.Tensor:
     """In the place of MNIST: 200 images, each of one grey level, and their labels; the first half is for testing."""
     labels = torch.arange(200) * 7 % 10
 
-    def load(_, image_size, channels, split):
-        chosen = torch.arange(100) if split == "test" else torch.arange(100, 200)
-        return chosen.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 8, 8), labels[chosen], list(DIGITS)
+    def load(request: Request) -> Loaded:
+        chosen = torch.arange(100) if request.split == "test" else torch.arange(100, 200)
+        return Loaded(chosen.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 8, 8), labels[chosen], list(DIGITS))
 
     monkeypatch.setitem(data.LOADERS, "mnist", load)
     for split, n in (("train", 500), ("test", 300)):

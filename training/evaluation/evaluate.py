@@ -8,7 +8,6 @@ n - 1 of seed 0 are judged, so that the same file gives the same figures; only i
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +24,9 @@ class Options:
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Model files, runs (judged with and without averaged weights), or .npz files of `images` and perhaps `labels`."""
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
-    """Folder of the data sets; for --dataset folder, the folder itself."""
+    data_dir: Path | None = None
+    """Folder of the data sets; $MNIST_GAN_DATA if omitted, else data. For a data set that was a folder, the folder
+    itself, which has no default."""
     dataset: str | None = None
     """The real images; if omitted, those that the first model was trained on, else mnist."""
     n: int | None = None

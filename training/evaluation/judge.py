@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from models.card import Dataset
 from models.errors import InputError
 from training import data as datasets
+from training.config import default_data_dir
 from training.evaluation import cost as costs
 from training.evaluation.cost import Cost
 from training.evaluation.figures import FIGURES, FigureError, Sample, Value, measure
@@ -125,7 +126,7 @@ class Verdict:
 
 def judge(
     sources: Iterable[Source],
-    data_dir: Path,
+    data_dir: Path | None,
     dataset: str | None = None,
     n: int | None = None,
     figures: Iterable[str] | None = None,
@@ -149,10 +150,14 @@ def judge(
     sources = tuple(sources)
     learned = [source.generator.card.dataset for source in sources if source.generator]
     dataset = dataset or (learned[0].name if learned else "mnist")
+    if dataset == "folder" and data_dir is None:
+        raise InputError("data-dir", "give the folder of images that the model was trained on, or that it should match")
     n = n or (STACKED_IMAGES if dataset == "stacked-mnist" else IMAGES)
-    train, test, of_these = real_images(
-        dataset, data_dir, next((d.image_shape for d in learned if d.name == dataset), None)
-    )
+    shapes = [d.image_shape for d in learned if d.name == dataset]
+    if dataset == "folder":  # its images can be of any size: they are resampled to that of the first source
+        channels, height, width = sources[0].image_shape
+        shapes.append((channels, height, width))
+    train, test, of_these = real_images(dataset, data_dir or default_data_dir(), shapes[0] if shapes else None)
     for source in sources:
         _check(source, train.info)
     # As many of each, since figures are biased by the number.

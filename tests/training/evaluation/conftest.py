@@ -4,14 +4,15 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from training import data
+from training.data import Loaded, Request
 from training.evaluation import classifier, cost
 from training.evaluation.classifier import Classifier
 from training.evaluation.evaluate import main
@@ -21,9 +22,11 @@ from training.evaluation.evaluate import main
 def toy_mnist(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """The digits of scikit-learn under MNIST's name, every second one for testing, and random weights as the pinned."""
 
-    def digits(data_dir: Path, image_size: int | None, channels: int | None, split: str) -> tuple[Tensor, Tensor, list]:
-        images, labels, names = data.LOADERS["uci-digits"](data_dir, image_size, channels, "train")
-        return images[split == "test" :: 2].contiguous(), labels[split == "test" :: 2].contiguous(), names
+    def digits(request: Request) -> Loaded:
+        loaded = data.LOADERS["uci-digits"](request)
+        every_second = slice(request.split == "test", None, 2)
+        images, labels = (tensor[every_second].contiguous() for tensor in (loaded.images, loaded.labels))
+        return replace(loaded, images=images, labels=labels)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -158,6 +158,11 @@ def test_a_model_file_is_judged_by_the_data_that_it_learned_from(refusal, files)
     assert "no pinned classifier of uci-digits" in refusal(files["conditional"], "--n", 10)
 
 
+def test_a_folder_of_images_has_no_default(refusal, files, monkeypatch):
+    monkeypatch.setenv("MNIST_GAN_DATA", "somewhere")
+    assert "evaluate: --data-dir: give the folder of images" in refusal(files["conditional"], "--dataset", "folder")
+
+
 def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, capsys):
     classes = data.load("uci-digits", tmp_path)
     for label in range(2):

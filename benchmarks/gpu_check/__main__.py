@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -55,7 +55,7 @@ class Options:
     minutes: float
     device: Literal["cuda", "cpu"]
     tiny: bool
-    data_dir: Path | None
+    data_dir: Path
     stages: tuple[str, ...]
     bundle: Path
 
@@ -73,9 +73,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     given = parser.parse_args(arguments)
     if not 0 < given.minutes < float("inf"):
         parser.error(f"--minutes must be above 0, got {given.minutes}")
+    bundled = given.bundle / "data"
+    data_dir = given.data_dir or (bundled if bundled.is_dir() else Path(os.environ.get("MNIST_GAN_DATA", "data")))
     stages = tuple(name for name in STAGES if name in given.stages)
     return Options(
-        given.out.resolve(), given.minutes, given.device, given.tiny, given.data_dir, stages, given.bundle.resolve()
+        given.out.resolve(), given.minutes, given.device, given.tiny, data_dir.resolve(), stages, given.bundle.resolve()
     )
 
 
@@ -96,9 +98,7 @@ def main() -> None:
             )
             sys.exit(NOTHING_TO_CHECK)
         stages = {name: STAGES[name] for name in options.stages}
-        data_dir = options.data_dir or environment.unpack_data(options.bundle, Path(folder, "data"))
-        data_dir = (data_dir or Path(os.environ.get("MNIST_GAN_DATA", "data"))).resolve()
-        sys.exit(0 if check(replace(options, data_dir=data_dir), stages, machine, variables, Path(folder)) else 1)
+        sys.exit(0 if check(options, stages, machine, variables, Path(folder)) else 1)
 
 
 def find_machine(device: str, variables: Mapping[str, str]) -> dict[str, str] | None:
@@ -142,7 +142,6 @@ def check(
     with (options.out / "gpu-check.log").open("w") as log:
         for name, stage in stages.items():
             deadline += stage.seconds * share
-            assert options.data_dir, "main has chosen one"
             settings = Settings(options.device, options.tiny, options.data_dir, options.out, deadline)
             for result in _run_stage(stage, settings, variables, folder / f"{name}.json", log):
                 report["stages"][name] = asdict(result)

@@ -5,7 +5,6 @@ folder that PYTHONPATH puts before the installed packages. A virtual environment
 is itself in one, a virtual environment made from it does not see that environment's packages.
 """
 
-import gzip
 import importlib.util
 import os
 import subprocess
@@ -50,20 +49,6 @@ def prepare(bundle: Path, packages: Path) -> dict[str, str]:
         )
     paths += [path for path in (environment.get("PYTHONPATH"),) if path]
     return environment | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def unpack_data(bundle: Path, folder: Path) -> Path | None:
-    """Unpacks the data sets of a bundle into a folder.
-
-    Returns:
-        The folder of the data sets, or None if the bundle has none.
-    """
-    files = sorted((bundle / "data").rglob("*.gz"))
-    for file in files:
-        unpacked = folder / file.relative_to(bundle / "data").with_suffix("")
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        unpacked.write_bytes(gzip.decompress(file.read_bytes()))
-    return folder if files else None
 
 
 def missing_modules(packages: Path | None = None) -> list[str]:

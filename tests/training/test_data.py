@@ -187,6 +187,14 @@ def test_idx_files_are_read_where_they_lie_in_every_form(tiny, form):
             folder.chmod(0o755)
 
 
+def test_idx_files_of_no_named_data_set_are_not_guessed(tiny):
+    for file in tiny.images.parent.iterdir():
+        compress(file)
+        Path(f"{file}.gz").rename(tiny.data_dir / f"{file.name}.gz")
+    with pytest.raises(DataError, match=rf"itself holds IDX files.*move or link them to {tiny.images.parent}"):
+        data.load(tiny.name, tiny.data_dir)
+
+
 @pytest.mark.parametrize("damage", [lambda file: file[:-20], lambda file: file[:40] + b"!" * 40 + file[80:]])
 def test_a_damaged_compressed_file_is_named(tiny, damage):
     compress(tiny.images)

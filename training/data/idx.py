@@ -45,7 +45,7 @@ class IdxSet:
         """Reads a split; downloads it first if it is missing.
 
         Raises:
-            DataError: a file is damaged, or `data_dir` holds the user's own images.
+            DataError: a file is damaged, or `data_dir` itself holds images or IDX files.
             DataUnavailableError: the files are missing and cannot be downloaded.
         """
         if request.data_dir.exists():
@@ -64,12 +64,7 @@ class IdxSet:
 
     def _find(self, data_dir: Path, name: str) -> Path | None:
         """The file under one of the names in use: plain or .gz, in raw/ or next to it, "-idx3" or ".idx3"."""
-        for folder in (self._raw(data_dir), data_dir / self.torchvision_class):
-            for stem in (name, name.replace("-idx", ".idx")):
-                for file in (folder / stem, folder / f"{stem}.gz"):
-                    if file.is_file():
-                        return file
-        return None
+        return _find_in(self._raw(data_dir), name) or _find_in(data_dir / self.torchvision_class, name)
 
     def _found(self, data_dir: Path, name: str) -> Path:
         file = self._find(data_dir, name)
@@ -85,6 +80,11 @@ class IdxSet:
             raise DataError(
                 f"{data_dir} does not hold {self.torchvision_class}, but images ({image}): add --dataset folder to "
                 "use those, or give another --data-dir"
+            )
+        if _find_in(data_dir, self._names(split)[0]):
+            raise DataError(
+                f"{data_dir} itself holds IDX files, which may be of any data set of this format; if they are of "
+                f"{self.torchvision_class}, move or link them to {self._raw(data_dir)}"
             )
         advice = (
             f"put its IDX files ({self._names(split)[0]} ..., plain or .gz) there, or use --dataset uci-digits, which "
@@ -124,6 +124,14 @@ IDX_SETS = {
         subset="digits",
     ),
 }
+
+
+def _find_in(folder: Path, name: str) -> Path | None:
+    for stem in (name, name.replace("-idx", ".idx")):
+        for file in (folder / stem, folder / f"{stem}.gz"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _read_idx(file: Path) -> Tensor:

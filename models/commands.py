@@ -2,6 +2,7 @@
 on stderr instead of a traceback.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ra
 """Of pyproject.toml: what brings a library that may be missing; all others are training's."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, as a shell reports it."""
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+"""Errors of writing that name no file: those of files that a command opens itself do."""
 
 
 def count(text: str) -> int:
@@ -44,15 +48,20 @@ def ends_in_one_line(command: str) -> Iterator[None]:
     """
     try:
         yield
+        sys.stdout.flush()  # at the end of the program Python would report the error in its own way
         return
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except MnistGanError as error:
         message, code = f"--{error}" if isinstance(error, InputError) else str(error), error.exit_code
     except OSError as error:
-        if error.filename is None:  # not of a file that somebody named
+        if error.filename is not None:
+            message, code = f"{error.filename}: {error.strerror}", 1
+        elif error.errno in _OUTPUT_ERRORS:
+            message, code = f"standard output cannot be written: {error.strerror}", 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        else:
             raise
-        message, code = f"{error.filename}: {error.strerror}", 1
     except MemoryError as error:
         message, code = f"out of memory ({error}); ask for less at once", 1
     except ModuleNotFoundError as error:

@@ -1,8 +1,13 @@
 """The BentoML model store: where `bentoml serve` and `bentoml build` look for the newest generator."""
 
+import errno
+import os
+import re
+import shutil
 from pathlib import Path
 
 from models.artifact import Generator
+from models.files import write_atomically
 
 MODEL_NAME = "mnist-gan"
 SHIPPED = Path(__file__).parent / "pretrained" / "mnist.onnx"
@@ -16,7 +21,7 @@ def register(generator: Generator) -> str | None:
         Its tag there, or None where BentoML is not installed.
 
     Raises:
-        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written.
+        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written; the message names one file.
     """
     try:
         import bentoml
@@ -35,6 +40,17 @@ def register(generator: Generator) -> str | None:
         "file_sha256": card.file_sha256,
         "bytes": len(generator.file),
     } | card.quality
-    with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
-        Path(model.path_of("generator.onnx")).write_bytes(generator.file)
+    try:
+        with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
+            write_atomically(Path(model.path_of("generator.onnx")), generator.file)
+    except shutil.Error as error:
+        raise _first_failure(error) from error
     return str(model.tag)
+
+
+def _first_failure(error: shutil.Error) -> OSError:
+    """The first of the files that BentoML could not copy, of which Python makes a list of (source, target, reason)."""
+    _, target, reason = error.args[0][0]
+    number = re.match(r"\[Errno (\d+)\]", reason)
+    code = int(number[1]) if number else errno.EIO
+    return OSError(code, os.strerror(code), str(target))

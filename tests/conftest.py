@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,16 +36,21 @@ def small_run(out: Path, **differences) -> None:
     train(small_config(out, **differences))
 
 
-def run_with_file_limit(command: Iterable[object], limit: int) -> subprocess.CompletedProcess[str]:
-    """Runs a command that cannot make a file longer than `limit` bytes: to a writer this is like a full disk."""
+@contextmanager
+def file_limit(limit: int) -> Iterator[None]:
+    """Lets no file become longer than `limit` bytes, as a full disk does. Child processes inherit the limit."""
     resource = pytest.importorskip("resource", reason="only on Unix")
-    return subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def run_with_file_limit(command: Iterable[object], limit: int) -> subprocess.CompletedProcess[str]:
+    with file_limit(limit):
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="session")

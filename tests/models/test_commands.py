@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import run_with_file_limit
+
 BIN = Path(sys.executable).parent
 COMMANDS = {
     "train": ("torch", ["--out", "run"]),
@@ -53,4 +55,37 @@ def test_a_library_that_is_not_installed_is_one_line_that_says_how(tmp_path, com
     )
     expected = f"{command}: needs {missing}, which is not installed: pip install '.[{extra}]'\n"
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_to_a_full_disk_is_one_line(files, tmp_path):
+    command = [BIN / "sample", files["unconditional"], "--n", "1", "--out", tmp_path / "a.png"]
+    with Path("/dev/full").open("w") as full:
+        failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert failed.stderr == "sample: standard output cannot be written: No space left on device\n"
+    assert failed.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("out", ["a.npz", "a.png", "folder"])
+def test_sample_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(files, tmp_path, out):
+    failed = run_with_file_limit([BIN / "sample", files["unconditional"], "--n", 100, "--out", tmp_path / out], 100)
+    named = tmp_path / (f"{out}/000000.png" if out == "folder" else out)
+    assert (failed.returncode, failed.stderr) == (1, f"sample: {named}: File too large\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+def test_export_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(runs, tmp_path):
+    command = [
+        BIN / "export-onnx",
+        runs["unconditional"],
+        "--out",
+        tmp_path / "a.onnx",
+        "--report",
+        tmp_path / "a.json",
+    ]
+    failed = run_with_file_limit(command, 10_000)
+    assert (failed.returncode, failed.stderr) == (1, f"export-onnx: {tmp_path}/a.onnx: File too large\n")
     assert list(tmp_path.iterdir()) == []

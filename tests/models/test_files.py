@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from models.files import write_atomically, write_together
+from models.files import append, write_atomically, write_together
+from tests.conftest import file_limit
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -48,3 +49,15 @@ def test_of_files_that_belong_together_all_are_written_or_none(tmp_path, order):
     paths[paths.index(tmp_path / "nowhere" / "b")] = tmp_path / "b"
     write_together({path: path.name.encode() for path in paths})
     assert files(tmp_path) == {"a": b"a", "b": b"b"}
+
+
+def test_what_is_appended_is_there_as_a_whole_or_not_at_all(tmp_path):
+    append(tmp_path / "a", b"first\n")
+    with file_limit(10):  # the next line fits in part
+        for name in ("a", "b"):
+            with pytest.raises(OSError, match="File too large") as caught:
+                append(tmp_path / name, b"a longer second line\n")
+            assert caught.value.filename == str(tmp_path / name)
+    assert files(tmp_path) == {"a": b"first\n"}
+    append(tmp_path / "a", b"second\n")
+    assert files(tmp_path) == {"a": b"first\nsecond\n"}

@@ -13,11 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from models import checkpoint as checkpoints
+from models.errors import MnistGanError
 from models.exporter import export
 from serving.images import sheet
-from tests.conftest import small_run
+from tests.conftest import small_config, small_run
 from training.config import PRESETS, parse
-from training.loop import RunError, dry_run
+from training.loop import RunError, dry_run, train
 from training.train import main
 
 TRAIN = Path(sys.executable).parent / "train"
@@ -258,3 +259,41 @@ def test_a_dry_run_tells_the_networks_and_writes_nothing(tmp_path, preset):
         assert "generator (mlp): 559,632 parameters, 558,080 multiply-adds an image" in told
         assert "discriminator (mlp): 533,505 parameters, 532,736 multiply-adds an image" in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        (
+            {"generator": "dcgan", "generator_widths": (64, 32, 16, 8), "image_size": 9},
+            r"halve image_shape \(1, 9, 9\)",
+        ),
+        ({"discriminator": "dcgan", "discriminator_widths": (8,) * 6}, "halve image_shape"),
+        ({"batch_size": 2_000}, "--batch-size 2000 is more than the 1,797 images"),
+        ({"lr_warmup": 10**6}, "--lr-warmup 1,000,000 must be below"),
+        ({"evaluate_every": 1}, "--evaluate-every: dataset: uci-digits has no test split"),
+        ({"init": "nowhere"}, "nowhere"),
+        ({"latent_dim": 70_000}, "could not be exported: its latent is 70,000, at most 65,536 is allowed"),
+        ({"generator_widths": (20_000, 20_000)}, "could not be exported: its weights take"),
+        ({"generator_widths": (10**9, 10**9)}, "could not be exported|overflow"),
+        ({"generator": "dcgan", "generator_widths": (8, 80_000)}, "could not be exported: it makes"),
+        ({"discriminator_widths": (10**9, 10**9)}, "memory|allocate|overflow"),
+    ],
+)
+def test_a_run_and_its_dry_run_refuse_the_same_and_write_nothing(tmp_path, differences, message):
+    if "init" in differences:
+        differences = {"init": tmp_path / "nowhere"}
+    config = small_config(tmp_path / "run", **differences)
+    said = []
+    for begin in (train, dry_run):
+        with pytest.raises(MnistGanError, match=message) as caught:
+            begin(config)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert "\n" not in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_into_a_folder_with_a_run_is_refused(runs):
+    with pytest.raises(RunError, match="holds a run already"):
+        dry_run(small_config(runs["unconditional"]))

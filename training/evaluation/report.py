@@ -1,5 +1,6 @@
 """A page for people: the table, and what no figure shows."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import jinja2
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -118,8 +120,7 @@ def _curves(verdict: Verdict, folder: Path) -> Iterator[tuple[str, str]]:
         distance.set(xlabel="distance to the nearest training image", ylabel="share of images below")
         confidence.set(xlabel="1 - confidence of the classifier", xscale="log")
         distance.legend(frameon=False)
-        figure.savefig(folder / "curves.png")
-        pyplot.close(figure)
+        _save(figure, folder / "curves.png")
     yield (
         "curves.png",
         "Left of the test images in the first: copies. Right of them in the second: images that are hard to read.",
@@ -139,8 +140,7 @@ def _training(history: Path, file: Path) -> str:
         axes.plot([e["images_seen"] for e in epochs], [e[name] for e in epochs], label=name.replace("_", " of "))
     axes.set(xlabel="images seen")
     axes.legend(frameon=False)
-    figure.savefig(file)
-    pyplot.close(figure)
+    _save(figure, file)
     return file.name
 
 
@@ -150,5 +150,14 @@ def _sheet(folder: Path, name: str, rows: list[Tensor]) -> str:
     for images in rows:
         missing = -len(images) % A_ROW
         padded.append(torch.cat((images, images.new_zeros(missing, *images.shape[1:]))))
-    save_image(make_grid(torch.cat(padded).float() / 255, nrow=A_ROW, padding=1, pad_value=0.3), folder / name)
+    png = io.BytesIO()
+    save_image(make_grid(torch.cat(padded).float() / 255, nrow=A_ROW, padding=1, pad_value=0.3), png, format="PNG")
+    write_atomically(folder / name, png.getvalue())
     return name
+
+
+def _save(figure: Figure, file: Path) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    pyplot.close(figure)
+    write_atomically(file, png.getvalue())

@@ -62,10 +62,10 @@ function columns() {
 }
 
 function curl(body) {
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // for the shell
   const token = form.token.value ? " -H \"authorization: Bearer $TOKEN\"" : "";
-  const url = new URL("generate", location.href);
-  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d '${quoted}' -o sheet.png`;
+  const url = quoted(new URL("generate", location.href).href);
+  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${quoted(JSON.stringify(body))} -o sheet.png`;
 }
 
 async function drawSheet() {

@@ -1,12 +1,16 @@
 """How the commands end where they cannot go on. A stand-in for a slow library makes the moment of Ctrl-C certain."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from models.commands import count
+from training.train import main as train
 
 BIN = Path(sys.executable).parent
 COMMANDS = {
@@ -54,3 +58,18 @@ def test_a_library_that_is_not_installed_is_one_line_that_says_how(tmp_path, com
     expected = f"{command}: needs {missing}, which is not installed: pip install '.[{extra}]'\n"
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "Ann's first run; really")
+    monkeypatch.setattr("training.loop.train", lambda *_: 0)
+    monkeypatch.setattr(sys, "argv", ["train", "--out", out])
+    train()
+    words = shlex.split(capsys.readouterr().out.partition("Next: ")[2])
+    assert words == ["export-onnx", out, "--out", f"{out}/generator.onnx"]
+
+
+@pytest.mark.parametrize("text", ["", "k", "5kk", "infM", "nan", "6G", "many"])
+def test_what_is_no_number_of_images_is_refused_with_examples(text):
+    with pytest.raises(ValueError, match=r"^'.*' is not a number such as 60000, 60k or 0\.06M$"):
+        count(text)

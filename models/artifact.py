@@ -218,7 +218,7 @@ class Generator:
         By index, so that an image is the same whichever range it is asked for in.
 
         Args:
-            labels: see `models.card.Card.class_indices`.
+            labels: a text, or a list of class names and indices, by the rule of docs/labels.md.
 
         Returns:
             int64 (n,) class indices.

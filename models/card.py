@@ -10,11 +10,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.errors import InputError, ModelFileError
+from models.labels import Classes
 from models.seal import UNSEALED
 
 VERSION = 2
@@ -131,30 +133,33 @@ class Card:
         return self.dataset.class_counts if self.conditional else ()
 
     def class_indices(self, labels: str | Sequence[str | int]) -> list[int]:
-        """Turns labels as people write them into class indices.
+        """Turns labels as people write them into class indices, by the rule of docs/labels.md.
 
         Args:
-            labels: class names or indices; or one string of class names, of one character each ("0123456789") or with
-                commas between them. Where classes are named by numbers, the text "3" is the class of that name.
+            labels: a text, or a list of class names and indices.
 
         Raises:
-            InputError: no label, a label that is no class, or a generator without classes.
+            InputError: there is no label, or one that is not a class, or the generator has no classes.
         """
+        return self._labelled.read(labels)
+
+    def spell(self, text: str) -> list[int]:
+        """Turns a text, each character of which is the name of a class, into class indices.
+
+        Raises:
+            InputError: a character is not the name of a class, or the generator has no classes.
+        """
+        return self._labelled.spell(text)
+
+    @cached_property
+    def _classes(self) -> Classes:
+        return Classes(self.class_names)
+
+    @property
+    def _labelled(self) -> Classes:
         if not self.conditional:
             raise InputError("labels", f"{self.name} was trained without classes and takes none")
-        if isinstance(labels, str) and "," in labels:
-            labels = labels.split(",")
-        if not labels:
-            raise InputError("labels", "give at least one")
-        return [self._class_index(label) for label in labels]
-
-    def _class_index(self, label: str | int) -> int:
-        if isinstance(label, str) and label in self.class_names:
-            return self.class_names.index(label)
-        if isinstance(label, int) and 0 <= label < len(self.class_names):
-            return label
-        names = ", ".join(self.class_names)
-        raise InputError("labels", f"{label!r} is no class; there are {names}, or 0 to {len(self.class_names) - 1}")
+        return self._classes
 
     def to_json(self) -> str:
         """ASCII, so that its length in bytes does not change when the file is sealed."""

@@ -88,6 +88,14 @@ def find(run: Path) -> list[Path]:
     return sorted((run / _FOLDER).glob("*.safetensors"))
 
 
+def run_name(path: str | os.PathLike[str]) -> str:
+    """Name of the run folder, or of the run that a checkpoint file is in, or else of the checkpoint file."""
+    path = Path(path).resolve()
+    if path.suffix != ".safetensors":
+        return path.name
+    return path.parents[1].name if path.parent.name == _FOLDER else path.stem
+
+
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads the newest checkpoint of a run, or a checkpoint file.
 

@@ -24,9 +24,16 @@ _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIP
 
 
 def count(text: str) -> int:
-    """Reads 60000, 60_000, 60k or 0.06M."""
-    number, factor = (text[:-1], {"k": 10**3, "m": 10**6}[text[-1].lower()]) if text[-1:] in "kKmM" else (text, 1)
-    return round(float(number) * factor)
+    """Reads 60000, 60_000, 60k or 0.06M.
+
+    Raises:
+        ValueError: not such a number.
+    """
+    factor = {"k": 10**3, "m": 10**6}.get(text[-1:].lower(), 1)
+    try:
+        return round(float(text if factor == 1 else text[:-1]) * factor)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a number such as 60000, 60k or 0.06M") from None
 
 
 Count = Annotated[

@@ -22,7 +22,7 @@ from models.architectures import Network
 from models.artifact import Generator, make_feeds, open_session, pack_golden, run
 from models.card import Card, Golden, Precision
 from models.checkpoint import Checkpoint
-from models.errors import MnistGanError
+from models.errors import InputError, MnistGanError
 from models.gate import Figure, Gate, quantize
 from models.seal import UNSEALED, seal
 from models.variants import convert
@@ -31,6 +31,8 @@ LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Whose versions the card tells."""
 OPSETS = range(16, 27)
 """From the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime opens."""
+MAX_NAME = 100
+"""Characters of a generator's name at most: it stands in logs, metrics and pages."""
 GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
 
@@ -62,30 +64,38 @@ class Export:
     """The graph with its float pixels as a second output."""
 
 
-def export(checkpoint: Checkpoint, opset: int = 20) -> Export:
+def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> Export:
     """Makes the model file of a checkpoint, in fp32.
 
+    Args:
+        name: the name on the card; the preset and the data set if omitted.
+
     Raises:
+        InputError: a name that is empty, too long, or cannot be printed.
         ExportError: an opset that cannot be had.
         GateError, ModelFileError: the file would not compute what the module computes, or break its contract.
     """
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} cannot be had; choose one from {OPSETS[0]} to {OPSETS[-1]}")
+    name = f"{checkpoint.training.config['preset']}-{checkpoint.dataset.name}" if name is None else name
+    if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
+        raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
     generator = checkpoint.build()
     twin, again = _trace(generator, opset), _trace(generator, opset)
     found = [entry.version for entry in twin.opset_import]
     if found != [opset]:
         raise ExportError(f"asked for opset {opset}, got {found}")
-    return _prove(generator, twin, again, _card(checkpoint, "fp32", None))
+    return _prove(generator, twin, again, _card(checkpoint, name))
 
 
 def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision) -> Export:
     """As `export`, in another precision.
 
     Args:
-        original: the checkpoint's fp32 file, which is converted, and which the card will name.
+        original: the checkpoint's fp32 file, which is converted, and whose name and hash the card will have.
     """
-    card = _card(checkpoint, precision, original.generator.card.file_sha256)
+    whole = original.generator.card
+    card = replace(_card(checkpoint, whole.name), precision=precision, made_from=whole.file_sha256)
     twin, again = (convert(original.twin, card, precision) for _ in range(2))
     return _prove(checkpoint.build(), twin, again, card)
 
@@ -103,6 +113,10 @@ def graph_elements(generator: Network) -> int:
 
 def _prove(generator: Network, twin: ModelProto, again: ModelProto, card: Card) -> Export:
     """Puts a graph through the gate, against the module that it is to compute and its own second making."""
+    for made in (twin, again):
+        # The lowest version that has the opset: a runtime refuses a file of a later version than it knows, even if it
+        # knows every operator in it. PyTorch and onnxruntime's quantisation write whichever version is theirs.
+        made.ir_version = onnx.helper.find_min_ir_version_for(list(made.opset_import))
     model = _without_pixels(twin)
     checks = graph.check(model, card)
     try:
@@ -167,17 +181,17 @@ def _sealed(model: ModelProto, card: Card) -> bytes:
     return seal(_serialize(model))
 
 
-def _card(checkpoint: Checkpoint, precision: Precision, made_from: str | None) -> Card:
-    """All but what is still to be measured."""
+def _card(checkpoint: Checkpoint, name: str) -> Card:
+    """All fields of an fp32 file's card except those that are still to be measured."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
     return Card(
-        name=f"{training.config['preset']}-{dataset.name}",
+        name=name,
         latent_dim=config.latent_dim,
         latents_version=addresses.VERSION,
         image_shape=config.image_shape,
         conditional=bool(config.classes),
-        precision=precision,
-        made_from=made_from,
+        precision="fp32",
+        made_from=None,
         dataset=dataset,
         training=training,
         config_sha256=hashlib.sha256(json.dumps(training.config, sort_keys=True).encode()).hexdigest(),

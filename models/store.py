@@ -4,14 +4,34 @@ import errno
 import os
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from models.artifact import Generator
+from models.errors import InputError
 from models.files import write_atomically
 
 MODEL_NAME = "mnist-gan"
 SHIPPED = Path(__file__).parent / "pretrained" / "mnist.onnx"
 """What is served where the store is empty."""
+
+
+def check_home() -> None:
+    """Checks that the store has a place. Where there is no home folder, BentoML would make a folder named "~".
+
+    Raises:
+        InputError: BentoML is installed, BENTOML_HOME is not set, and this user has no home folder.
+    """
+    if find_spec("bentoml") is None or os.environ.get("BENTOML_HOME"):
+        return
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            "register",
+            "the BentoML model store has no place, since this user has no home folder: "
+            "set BENTOML_HOME to a folder, or give --no-register",
+        ) from None
 
 
 def register(generator: Generator) -> str | None:

@@ -60,7 +60,10 @@ def fade(one: Images, other: Images) -> Images:
 
 
 def animation(images: Images, scale: int, format: Literal["gif", "webp"]) -> bytes:
-    """The images one after another and back again, for ever, without loss."""
+    """An endless animation of the images, forward and back.
+
+    It is lossless, except that a GIF reduces colour images to 256 colours in each frame.
+    """
     frames = [sheet(image[None], scale=scale) for image in np.concatenate((images, images[-2:0:-1]))]
     stream = io.BytesIO()
     frames[0].save(

@@ -117,7 +117,7 @@ def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
             {
                 "name": "labels",
                 "in": "query",
-                "description": "Beside an .npy body: class names, one character each or with commas between.",
+                "description": f"With an .npy body: {requests.LABELS_TEXT}.",
                 "schema": {"type": "string"},
             }
         ]

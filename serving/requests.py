@@ -23,6 +23,9 @@ from serving.settings import SETTINGS
 MAX_TEXT = 64
 MAX_FRAMES = 240
 
+LABELS_TEXT = "a class name, names or indices with commas between them, or names of one character each"
+"""What a text of labels can be; docs/labels.md has the rule."""
+
 NPY_MAGIC = b"\x93NUMPY"
 
 
@@ -39,7 +42,7 @@ def _told_as(what: str) -> WrapValidator:
 
 
 Label = Annotated[str | int, _told_as("a class name or index")]
-Labels = Annotated[str | list[str | int], _told_as("a list of class names or indices, or a string of class names")]
+Labels = Annotated[str | list[str | int], _told_as("a list of class names or indices, or a string of them")]
 
 
 def optional(**schema: Any) -> Any:
@@ -88,7 +91,7 @@ class Nothing(Query):
 
 class Labelled(Query):
     labels: Labels = optional(
-        description="Class names or indices; or a string of class names, one character each or with commas between. "
+        description=f"A list of class names or indices; or a string: {LABELS_TEXT}. "
         "Image i gets the i-th of them, over and over.",
         max_length=SETTINGS.max_array_images,
     )
@@ -136,6 +139,22 @@ class Address(BaseModel):
     seed: Seed
     index: Index = 0
     label: Label = optional(description="A class name or index; drawn if left out.")
+    labels: Labels = optional(
+        description="In the place of `label`: as in /generate, where the image of this index gets one of them.",
+        max_length=SETTINGS.max_array_images,
+    )
+
+    def asked_labels(self) -> str | list[str | int] | None:
+        """Labels as the generator takes them.
+
+        Raises:
+            InputError: both fields are given.
+        """
+        if self.label is None:
+            return self.labels
+        if self.labels is not None:
+            raise InputError("labels", "give either label or labels")
+        return [self.label]
 
 
 class Interpolate(Query):

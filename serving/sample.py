@@ -35,8 +35,8 @@ class Options:
     first: int = 0
     """Index of the first image."""
     labels: str | None = None
-    """For a class-conditional generator: class names, one character each (0123456789) or with commas between them,
-    cycled over the images. As in the training data if omitted."""
+    """For a class-conditional generator: a class name, names or indices with commas between them, or names of one
+    character each (0123456789), cycled over the images. As in the training data if omitted."""
     truncation: float = 1.0
     """In (0, 1]: less is more typical and less varied."""
     columns: int | None = None

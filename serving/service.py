@@ -181,7 +181,7 @@ class MnistGan:
         """Writes a text in generated handwriting, as one strip."""
         n = len(text)
         with requests.refusing(labels="text"):
-            asked = self._addressed(seed, first=0, n=n, labels=list(text), truncation=truncation)
+            asked = self._addressed(seed, first=0, n=n, labels=self.generator.card.spell(text), truncation=truncation)
         return await self._answer("/write", asked, lambda made, _: png_sheet(made, n, scale), PNG, scale)
 
     @bentoml.api(input_spec=requests.Interpolate)
@@ -197,9 +197,9 @@ class MnistGan:
         """Goes from one image to another: a strip, or an animation there and back."""
         ends = []
         for name, at in (("from", start), ("to", end)):
-            with requests.refusing(labels=f"{name}.label", first=f"{name}.index"):
-                labels = None if at.label is None else [at.label]
-                ends.append(self.generator.draw(at.seed, at.index, 1, labels, truncation))
+            labels = f"{name}.labels" if at.label is None else f"{name}.label"
+            with requests.refusing(labels=labels, first=f"{name}.index"):
+                ends.append(self.generator.draw(at.seed, at.index, 1, at.asked_labels(), truncation))
         (one, label), (other, last) = ends
         latents = interpolate(one[0], other[0], frames)
         if label is None or last is None or label == last:

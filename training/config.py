@@ -255,6 +255,9 @@ class _Options(Config):
     dry_run: bool = False
     """Check everything as a run would, print the configuration and the networks, and write nothing."""
 
+    def __post_init__(self) -> None:
+        """Checks nothing: tyro would put the name of this class in front of the message. `Config` checks the values."""
+
 
 @dataclass(frozen=True)
 class _Resumption:
@@ -283,7 +286,9 @@ _CHANGEABLE = ("data_dir", *_DURATION, "device")
 
 def parse(args: Sequence[str] | None = None) -> Command:
     """Reads the command line: first the preset, then what differs from it. Exits with a message if it is wrong."""
-    first = argparse.ArgumentParser("train", add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(
+        "train", "train [OPTIONS]; train --help lists them", add_help=False, allow_abbrev=False
+    )
     first.add_argument("--preset", choices=PRESETS)
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args(args)
@@ -303,7 +308,10 @@ def parse(args: Sequence[str] | None = None) -> Command:
     if options.images is not None and options.minutes is not None:
         first.error("--images and --minutes both say when to stop: give one")
     values = {field.name: getattr(options, field.name) for field in fields(Config)}
-    return Command(Config(**values), dry_run=options.dry_run)
+    try:
+        return Command(Config(**values), dry_run=options.dry_run)
+    except ValueError as error:
+        first.error(str(error))
 
 
 def _parse_resumption(args: Sequence[str] | None) -> Command:

@@ -28,13 +28,17 @@ class Options:
     """Folder of a run, or a checkpoint file."""
     out: Path
     """The ONNX file to write."""
+    name: str | None = None
+    """Name on the card, in logs and in metrics; that of the run folder or checkpoint file if omitted."""
     opset: int = 20
     """Version of the ONNX standard operators."""
     precision: Precision = "fp32"
     """Of the weights. fp16 and int8 are held against fp32 in quality, too, on the real images of --data-dir."""
+    evaluate: bool = False
+    """Measure what `evaluate` measures, in minutes, and write it into the card as the generator's quality."""
     data_dir: Path | None = None
-    """Folder of the data sets, for fp16 and int8; $MNIST_GAN_DATA if omitted, else data. For a data set that was a
-    folder, the folder itself, which has no default."""
+    """Folder of the data sets, for --evaluate, fp16 and int8; $MNIST_GAN_DATA if omitted, else data. For a data set
+    that was a folder, the folder itself, which has no default."""
     report: Path | None = None
     """JSON file for the figures and their bounds."""
     register: bool = True
@@ -47,25 +51,37 @@ def main() -> None:
     if options.report and options.report.resolve() == options.out.resolve():
         raise InputError("out", f"must be another file than --report, both are {options.out}")
 
+    with importing("export-onnx"):
+        from models.store import check_home, register
+
+    if options.register:
+        check_home()
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("export-onnx", "PyTorch"):
         from models import checkpoint as checkpoints
         from models.exporter import export, export_variant, with_quality
-        from models.store import register
+        from training.card_quality import card_quality, evaluate_generator
         from training.variant_quality import compare
 
     for path in filter(None, (options.out, options.report)):
         check_writable(path)
     checkpoint = checkpoints.load(options.run)
-    made = export(checkpoint, options.opset)
-    report = made.gate.report()
+    name = options.name if options.name is not None else checkpoints.run_name(options.run) or None
+    made = export(checkpoint, options.opset, name)
+    verdict = None
     if options.precision != "fp32":
         original, made = made, export_variant(checkpoint, made, options.precision)
-        quality = compare(original.generator, made.generator, options.data_dir)
-        quality.verdict.show()
+        quality = compare(original.generator, made.generator, options.data_dir, all_metrics=options.evaluate)
+        verdict = quality.verdict
+        verdict.show()
         quality.check()
-        made = with_quality(made, quality.of_variant())
-        report = made.gate.report() | {"quality": quality.verdict.to_dict()}
+    elif options.evaluate:
+        verdict = evaluate_generator(made.generator, options.data_dir)
+        verdict.show()
+    report = made.gate.report()
+    if verdict:
+        made = with_quality(made, card_quality(verdict, verdict.candidates[-1]))
+        report |= {"quality": verdict.to_dict()}
     generator = made.generator
     files = {options.out: generator.file}
     if options.report:
@@ -79,7 +95,8 @@ def main() -> None:
             tag = register(generator)
         except OSError as error:
             sys.exit(
-                f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}"
+                f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}; "
+                "set BENTOML_HOME to a folder that can be written, or give --no-register"
             )
         print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
 

@@ -12,6 +12,7 @@ Exit codes: 66 if the data set cannot be had, 130 or 143 after a signal, 1 for a
 """
 
 import os
+import shlex
 import sys
 
 from models.commands import ends_in_one_line, importing
@@ -34,7 +35,7 @@ def main() -> None:
     if interrupted := train(command.config, command.resume):
         sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
     if int(os.environ.get("RANK", 0)) == 0:
-        print(f"{out}: done. Next: export-onnx {out} --out {out}/generator.onnx")
+        print(f"{out}: done. Next: {shlex.join(['export-onnx', str(out), '--out', str(out / 'generator.onnx')])}")
 
 
 if __name__ == "__main__":

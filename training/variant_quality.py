@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.artifact import Generator
 from models.gate import GateError
-from training.evaluation.figures import Value
-from training.evaluation.judge import Candidate, Verdict, judge
+from training.card_quality import measured
+from training.evaluation.judge import Verdict, judge
 from training.evaluation.sources import Source
 
 MAX_FID_TIMES = 1.25
@@ -26,7 +25,7 @@ class VariantQuality:
         """Raises:
         GateError: the variant loses too much.
         """
-        before, after = map(_figures, self.verdict.candidates)
+        before, after = map(measured, self.verdict.candidates)
         if not after["fid"] <= MAX_FID_TIMES * before["fid"]:
             raise GateError(
                 f"quality: the classifier FID goes from {before['fid']:.4g} to {after['fid']:.4g}, "
@@ -39,22 +38,18 @@ class VariantQuality:
                     f"quality: the label agreement falls by {lost:.2%}, at most {MAX_AGREEMENT_LOST:.2%} is allowed"
                 )
 
-    def of_variant(self) -> dict[str, Any]:
-        """The variant's figures, for its card."""
-        verdict, candidate = self.verdict, self.verdict.candidates[1]
-        return _figures(candidate) | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
 
+def compare(
+    original: Generator, variant: Generator, data_dir: Path | None, all_metrics: bool = False
+) -> VariantQuality:
+    """Evaluates both on the real images of the data set that they were trained on.
 
-def compare(original: Generator, variant: Generator, data_dir: Path | None) -> VariantQuality:
-    """Judges both on the real images of the data set that they were trained on.
+    Args:
+        all_metrics: measure every metric of `evaluate`, not only those that are compared.
 
     Raises:
         InputError, DataError, ClassifierError, SourceError: they cannot be judged.
     """
     sources = [Source(generator.card.precision, generator) for generator in (original, variant)]
-    return VariantQuality(judge(sources, data_dir, figures=("fid", "label_agreement"), fit_classifier=True))
-
-
-def _figures(candidate: Candidate) -> dict[str, float]:
-    """Those that could be measured."""
-    return {name: value.value for name, value in candidate.values.items() if isinstance(value, Value)}
+    figures = None if all_metrics else ("fid", "label_agreement")
+    return VariantQuality(judge(sources, data_dir, figures=figures, fit_classifier=True))

@@ -52,19 +52,9 @@ function show(id, blob, description) {
 
 function address() {
   const told = { seed: Number(form.seed.value), first: Number(form.first.value), n: Number(form.n.value) };
-  if (form.labels.value) told.labels = labels();
+  if (form.labels.value) told.labels = form.labels.value; // the service reads it, by the rule of docs/labels.md
   if (form.truncation.value !== "1") told.truncation = Number(form.truncation.value);
   return told;
-}
-
-function labels() {
-  const text = form.labels.value;
-  return text.includes(",") ? text.split(",").map((name) => name.trim()) : text;
-}
-
-function labelOf(index) {
-  const told = form.labels.value ? labels() : null;
-  return told && told[index % told.length];
 }
 
 function columns() {
@@ -72,10 +62,10 @@ function columns() {
 }
 
 function curl(body) {
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // for the shell
   const token = form.token.value ? " -H \"authorization: Bearer $TOKEN\"" : "";
-  const url = new URL("generate", location.href);
-  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d '${quoted}' -o sheet.png`;
+  const url = quoted(new URL("generate", location.href).href);
+  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${quoted(JSON.stringify(body))} -o sheet.png`;
 }
 
 async function drawSheet() {
@@ -93,9 +83,8 @@ async function drawSheet() {
 function drawCells({ first, n, columns }) {
   const cells = Array.from({ length: n }, (_, i) => {
     const cell = document.createElement("button");
-    const label = labelOf(first + i);
     cell.type = "button";
-    cell.ariaLabel = `Image ${first + i}${label === null ? "" : `, a ${label}`}`;
+    cell.ariaLabel = `Image ${first + i}`;
     cell.ariaPressed = chosen.includes(first + i);
     cell.tabIndex = i ? -1 : 0; // one stop for the tabulator; the arrows do the rest
     cell.value = first + i;
@@ -126,10 +115,8 @@ function choose(cell) {
 }
 
 async function drawMorph() {
-  const [from, to] = chosen.map((index) => {
-    const label = labelOf(index);
-    return { seed: Number(form.seed.value), index, ...(label !== null && { label }) };
-  });
+  const labels = form.labels.value;
+  const [from, to] = chosen.map((index) => ({ seed: Number(form.seed.value), index, ...(labels && { labels }) }));
   const truncation = Number(form.truncation.value);
   const blob = await ask("interpolate", { from, to, frames: FRAMES, format: "gif", scale: 8, truncation });
   show("film", blob, `Image ${from.index} turning into image ${to.index}`);

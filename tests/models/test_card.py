@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -52,20 +51,6 @@ def test_a_card_of_another_version_is_refused_by_its_version(card):
 )
 def test_labels_are_names_or_indices(card, labels, indices):
     assert card.class_indices(labels) == indices
-
-
-def test_where_names_are_numbers_a_text_is_a_name_and_a_number_an_index(card):
-    shifted = dataclasses.replace(
-        card, dataset=dataclasses.replace(card.dataset, class_names=("1", "2", "3"), class_counts=(1, 1, 1))
-    )
-    assert shifted.class_indices(["1", 1]) == [0, 1]
-
-
-def test_names_of_several_characters_come_in_a_list_or_with_commas(card):
-    fashion = dataclasses.replace(
-        card, dataset=dataclasses.replace(card.dataset, class_names=("Bag", "Shirt"), class_counts=(1, 1))
-    )
-    assert fashion.class_indices(["Shirt", "Bag"]) == fashion.class_indices("Shirt,Bag") == [1, 0]
 
 
 @pytest.mark.parametrize("labels", ["", [], "x", [10], [-1], ["10"], "1,,2", [1.0], [None]])

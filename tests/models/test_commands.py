@@ -1,6 +1,7 @@
 """How the commands end where they cannot go on. A stand-in for a slow library makes the moment of Ctrl-C certain."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from models.commands import count
 from tests.conftest import run_with_file_limit
+from training.train import main as train
 
 BIN = Path(sys.executable).parent
 COMMANDS = {
@@ -89,3 +92,18 @@ def test_export_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(runs, tm
     failed = run_with_file_limit(command, 10_000)
     assert (failed.returncode, failed.stderr) == (1, f"export-onnx: {tmp_path}/a.onnx: File too large\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "Ann's first run; really")
+    monkeypatch.setattr("training.loop.train", lambda *_: 0)
+    monkeypatch.setattr(sys, "argv", ["train", "--out", out])
+    train()
+    words = shlex.split(capsys.readouterr().out.partition("Next: ")[2])
+    assert words == ["export-onnx", out, "--out", f"{out}/generator.onnx"]
+
+
+@pytest.mark.parametrize("text", ["", "k", "5kk", "infM", "nan", "6G", "many"])
+def test_what_is_no_number_of_images_is_refused_with_examples(text):
+    with pytest.raises(ValueError, match=r"^'.*' is not a number such as 60000, 60k or 0\.06M$"):
+        count(text)

@@ -26,6 +26,7 @@ from training import export_onnx
 def test_the_file_keeps_its_contract(files, kind):
     model = onnx.load(files[kind])
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert model.ir_version == 9, "the lowest that opset 20 allows, so that older runtimes open the file"
     assert {node.domain for node in model.graph.node} == {""}
     assert not any(tensor.data_location for tensor in model.graph.initializer)
     session = ort.InferenceSession(files[kind], providers=["CPUExecutionProvider"])
@@ -72,16 +73,17 @@ def test_an_opset_that_cannot_be_had_is_an_error(runs, capfd, opset):
     assert capfd.readouterr() == ("", ""), "PyTorch was not asked"
 
 
-@pytest.mark.parametrize("opset", [16, 26])
+@pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (26, 13)])
 @pytest.mark.parametrize(
     "architecture", [pytest.param(name, marks=() if name == "mlp" else pytest.mark.slow) for name in GENERATORS]
 )
-def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, architecture, opset):
+def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, architecture, opset, ir_version):
     checkpoint = checkpoints.load(runs["conditional"])
     network = build_generator(replace(checkpoint.generator, architecture=architecture))
     tensors = {f"generator.{name}": weight for name, weight in network.state_dict().items()}
     file = exporter.export(replace(checkpoint, tensors=tensors, generator=network.config), opset).generator.file
-    assert [entry.version for entry in onnx.load_from_string(file).opset_import] == [opset]
+    model = onnx.load_from_string(file)
+    assert ([entry.version for entry in model.opset_import], model.ir_version) == ([opset], ir_version)
 
 
 @pytest.fixture
@@ -107,13 +109,29 @@ def test_the_command_writes_the_file_its_report_and_the_store(command, runs, tmp
         assert figure["value"] <= figure["bound"]
     stored = bentoml.models.get("mnist-gan:latest")
     assert str(stored.tag) in said
+    assert Generator.open(tmp_path / "a.onnx").card.name == stored.info.metadata["name"] == runs["conditional"].name
     assert Path(stored.path_of("generator.onnx")).read_bytes() == (tmp_path / "a.onnx").read_bytes()
     assert stored.info.labels == {"dataset": "uci-digits", "classes": "10", "precision": "fp32", "preset": "mlp"}
 
 
-def test_the_store_is_left_alone_on_request(command, runs, tmp_path):
+def test_the_name_of_a_run_is_that_of_its_folder_or_of_its_lone_checkpoint_file(runs, monkeypatch):
+    run = runs["unconditional"]
+    monkeypatch.chdir(run)
+    for path, name in ((".", run.name), (checkpoints.find(run)[-1], run.name), ("nowhere/b.safetensors", "b")):
+        assert checkpoints.run_name(path) == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 101])
+def test_a_name_that_could_not_be_printed_in_one_line_is_refused(command, runs, tmp_path, name):
+    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", name, fails=True)
+    assert said == f"export-onnx: --name: must have 1 to 100 printable characters, got {name!r:.80}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_store_is_left_alone_on_request_and_the_name_can_be_chosen(command, runs, tmp_path):
     before = len(bentoml.models.list())
-    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--no-register")
+    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", "digits, small", "--no-register")
+    assert Generator.open(tmp_path / "a.onnx").card.name == "digits, small"
     assert len(bentoml.models.list()) == before
     assert "registered" not in said
 
@@ -166,6 +184,37 @@ def test_a_store_that_cannot_be_written_is_told_beside_the_file_that_was(runs, t
     )
     assert failed.returncode == 1
     assert f"{tmp_path}/a.onnx was written but not registered; the BentoML model store says: " in failed.stderr
-    assert f"{tmp_path}/home is not a directory" in failed.stderr
+    assert f"{tmp_path}/home is not a directory; set BENTOML_HOME to a folder that can be written" in failed.stderr
     assert "Traceback" not in failed.stderr
     Generator.open(tmp_path / "a.onnx")
+
+
+NO_HOME = """
+import pwd
+
+def missing(uid):
+    raise KeyError(uid)
+
+pwd.getpwuid = missing
+"""
+"""As a sitecustomize.py: a user without an entry in the password file."""
+
+
+def test_without_a_home_folder_the_store_has_no_place_which_is_said_before_anything_is_written(runs, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(NO_HOME)
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "BENTOML_HOME")}
+    failed = subprocess.run(
+        [Path(sys.executable).parent / "export-onnx", runs["unconditional"], "--out", "a.onnx"],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert failed.stderr.startswith("export-onnx: --register: the BentoML model store has no place")
+    assert "BENTOML_HOME" in failed.stderr
+    assert "--no-register" in failed.stderr
+    assert list(folder.iterdir()) == []

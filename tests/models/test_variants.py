@@ -27,6 +27,8 @@ def test_a_variant_is_smaller_draws_nearly_the_same_and_names_its_original(origi
     assert len(small.file) < len(whole.file)
     assert (small.card.precision, small.card.made_from) == (precision, whole.card.file_sha256)
     assert (whole.card.precision, whole.card.made_from) == ("fp32", None)
+    assert small.card.name == whole.card.name
+    assert onnx.load_from_string(small.file).ir_version == 9
     assert any(tensor.data_type == kind for tensor in onnx.load_from_string(small.file).graph.initializer)
     difference = whole.images(1, 0, 100)[0].astype(int) - small.images(1, 0, 100)[0].astype(int)
     assert np.abs(difference).mean() < 6

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from serving.images import npy, npz, png, sheet
+from serving.images import animation, npy, npz, png, sheet
 
 
 def noise(n: int, channels: int = 1, height: int = 5, width: int = 4) -> np.ndarray:
@@ -46,6 +46,22 @@ def test_npz_has_images_and_labels_as_documented(channels, shape):
     np.testing.assert_array_equal(arrays["images"].reshape((*shape[:3], -1)), images.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(arrays["labels"], labels)
     assert np.load(io.BytesIO(npz(images, None))).files == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("format", "channels", "colours"), [("gif", 1, 256), ("webp", 1, 256), ("webp", 3, 1_200), ("gif", 3, 256)]
+)
+def test_an_animation_is_lossless_except_for_the_colours_of_a_gif(format, channels, colours):
+    images = np.arange(4 * channels * 20 * 20).reshape(4, channels, 20, 20).astype(np.uint8)
+    images = np.random.default_rng(0).permuted(images, axis=3)
+    with Image.open(io.BytesIO(animation(images, 1, format))) as read:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(read)]
+    assert len(frames) == 6
+    for frame, index in zip(frames, (0, 1, 2, 3, 2, 1), strict=True):
+        exact = np.broadcast_to(images[index].transpose(1, 2, 0), (20, 20, 3))
+        assert len(np.unique(frame.reshape(-1, 3), axis=0)) <= colours
+        if (format, channels) != ("gif", 3):
+            np.testing.assert_array_equal(frame, exact)
 
 
 def test_the_same_images_make_the_same_bytes():

@@ -118,15 +118,29 @@ def test_the_sheet_follows_seed_labels_truncation_and_count(page):
 @pytest.mark.slow
 def test_two_images_chosen_with_the_mouse_or_the_keyboard_turn_into_each_other(page):
     assert page.locator("#film").is_hidden()
-    page.get_by_role("button", name="Image 3, a 3").click()
-    page.get_by_role("button", name="Image 0, a 0").focus()
+    page.get_by_role("button", name="Image 3", exact=True).click()
+    page.get_by_role("button", name="Image 0", exact=True).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     settle(page)
-    assert page.get_by_role("button", name="Image 17, a 7").get_attribute("aria-pressed") == "true"
+    assert page.get_by_role("button", name="Image 17", exact=True).get_attribute("aria-pressed") == "true"
     assert page.get_by_alt_text("Image 3 turning into image 17").is_visible()
     assert page.locator("#film").evaluate("image => image.naturalWidth") == 28 * 8
+
+
+@pytest.mark.slow
+def test_labels_go_to_the_service_as_they_are_typed(page):
+    page.get_by_label("Labels").fill(" 3 , 8")
+    settle(page)
+    assert same_pixels(picture(page), drawn(80, 7, labels=" 3 , 8"))
+    sent: list[dict] = []
+    page.on("request", lambda request: sent.append(request.post_data_json))
+    page.get_by_role("button", name="Image 3", exact=True).click()
+    page.get_by_role("button", name="Image 4", exact=True).click()
+    settle(page)
+    assert sent[-1]["from"] == {"seed": 7, "index": 3, "labels": " 3 , 8"}
+    assert page.get_by_alt_text("Image 3 turning into image 4").is_visible()
 
 
 @pytest.mark.slow

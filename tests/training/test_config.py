@@ -121,7 +121,9 @@ def test_every_choice_of_the_command_line_is_there(choices, name):
 def test_a_value_out_of_range_names_the_option(capsys, arguments, message):
     with pytest.raises(SystemExit):
         parse(arguments.split())
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "_Options" not in said, "no name from inside the program"
 
 
 def test_the_data_folder_comes_from_the_environment(monkeypatch):

@@ -12,7 +12,9 @@ from training.data import Images
 from training.distributed import Group
 from training.step import Batch
 
-_STREAMS = ("order", "latents", "generator", "noise")
+_USES = ("order", "latents", "generator", "noise", "noise of fakes")
+"""Everything that random numbers are drawn for. The position in this list is part of the key of a stream, so a new use
+is appended."""
 
 
 class Batches:
@@ -43,7 +45,7 @@ class Batches:
         if config.penalty == "finite-difference":
             shape = self.data.images.shape[1:]
             batch["noise"] = torch.cat(
-                [self._normal("noise", images_seen + half, n, *shape) for half in range(2)]  # of reals, of fakes
+                [self._normal(use, images_seen, n, *shape) for use in ("noise", "noise of fakes")]
             )
         return batch
 
@@ -61,10 +63,16 @@ class Batches:
         index = self.group.slice(index)
         return {"images": self.data.images[index], "labels": self.data.labels[index]}
 
-    def _normal(self, stream: str, position: int, *shape: int) -> Tensor:
-        random = self._random(stream, position)
+    def _normal(self, use: str, position: int, *shape: int) -> Tensor:
+        random = self._random(use, position)
         return self.group.slice(torch.randn(shape, generator=random, device=self.config.device))
 
-    def _random(self, stream: str, position: int) -> torch.Generator:
-        key = np.random.SeedSequence((self.config.seed, _STREAMS.index(stream), position))
+    def _random(self, use: str, position: int) -> torch.Generator:
+        """Returns the stream of one use at one position: the images seen, or the number of the epoch for the order.
+
+        Each use calls this once for a position and computes no other positions, so no two draws of a run share a key.
+        PyTorch's generator on a CPU reads only 32 bits of the seed: there two of n draws coincide by chance with a
+        probability of about n^2 / 2^33.
+        """
+        key = np.random.SeedSequence((self.config.seed, _USES.index(use), position))
         return torch.Generator(self.config.device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)

@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -122,6 +123,7 @@ class Config:
         """Raises:
         ValueError: a value out of range.
         """
+        self._convert()
         for name in ("batch_size", "latent_dim", "sample_images"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("epochs", "images", "minutes"):
@@ -146,6 +148,16 @@ class Config:
                 f"--penalty {self.penalty} needs a discriminator that sees each image on its own; dcgan normalises "
                 "over the batch: use --discriminator-normalization spectral, or --discriminator residual or mlp"
             )
+
+    def _convert(self) -> None:
+        """Gives every value its declared type, so that reading config.json back changes nothing: 8 epochs are 8.0."""
+        for name, adapter in _adapters().items():
+            try:
+                value = adapter.validate_python(getattr(self, name))
+            except ValidationError as error:
+                got = getattr(self, name)
+                raise ValueError(f"{_option(name)}: {first_problem(error)}, got {got!r:.60}") from None
+            object.__setattr__(self, name, value)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -177,6 +189,11 @@ class Config:
         except (TypeError, OSError, ValueError) as error:
             reason = first_problem(error) if isinstance(error, ValidationError) else error
             raise ValueError(f"{run}/config.json cannot be read: {reason}") from None
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(declared) for name, declared in get_type_hints(Config, include_extras=True).items()}
 
 
 PRESETS: dict[str, dict[str, Any]] = {

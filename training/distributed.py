@@ -7,15 +7,22 @@ networks that take turns.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from models.errors import MnistGanError
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others. The first process of a node may have to download a data set meanwhile."""
+
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Group:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    """Rank among the processes on the same machine."""
 
     @property
     def leads(self) -> bool:
@@ -53,6 +62,14 @@ class Group:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return shared.item()
 
+    def decide(self, value: float, device: str) -> float:
+        """Returns the value of rank 0, in each process."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.broadcast(shared, src=0)
+        return shared.item()
+
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Raises an error of the input or of a file that occurs inside in one process in all of them.
@@ -71,6 +88,17 @@ class Group:
         if first := failure or next(filter(None, failures), None):
             raise first
 
+    def load(self, load: Callable[[], _Loaded]) -> _Loaded:
+        """Calls `load` in the first process of each machine, and afterwards in the others.
+
+        So only one process of a machine downloads and extracts a data set. The others find its files.
+        """
+        for first in (True, False):
+            with self.failing_together():
+                if (self.local_rank == 0) == first:
+                    loaded = load()
+        return loaded
+
 
 @contextmanager
 def group(device: str) -> Iterator[Group]:
@@ -80,8 +108,8 @@ def group(device: str) -> Iterator[Group]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
     finally:
         dist.destroy_process_group()

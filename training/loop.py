@@ -40,6 +40,7 @@ from training.capture import captured_where_possible
 from training.config import Config
 from training.data import Images
 from training.distributed import Group
+from training.duration import images_to_train
 from training.journal import Journal
 from training.state import State, generator_config
 from training.step import Step, resolve_device, resolve_precision
@@ -50,13 +51,13 @@ if TYPE_CHECKING:
 
 SAMPLE_SEED = 0
 """The sheets show images 0, 1, 2, ... of this seed, as `sample` would draw them from the exported file."""
-WARMUP_SECONDS = 10.0
-"""How long speed is measured before --minutes becomes a number of images."""
 REFRESH_SECONDS = 0.2
 CHECK_SECONDS = 2.0
 """How often the figures are read within an epoch, to stop a run that has diverged. Reading waits for the device."""
 DIVERGED_LOGIT = 1e5
 """Of a mean logit: beyond any that a discriminator in a working game has, and still finite."""
+DIVERGED_LOSS_SCALE = 2.0**-8
+"""Loss scale at which fp16 overflows in no working game. It starts at 2^16, and each skipped step halves it."""
 SIGNAL_STEPS = 50
 """Steps between asking the other processes whether one has been told to stop."""
 
@@ -89,14 +90,15 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
             if group.leads:
                 stack.enter_context(lock_folder(config.out))
         config, data, state = _prepare(config, resume, group)
-        quality = _quality(config, data) if config.evaluate_every and group.leads else None
         changes = []
         if resume and state.images_seen:
             changes = resumption.describe_changes(Config.load(config.out), config, state.images_seen)
             config = replace(config, minutes=None)  # they were additional: the total is in images
-        if group.leads:
-            write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
-        journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
+        with group.failing_together():
+            quality = _quality(config, data) if config.evaluate_every and group.leads else None
+            if group.leads:
+                write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
+            journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
         if journal:
             for change in changes:
                 journal.say(change)
@@ -145,12 +147,12 @@ def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> t
         # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    data = _load(config, download=not dry)
+    data = group.load(partial(_load, config, download=not dry))
     config = _with_widths(config, data)
     checkpoint = resumption.load_checkpoint(config, data.info) if resume else None
     state = _begin(config, data, checkpoint)
     if config.images is None and (config.minutes is None or not dry):
-        images = _images_to_train(config, data, group)
+        images = images_to_train(config, data, group)
         config = replace(config, images=images if config.minutes is None else state.images_seen + images)
     if config.images is not None:
         if config.lr_warmup >= config.images:
@@ -193,10 +195,11 @@ class _Run:
         if self.journal:
             self.journal.begin(config, self.data, self.total, self.group.size)
             if self._ends_epoch() and self.journal.images_told < state.images_seen:
-                self._end_epoch(0.0)  # it was killed between the checkpoint and the line
+                self._end_epoch(0, 0.0)  # it was killed between the checkpoint and the line
         if self._ends_epoch():
             state.reset_figures()
-        started = refreshed = checked = time.perf_counter()
+        first, started = state.images_seen, time.perf_counter()
+        refreshed = checked = started
         while state.images_seen < self.total:
             self.step.schedule(self.total)
             self.advance(self.batches.at(state.images_seen))
@@ -204,12 +207,12 @@ class _Run:
 
             now = time.perf_counter()
             if self._ends_epoch():
-                self._check()
                 self._save()
                 if self.journal:
-                    self._end_epoch(time.perf_counter() - started)
+                    self._end_epoch(state.images_seen - first, time.perf_counter() - started)
                 state.reset_figures()
-                started = refreshed = checked = time.perf_counter()
+                first, started = state.images_seen, time.perf_counter()
+                refreshed = checked = started
             elif now - checked > CHECK_SECONDS and self.group.size == 1:
                 self._check()
                 checked = now
@@ -227,10 +230,10 @@ class _Run:
         seen = self.state.images_seen
         return seen > 0 and (seen % self.batches.epoch_images == 0 or seen >= self.total)
 
-    def _end_epoch(self, seconds: float) -> None:
+    def _end_epoch(self, images: int, seconds: float) -> None:
+        """Records an epoch, of which this process has trained `images` images in `seconds`: fewer after a resume."""
         assert self.journal
         state, epoch_images = self.state, self.batches.epoch_images
-        images = state.steps.item() * self.config.batch_size
         figures = {
             "epoch": math.ceil(state.images_seen / epoch_images),
             "images_seen": state.images_seen,
@@ -245,22 +248,42 @@ class _Run:
 
     def _check(self) -> None:
         """Raises:
-        RunError: a figure is not finite, or the logits have run away.
+        RunError: a figure or a weight is not finite, the logits have run away, or fp16 skips every step.
         """
         self.group.average([self.state.sums])
         figures = self.state.figures()
-        finite = all(map(math.isfinite, figures.values()))
-        if finite and max(abs(figures["logit_real"]), abs(figures["logit_fake"])) < DIVERGED_LOGIT:
+        problems = [f"{name} {value:.3g}" for name, value in figures.items()]
+        # The figures of a step are those of the weights before it.
+        finite = self.group.agree(float(not self.state.finite()), self.config.device) == 0
+        if not finite:
+            problems.append("the weights are not finite")
+        if stuck := self._skips_every_step():
+            problems.append("fp16 skips every step")
+        logit = max(abs(figures["logit_real"]), abs(figures["logit_fake"]))
+        if all(map(math.isfinite, figures.values())) and logit < DIVERGED_LOGIT and finite and not stuck:
             return
-        told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
         kept = checkpoints.find(self.config.out)
         raise RunError(
-            f"diverged after {self.state.images_seen:,} images: {told}; "
+            f"diverged after {self.state.images_seen:,} images: {', '.join(problems)}; "
             + (f"the last good checkpoint is {kept[-1]}" if kept else "there was no checkpoint yet")
             + "; try a lower --lr, a larger --gamma or --precision fp32"
         )
 
+    def _skips_every_step(self) -> bool:
+        """Reports whether fp16 finds no loss scale with which gradients are finite. A few skipped steps find one."""
+        state = self.state
+        if state.scaler.get_scale() < DIVERGED_LOSS_SCALE:
+            return True
+        never = state.skipped.item() >= state.images_seen // self.config.batch_size and not state.steps.item()
+        return never and state.images_seen >= self.total
+
     def _save(self) -> None:
+        """Writes a checkpoint, unless the run has diverged: that must not replace a good one.
+
+        Raises:
+            RunError: it has diverged.
+        """
+        self._check()
         if self.group.leads:
             checkpoints.save(_checkpoint(self.config, self.data, self.state), self.config.out)
 
@@ -345,30 +368,6 @@ def _quality(config: Config, data: Images) -> "Quality":
         return Quality(data, config.data_dir, config.latent_dim, config.conditional)
     except MnistGanError as error:
         raise RunError(f"--evaluate-every: {error}") from error
-
-
-def _images_to_train(config: Config, data: Images, group: Group) -> int:
-    """How many images --epochs or --minutes are. Speed is measured on a state that is thrown away."""
-    batches = Batches(data, config, group)
-    if config.minutes is None:
-        return max(config.batch_size, round(config.epochs * batches.epoch_images))
-    state = State(config, data.info)
-    step = Step(state, config, group)
-    advance = captured_where_possible(step)
-    seconds = min(WARMUP_SECONDS, 6 * config.minutes)
-    begun = started = time.perf_counter()
-    measured = 0
-    while time.perf_counter() - begun < seconds:
-        step.schedule(total_images=10**9)
-        advance(batches.at(state.images_seen))
-        state.images_seen += config.batch_size
-        if not measured and time.perf_counter() - begun > seconds / 4:
-            state.figures()  # waits for the device
-            started, measured = time.perf_counter(), state.images_seen
-    state.figures()
-    rate = (state.images_seen - measured) / (time.perf_counter() - started)
-    # The largest of the group's: each must train for the same number.
-    return int(group.agree(max(config.batch_size, rate * 60 * config.minutes), config.device))
 
 
 @torch.inference_mode()

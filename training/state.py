@@ -76,7 +76,7 @@ class State:
         self.sums = torch.zeros(len(FIGURES), dtype=torch.float64, device=config.device)
         """Of the figures, over the steps of the epoch so far."""
         self.steps = torch.zeros((), dtype=torch.int64, device=config.device)
-        """Of the epoch so far."""
+        """Number of steps behind the sums: those of the epoch so far in which fp16 skipped no update."""
         self.skipped = torch.zeros((), dtype=torch.int64, device=config.device)
         """Updates of the whole run that fp16 had no finite gradients for."""
 
@@ -89,6 +89,12 @@ class State:
         """The means over the epoch so far. Waits for the device."""
         means = self.sums / self.steps.clamp(min=1)
         return dict(zip(FIGURES, means.tolist(), strict=True)) | {"skipped_updates": self.skipped.item()}
+
+    @torch.no_grad()
+    def finite(self) -> bool:
+        """Reports whether the weights are finite, and small enough for their squares to be. Waits for the device."""
+        weights = [tensor for _, tensor in self._network_tensors() if tensor.is_floating_point()]
+        return bool(nn.utils.get_total_norm(weights).isfinite())
 
     def reset_figures(self) -> None:
         self.sums.zero_()
@@ -123,14 +129,17 @@ class State:
         restored = {name: type(scale[name])(tensors[f"scaler.{name}"].item()) for name in _SCALER if name in scale}
         self.scaler.load_state_dict(scale | restored)
 
-    @torch.no_grad()
-    def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def _network_tensors(self) -> Iterator[tuple[str, Tensor]]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         if self.average is not None:
             networks["average"] = self.average
         for part, network in networks.items():
             for name, tensor in network.state_dict().items():
                 yield f"{part}.{name}", tensor
+
+    @torch.no_grad()
+    def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self._network_tensors()
         for part, network, optimizer in (
             ("generator_optimizer", self.generator, self.generator_optimizer),
             ("discriminator_optimizer", self.discriminator, self.discriminator_optimizer),

@@ -89,8 +89,8 @@ class Step:
         real, label = _normalise(batch["images"]), self._label(batch["labels"])
         fresh = self.config.generator_data == "fresh"
 
-        with self._autocast(), torch.set_grad_enabled(not fresh):
-            fake = state.generator(batch["latents"], label)
+        with torch.set_grad_enabled(not fresh):
+            fake = self._generate(batch["latents"], label)
         real_logits, fake_logits, penalty = self._judge(real, fake.detach(), label, batch)
         loss_discriminator = self.loss.discriminator(real_logits, fake_logits)
         gradient_discriminator = self._update(
@@ -100,9 +100,8 @@ class Step:
         state.discriminator.requires_grad_(False)  # spares its weight gradients, which nobody would use
         if fresh:
             real, label = _normalise(batch["generator_images"]), self._label(batch["generator_labels"])
+            fake = self._generate(batch["generator_latents"], label)
         with self._autocast():
-            if fresh:
-                fake = state.generator(batch["generator_latents"], label)
             judged_fake = state.discriminator(fake, label)
             judged_real = state.discriminator(real, label) if self.loss.relativistic else None
         loss_generator = self.loss.generator(judged_fake, judged_real)
@@ -111,21 +110,37 @@ class Step:
 
         state.scaler.update()
         self._renew_average()
-        with torch.no_grad():
-            state.sums += torch.stack(
-                (
-                    loss_discriminator,
-                    loss_generator,
-                    penalty,
-                    real_logits.float().mean(),
-                    fake_logits.float().mean(),
-                    # That of a skipped update is infinite, and counted instead.
-                    gradient_discriminator.nan_to_num(0, 0, 0),
-                    gradient_generator.nan_to_num(0, 0, 0),
-                )
-            )
+        self._record(
+            loss_discriminator,
+            loss_generator,
+            penalty,
+            real_logits.float().mean(),
+            fake_logits.float().mean(),
+            gradient_discriminator,
+            gradient_generator,
+        )
+
+    @torch.no_grad()
+    def _record(self, *figures: Tensor) -> None:
+        """Adds the figures of a step to the sums, unless fp16 has skipped an update: then they are not finite.
+
+        Without fp16 no update is skipped, and what is not finite has to enter the sums, because it is in the weights.
+        """
+        state, values = self.state, torch.stack(figures)
+        if not state.scaler.is_enabled():
+            state.sums += values
             state.steps += 1
-            state.skipped += (~gradient_discriminator.isfinite()).int() + (~gradient_generator.isfinite()).int()
+            return
+        skipped = ~values[-2:].isfinite()  # the two gradients
+        # On the device: neither a wait for it nor a branch, so that a CUDA graph can hold it.
+        state.sums += values.masked_fill(skipped.any(), 0)
+        state.steps += ~skipped.any()
+        state.skipped += skipped.sum()
+
+    def _generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
+        """Returns images in fp32 in any precision of the network, since penalties combine them with real images."""
+        with self._autocast():
+            return self.state.generator(latents, label).float()
 
     def _judge(self, real: Tensor, fake: Tensor, label: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The discriminator's logits of reals and of fakes, and its penalty."""

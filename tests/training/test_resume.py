@@ -11,6 +11,7 @@ import torch
 
 from models import checkpoint as checkpoints
 from models.checkpoint import CheckpointError
+from models.exporter import export
 from tests.conftest import small_config, small_run
 from training.config import Config
 from training.loop import train
@@ -55,6 +56,7 @@ def assert_same(run: Path, whole: Path) -> None:
     resumed, expected = checkpoints.load(run).tensors, checkpoints.load(whole).tensors
     assert resumed.keys() == expected.keys()
     assert [name for name, tensor in expected.items() if not torch.equal(resumed[name], tensor)] == []
+    assert checkpoints.find(run)[-1].read_bytes() == checkpoints.find(whole)[-1].read_bytes()
     assert lines(run) == lines(whole)
 
 
@@ -83,6 +85,29 @@ def test_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_p
     assert checkpoints.load(run).training.images_seen == steps * 16
     train(Config.load(run), resume=True)
     assert_same(run, whole)
+
+
+def test_the_files_of_a_resumed_run_are_those_of_an_unbroken_one(whole, tmp_path, monkeypatch):
+    """Whole numbers and lists stand where the configuration declares fractions and tuples, as Python callers write."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(150, patch)
+        small_run(run, **EVERYTHING | {"gamma": 1, "gamma_start": 5, "betas": [0.9, 0.999], "lr_end": 0})
+    before = (run / "config.json").read_bytes()
+    train(Config.load(run), resume=True)
+    assert (run / "config.json").read_bytes() == before
+    assert_same(run, whole)
+    resumed, expected = (export(checkpoints.load(folder)).generator.file for folder in (run, whole))
+    assert resumed == expected
+
+
+def test_the_speed_after_a_resume_is_that_of_the_steps_since_then(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(20, patch)
+        small_run(tmp_path / "run", epochs=1)
+    train(Config.load(tmp_path / "run"), resume=True)
+    (line,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert line["images_per_second"] * line["seconds"] == pytest.approx((28 - 20) * 64)
 
 
 def stop_after(steps: int, patch: pytest.MonkeyPatch) -> None:

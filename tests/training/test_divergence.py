@@ -1,0 +1,86 @@
+"""A run that diverges stops with its last good checkpoint, and steps that fp16 skips are no divergence."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoint as checkpoints
+from tests.conftest import small_run
+from training.config import Config
+from training.loop import RunError, train
+from training.step import Step
+
+EPOCH_STEPS, BATCH = 28, 64
+
+
+def at_step(number: int, patch: pytest.MonkeyPatch, before: Callable[[Step], None], after: Callable[[Step], None]):
+    """Calls functions before and after the step of that number."""
+    step, taken = Step.__call__, []
+
+    def counted(self, batch):
+        taken.append(1)
+        if len(taken) == number:
+            before(self)
+        step(self, batch)
+        if len(taken) == number:
+            after(self)
+
+    patch.setattr(Step, "__call__", counted)
+
+
+@torch.no_grad()
+def diverge(step: Step) -> None:
+    for weight in step.state.generator.parameters():
+        weight.fill_(1e30)
+
+
+def nothing(_: Step) -> None:
+    pass
+
+
+def terminate(_: Step) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "after"),
+    [
+        (EPOCH_STEPS + 5, diverge, terminate),  # the losses of this step are infinite
+        (EPOCH_STEPS + 5, nothing, lambda step: (diverge(step), terminate(step))),  # no loss has seen these weights
+        (2 * EPOCH_STEPS, nothing, diverge),  # the same at the end of an epoch
+    ],
+)
+def test_diverged_weights_never_become_a_checkpoint(tmp_path, monkeypatch, number, before, after):
+    at_step(number, monkeypatch, before, after)
+    with pytest.raises(RunError, match=r"diverged after .* the last good checkpoint is"):
+        small_run(tmp_path / "run", epochs=3)
+    assert checkpoints.load(tmp_path / "run").training.images_seen == EPOCH_STEPS * BATCH
+
+
+@pytest.mark.parametrize("penalty", ["r1+r2", "wgan-gp"])
+def test_steps_that_fp16_skips_do_not_count(tmp_path, penalty):
+    """A loss scale that is far too large overflows, so that the first steps after the resume are skipped."""
+    run = tmp_path / "run"
+    small_run(run, precision="fp16", penalty=penalty, epochs=1)
+    checkpoint = checkpoints.load(run)
+    scale = torch.tensor(2.0**30, dtype=torch.float64)
+    checkpoints.save(replace(checkpoint, tensors=checkpoint.tensors | {"scaler.scale": scale}), run)
+    train(replace(Config.load(run), images=2 * EPOCH_STEPS * BATCH), resume=True)
+    first, second = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert second["skipped_updates"] > first["skipped_updates"] + 5
+    assert all(math.isfinite(value) for value in second.values())
+    assert second["loss_discriminator"] == pytest.approx(first["loss_discriminator"], rel=0.5)
+    assert checkpoints.load(run).training.images_seen == 2 * EPOCH_STEPS * BATCH
+
+
+@pytest.mark.parametrize("images", [3 * BATCH, 3 * EPOCH_STEPS * BATCH])
+def test_a_run_in_which_fp16_skips_every_step_has_diverged(tmp_path: Path, images):
+    with pytest.raises(RunError, match=r"diverged after .* fp16 skips every step; there was no checkpoint yet"):
+        small_run(tmp_path / "run", precision="fp16", penalty="r1+r2", gamma=1e30, images=images)

@@ -1,0 +1,80 @@
+"""Work of each process in the tests of `test_two_processes`. It writes its results into a folder, under its rank."""
+
+import itertools
+import os
+import time
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+
+from tests.conftest import small_config
+from tests.training.combinations import PAIRWISE, tiny_config
+from training import data, loop
+from training.config import Config
+from training.data import DataUnavailableError
+from training.state import State
+
+
+def work(folder: Path, rank: int) -> None:
+    """Takes part in all runs of the tests, as one of two processes."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    # Each run makes a group of its own, for which each needs a new place to meet.
+    numbers, init = itertools.count(), dist.init_process_group
+
+    def init_from_file(backend: str, **options):
+        init(backend, init_method=f"file://{folder}/store-{next(numbers)}", rank=rank, world_size=2, **options)
+
+    dist.init_process_group = init_from_file
+    if rank == 1:  # no decision that all processes have to make alike may depend on the clock of each
+        clock = time.perf_counter
+        time.perf_counter = lambda: 10 * clock()
+
+    for number, (combination, stop) in enumerate(PAIRWISE):
+        weights = _weights_after(tiny_config(folder / f"case-{number}", combination, **stop))
+        torch.save(weights, folder / f"case-{number}-rank-{rank}.pt")
+    for name, fails in (("works", False), ("fails", True)):
+        loader = partial(_slow_download, folder / f"{name}.log", fails)
+        config = small_config(folder / f"download-{name}", dataset="mnist", data_dir=folder / f"data-{name}", images=64)
+        with patch.dict(data.LOADERS, mnist=loader):
+            try:
+                loop.train(config)
+            except DataUnavailableError as error:
+                (folder / f"{name}-rank-{rank}.txt").write_text(str(error))
+
+
+def _weights_after(config: Config) -> dict[str, torch.Tensor]:
+    """Trains, and returns the weights of both networks and of the EMA in this process."""
+    states: list[State] = []
+
+    class Recorded(State):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            states.append(self)
+
+    with patch.object(loop, "State", Recorded):
+        loop.train(config)
+    (state,) = states
+    networks = {"generator": state.generator, "discriminator": state.discriminator, "average": state.average}
+    return {
+        f"{part}.{name}": weight.detach().clone()
+        for part, network in networks.items()
+        if network is not None
+        for name, weight in network.named_parameters()
+    } | {"images_seen": torch.tensor(state.images_seen)}
+
+
+def _slow_download(log: Path, fails: bool, data_dir: Path, *args):
+    """Stands for a data set that is downloaded if it is not in the folder yet."""
+    if not (data_dir / "downloaded").exists():
+        with log.open("a") as stream:
+            stream.write(f"rank {os.environ['RANK']}\n")
+        time.sleep(0.5)
+        if fails:
+            raise DataUnavailableError("there is no network")
+        data_dir.mkdir()
+        (data_dir / "downloaded").touch()
+    return data.LOADERS["uci-digits"](data_dir, *args)

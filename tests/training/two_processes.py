@@ -14,7 +14,7 @@ from tests.conftest import small_config
 from tests.training.combinations import PAIRWISE, tiny_config
 from training import data, loop
 from training.config import Config
-from training.data import DataUnavailableError
+from training.data import DataUnavailableError, Loaded, Request
 from training.state import State
 
 
@@ -67,14 +67,15 @@ def _weights_after(config: Config) -> dict[str, torch.Tensor]:
     } | {"images_seen": torch.tensor(state.images_seen)}
 
 
-def _slow_download(log: Path, fails: bool, data_dir: Path, *args):
+def _slow_download(log: Path, fails: bool, request: Request) -> Loaded:
     """Stands for a data set that is downloaded if it is not in the folder yet."""
-    if not (data_dir / "downloaded").exists():
+    folder = request.data_dir
+    if not (folder / "downloaded").exists():
         with log.open("a") as stream:
             stream.write(f"rank {os.environ['RANK']}\n")
         time.sleep(0.5)
         if fails:
             raise DataUnavailableError("there is no network")
-        data_dir.mkdir()
-        (data_dir / "downloaded").touch()
-    return data.LOADERS["uci-digits"](data_dir, *args)
+        folder.mkdir()
+        (folder / "downloaded").touch()
+    return data.LOADERS["uci-digits"](request)

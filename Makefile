@@ -31,7 +31,7 @@ $(READY): pyproject.toml requirements.lock
 demo: setup ## train, export, serve and ask for a sheet of digits, in about five minutes; writes demo/
 	@$(BIN)/python examples/demo.py
 
-serve: setup ## serve the newest exported model on port 3000
+serve: setup ## serve MNIST_GAN_MODEL, else the newest model in the store, else the one that ships, on port 3000
 	$(BIN)/bentoml serve
 
 test: setup ## the tests, in minutes

@@ -61,7 +61,10 @@ def test_make_demo_works_in_a_fresh_clone(tmp_path):
         assert (demo / name).exists(), done.stdout
     with Image.open(demo / "sheet.png") as sheet:
         assert sheet.size == (560, 448)
-    assert "make serve" in done.stdout
+    assert "MNIST_GAN_MODEL=demo/generator.onnx make serve" in done.stdout
+    assert "`make serve` alone serves mnist, the generator that ships." in done.stdout
+    assert not list(tmp_path.glob("bentoml/models/*")), "the demo puts nothing into the user's model store"
+    assert Generator.open(demo / "generator.onnx").card.name == "demo"
     status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True)
     assert status.stdout == ""
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.card import first_problem
 from models.commands import Count
+from models.threads import MAX_THREADS
 
 Architecture = Literal["mlp", "dcgan", "residual"]
 
@@ -100,6 +101,9 @@ class Config:
 
     # Execution
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    """CPU threads of each process; another number gives other bits. If omitted: $OMP_NUM_THREADS, else the number of
+    CPUs that are idle when the run starts."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the networks; weights, losses, penalties and optimizers stay in fp32. auto: the fastest safe one."""
     capture: bool = True
@@ -120,6 +124,7 @@ class Config:
         """
         for name in ("batch_size", "latent_dim", "sample_images"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("threads", self.threads is None or 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}")
         for name in ("epochs", "images", "minutes"):
             self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("generator_widths", "discriminator_widths"):
@@ -235,6 +240,8 @@ class Command:
     config: Config
     resume: bool = False
     dry_run: bool = False
+    threads: int | None = None
+    """Number that --threads gives; `config.threads` is the stored one when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,7 @@ class _Options(Config):
     __doc__ = Config.__doc__
 
     resume: Path | None = None
-    """Go on with a run, as it was begun and to the same bits; takes no other option."""
+    """Go on with a run, as it was begun and to the same bits; takes no other option than --threads."""
     dry_run: bool = False
     """Print the configuration and the networks, and end."""
 
@@ -252,12 +259,13 @@ def parse(args: Sequence[str] | None = None) -> Command:
     first = argparse.ArgumentParser("train", add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=PRESETS)
     first.add_argument("--resume", type=Path)
+    first.add_argument("--threads", type=int)
     chosen, rest = first.parse_known_args(args)
     if chosen.resume is not None:
         if rest or chosen.preset:
-            first.error("--resume goes on with a run as it was begun, and takes no other option")
+            first.error("--resume goes on with a run as it was begun, and takes no other option than --threads")
         try:
-            return Command(Config.load(chosen.resume), resume=True)
+            return Command(Config.load(chosen.resume), resume=True, threads=chosen.threads)
         except ValueError as error:
             first.error(str(error))
     preset = chosen.preset or Config.preset
@@ -271,4 +279,4 @@ def parse(args: Sequence[str] | None = None) -> Command:
     if options.images is not None and options.minutes is not None:
         first.error("--images and --minutes both say when to stop: give one")
     values = {field.name: getattr(options, field.name) for field in fields(Config)}
-    return Command(Config(**values), dry_run=options.dry_run)
+    return Command(Config(**values), dry_run=options.dry_run, threads=options.threads)

@@ -23,6 +23,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from models.errors import MnistGanError
 from models.files import write_atomically
+from models.threads import set_threads
 from training.data import Images, load
 
 PINNED = Path(__file__).with_name("mnist-classifier.safetensors")
@@ -176,6 +177,7 @@ class _Options:
 
 def main() -> None:
     options = tyro.cli(_Options)
+    torch.set_num_threads(set_threads().number)
     with Progress() as progress:
         classifier = fit(load("mnist", options.data_dir), options.epochs, options.seed, progress)
     test = load("mnist", options.data_dir, split="test")

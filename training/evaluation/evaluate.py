@@ -17,6 +17,7 @@ import tyro
 
 from models.commands import ends_in_one_line, importing
 from models.files import check_writable, write_atomically
+from models.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Options:
     """Only these; all of them if omitted."""
     fit_classifier: bool = False
     """For data other than MNIST: train the classifier, from whose features the figures are made, on that data."""
+    threads: int | None = None
+    """CPU threads; if omitted: $OMP_NUM_THREADS, else the number of CPUs that are idle at the start."""
     json: Path | None = None
     """File for the figures."""
     report: Path | None = None
@@ -44,6 +47,7 @@ class Options:
 @ends_in_one_line("evaluate")
 def main() -> None:
     options = tyro.cli(Options, prog="evaluate")
+    threads = set_threads(options.threads)
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("evaluate", "PyTorch"):
@@ -61,6 +65,7 @@ def main() -> None:
         options.figures,
         options.fit_classifier,
     )
+    print(threads)
     verdict.show()
     if options.json:
         write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 from models.artifact import Generator
 from models.gate import GateError
+from training.evaluation.classifier import ClassifierError
 from training.evaluation.figures import Value
 from training.evaluation.judge import Candidate, Verdict, judge
 from training.evaluation.sources import Source
@@ -52,7 +53,10 @@ def compare(original: Generator, variant: Generator, data_dir: Path) -> VariantQ
         InputError, DataError, ClassifierError, SourceError: they cannot be judged.
     """
     sources = [Source(generator.card.precision, generator) for generator in (original, variant)]
-    return VariantQuality(judge(sources, data_dir, figures=("fid", "label_agreement"), fit_classifier=True))
+    verdict = judge(sources, data_dir, figures=("fid", "label_agreement"), fit_classifier=True)
+    if verdict.weakness:
+        raise ClassifierError(f"the quality cannot be compared, as {verdict.weakness}")
+    return VariantQuality(verdict)
 
 
 def _figures(candidate: Candidate) -> dict[str, float]:

@@ -6,7 +6,6 @@ Told is the median of the rounds, which take turns.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.machine import machine
+from models.threads import available_cpus
 
 IMAGES = {"npz": 400_000, "webdataset": 100_000, "parquet": 100_000}
 """By format: PNGs take longer than the network does."""
@@ -58,7 +58,7 @@ def images_per_second(model: Path, format: str, processes: int) -> float:
 
 
 def main(options: Options) -> None:
-    cores = os.cpu_count() or 1
+    cores = available_cpus()
     counts = sorted({*(2**i for i in range(cores.bit_length()) if 2**i <= cores), cores})
     cases = [(format, count) for format in IMAGES for count in counts]
     measured: dict[tuple[str, int], list[float]] = {case: [] for case in cases}

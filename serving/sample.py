@@ -8,9 +8,8 @@
 The same file, seed and index give the same image.
 """
 
-import os
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +18,7 @@ import tyro
 from models.commands import Count, ends_in_one_line, importing
 from models.errors import InputError
 from models.files import write_atomically
+from models.threads import available_cpus
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Options:
     """Files of equal size to make, side by side. The same command again goes on where it was stopped."""
     format: Literal["npz", "webdataset", "parquet"] = "npz"
     """Of the shards."""
-    processes: int = os.cpu_count() or 1
-    """That make shards."""
+    processes: Annotated[int, tyro.conf.arg(aliases=("--threads",))] = field(default_factory=available_cpus)
+    """Processes that make shards, each with one thread; if omitted, one for each CPU that may be used."""
     ray: str | None = None
     """Address of a Ray cluster that makes the shards instead, whose machines share the folder; "local" starts one."""
 

@@ -36,6 +36,7 @@ from models.artifact import CUDA, Addressed, Generator, Given, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
+from models.threads import available_cpus
 from serving import images, logs, requests
 from serving.admission import FREE, Admission
 from serving.batcher import Batcher, Labels
@@ -129,10 +130,10 @@ class MnistGan:
         try:
             path = model_file()
             self._generator = open_model(path, SETTINGS.device)
-            cores = os.cpu_count() or 1
-            runs = SETTINGS.threads or (GPU_THREADS if self._generator.provider == CUDA else cores)
+            cpus = available_cpus()
+            runs = SETTINGS.threads or (GPU_THREADS if self._generator.provider == CUDA else cpus)
             self._batcher = Batcher(self._generator, runs, SETTINGS.max_waiting_images)
-            self._encoders = ThreadPoolExecutor(SETTINGS.threads or cores, "encoder")
+            self._encoders = ThreadPoolExecutor(SETTINGS.threads or cpus, "encoder")
             self._large = ThreadPoolExecutor(1, "large")
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)

@@ -58,7 +58,8 @@ class Settings:
     workers: int = _variable("WORKERS", 1, _count)
     """Processes, each with a copy of the model."""
     threads: int | None = _variable("THREADS", None, _count)
-    """That run the network side by side, in each process; None is one a core, or two for a GPU."""
+    """Threads of each process that run the network in parallel; None is one for each CPU that the process may use (the
+    least of its affinity and its cgroup's quota), or two for a GPU."""
     max_sheet_images: int = _variable("MAX_SHEET_IMAGES", 1_024, _count)
     """Of a /generate, or of a /decode to a sheet."""
     max_array_images: int = _variable("MAX_ARRAY_IMAGES", 10_000, _count)

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from models.card import first_problem
 from models.commands import Count
+from models.threads import MAX_THREADS
 
 Architecture = Literal["mlp", "dcgan", "residual"]
 
@@ -105,6 +106,9 @@ class Config:
 
     # Execution
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    """CPU threads of each process; another number gives other bits. If omitted: $OMP_NUM_THREADS, else the number of
+    CPUs that are idle when the run starts."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the networks; weights, losses, penalties and optimizers stay in fp32. auto: the fastest safe one."""
     capture: bool = True
@@ -126,6 +130,7 @@ class Config:
         self._convert()
         for name in ("batch_size", "latent_dim", "sample_images"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("threads", self.threads is None or 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}")
         for name in ("epochs", "images", "minutes"):
             self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("generator_widths", "discriminator_widths"):
@@ -260,6 +265,8 @@ class Command:
     config: Config
     resume: bool = False
     dry_run: bool = False
+    threads: int | None = None
+    """Number that --threads gives; `config.threads` is the stored one when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +300,8 @@ class _Resumption:
     """About how long to train in addition to what is done, instead of the run's total."""
     device: Literal["auto", "cpu", "cuda"] | None = None
     """Where to continue. The precision stays that of the run; another device computes other bits."""
+    threads: int | None = None
+    """CPU threads of each process, instead of the run's; another number gives other bits."""
     dry_run: bool = False
     """Check everything as a run would, print the configuration and the networks, and write nothing."""
 
@@ -326,7 +335,7 @@ def parse(args: Sequence[str] | None = None) -> Command:
         first.error("--images and --minutes both say when to stop: give one")
     values = {field.name: getattr(options, field.name) for field in fields(Config)}
     try:
-        return Command(Config(**values), dry_run=options.dry_run)
+        return Command(Config(**values), dry_run=options.dry_run, threads=options.threads)
     except ValueError as error:
         first.error(str(error))
 
@@ -342,7 +351,7 @@ def _parse_resumption(args: Sequence[str] | None) -> Command:
         names = [word.partition("=")[0] for word in rest if word.startswith("--")] or rest
         raise ValueError(
             f"--resume continues a run as it was begun and cannot take {', '.join(names)}; it takes "
-            + ", ".join(map(_option, (*_CHANGEABLE, "dry_run")))
+            + ", ".join(map(_option, (*_CHANGEABLE, "threads", "dry_run")))
         )
     changes = {name: getattr(options, name) for name in _CHANGEABLE if getattr(options, name) is not None}
     durations = [name for name in _DURATION if name in changes]
@@ -350,7 +359,8 @@ def _parse_resumption(args: Sequence[str] | None) -> Command:
         raise ValueError(f"{' and '.join(map(_option, durations))} both say when to stop: give one")
     if durations:  # the run's own total no longer counts
         changes = {"images": None, "minutes": None} | changes
-    return Command(replace(Config.load(options.resume), **changes), resume=True, dry_run=options.dry_run)
+    config = replace(Config.load(options.resume), **changes)
+    return Command(config, resume=True, dry_run=options.dry_run, threads=options.threads)
 
 
 def _option(name: str) -> str:

@@ -18,6 +18,7 @@ from models.card import Precision
 from models.commands import ends_in_one_line, importing
 from models.errors import InputError
 from models.files import check_writable, write_together
+from models.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
     if options.report and options.report.resolve() == options.out.resolve():
         raise InputError("out", f"must be another file than --report, both are {options.out}")
+    set_threads()
 
     with importing("export-onnx"):
         from models.store import check_home, register

@@ -44,6 +44,7 @@ from training.duration import images_to_train
 from training.journal import Journal
 from training.state import State, generator_config
 from training.step import Step, resolve_device, resolve_precision
+from training.throughput import Throughput
 from training.widths import resolve_widths
 
 if TYPE_CHECKING:
@@ -200,12 +201,15 @@ class _Run:
             state.reset_figures()
         first, started = state.images_seen, time.perf_counter()
         refreshed = checked = started
+        throughput = Throughput(started)
         while state.images_seen < self.total:
             self.step.schedule(self.total)
             self.advance(self.batches.at(state.images_seen))
             state.images_seen += config.batch_size
 
             now = time.perf_counter()
+            if (rate := throughput.step(config.batch_size, now)) is not None:
+                self._warn_of_slowdown(throughput.best, rate)
             if self._ends_epoch():
                 self._save()
                 if self.journal:
@@ -213,6 +217,7 @@ class _Run:
                 state.reset_figures()
                 first, started = state.images_seen, time.perf_counter()
                 refreshed = checked = started
+                throughput.skip_to(started)
             elif now - checked > CHECK_SECONDS and self.group.size == 1:
                 self._check()
                 checked = now
@@ -225,6 +230,16 @@ class _Run:
                     self.journal.say(f"{received.name}: saved {config.out} after {state.images_seen:,} images")
                 return received
         return None
+
+    def _warn_of_slowdown(self, before: float, now: float) -> None:
+        """Explains how to avoid that threads wait for a CPU that another program uses."""
+        threads = self.config.threads
+        if self.journal and self.config.device == "cpu" and threads is not None and threads > 1:
+            self.journal.say(
+                f"Warning: training has slowed down from {before:,.0f} to {now:,.0f} images/s. If other programs use "
+                f"the CPUs, the {threads} threads of this run block each other. Interrupt it (it saves first) and go "
+                f"on with OMP_NUM_THREADS=1 train --resume {self.config.out}"
+            )
 
     def _ends_epoch(self) -> bool:
         seen = self.state.images_seen
@@ -298,11 +313,16 @@ class _Run:
 
 
 def _resolve(config: Config) -> Config:
-    """Names the device and the precision, and makes paths absolute: the run can be gone on with from anywhere."""
+    """Names the device, the precision and the number of CPU threads, which it sets, and makes paths absolute: the run
+    can be gone on with from anywhere.
+    """
     device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     config = replace(
         config,
         device=device,
+        threads=torch.get_num_threads(),
         precision=resolve_precision(config.precision, device),
         data_dir=config.data_dir.resolve(),
         init=config.init and config.init.resolve(),

@@ -14,8 +14,10 @@ Exit codes: 66 if the data set cannot be had, 130 or 143 after a signal, 1 for a
 import os
 import shlex
 import sys
+from dataclasses import replace
 
 from models.commands import ends_in_one_line, importing
+from models.threads import set_threads
 
 
 @ends_in_one_line("train")
@@ -23,19 +25,31 @@ def main() -> None:
     from training.config import parse
 
     command = parse()
+    stored = command.config.threads
+    threads = set_threads(command.threads, stored)
+    config = replace(command.config, threads=threads.number)
+    leads = int(os.environ.get("RANK", 0)) == 0
+    if leads and not command.dry_run:
+        print(threads, flush=True)
+        if command.resume and stored not in (None, threads.number):
+            print(
+                f"So far the run used --threads {stored}. With another number, its results will differ in the last "
+                "bits from those of an uninterrupted run.",
+                flush=True,
+            )
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("train", "PyTorch"):
         from training.loop import dry_run, train
 
     if command.dry_run:
-        print(dry_run(command.config, command.resume))
+        print(dry_run(config, command.resume))
         return
-    out = command.config.out
-    if interrupted := train(command.config, command.resume):
+    if interrupted := train(config, command.resume):
         sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"{out}: done. Next: {shlex.join(['export-onnx', str(out), '--out', str(out / 'generator.onnx')])}")
+    if leads:
+        export = ["export-onnx", str(config.out), "--out", str(config.out / "generator.onnx")]
+        print(f"{config.out}: done. Next: {shlex.join(export)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from models.artifact import Generator
 from models.gate import GateError
 from training.card_quality import measured
+from training.evaluation.classifier import ClassifierError
 from training.evaluation.judge import Verdict, judge
 from training.evaluation.sources import Source
 
@@ -52,4 +53,7 @@ def compare(
     """
     sources = [Source(generator.card.precision, generator) for generator in (original, variant)]
     figures = None if all_metrics else ("fid", "label_agreement")
-    return VariantQuality(judge(sources, data_dir, figures=figures, fit_classifier=True))
+    verdict = judge(sources, data_dir, figures=figures, fit_classifier=True)
+    if verdict.weakness:
+        raise ClassifierError(f"the quality cannot be compared, as {verdict.weakness}")
+    return VariantQuality(verdict)

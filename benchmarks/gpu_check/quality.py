@@ -14,6 +14,7 @@ from models import checkpoint as checkpoints
 from models.checkpoint import Checkpoint
 from models.exporter import Export, export, with_quality
 from serving.images import png_sheet
+from training.card_quality import card_quality
 from training.config import PRESETS, Config
 from training.data import DataError, Images
 from training.evaluation.figures import FAST, FIGURES, Value
@@ -67,7 +68,7 @@ def run(settings: Settings, record: Recorder) -> None:
         verdict = _evaluate(settings, best.export, tuple(FIGURES))
         record.detail("evaluation", verdict.to_dict())
         (candidate,) = verdict.candidates
-        _keep(settings.out, replace(best, export=with_quality(best.export, _quality(verdict, candidate))))
+        _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(verdict, candidate))))
         for name, value in candidate.values.items():
             if isinstance(value, Value):
                 real = verdict.floor[name]
@@ -116,11 +117,6 @@ def _evaluate(settings: Settings, made: Export, figures: tuple[str, ...]) -> Ver
         return judge([source], settings.data_dir, n=n, figures=figures, fit_classifier=settings.tiny)
     except DataError as error:
         raise Skip(str(error)) from error
-
-
-def _quality(verdict: Verdict, candidate: Candidate) -> dict[str, Any]:
-    values = {name: value.value for name, value in candidate.values.items() if isinstance(value, Value)}
-    return values | {"fid_ratio": verdict.ratio(candidate.values), "images": len(candidate.sample)}
 
 
 def _keep(out: Path, trained: Trained) -> None:

@@ -61,6 +61,7 @@ def test_a_variant_that_loses_too_much_is_refused_and_leaves_no_file(
 
     class Verdict:
         candidates = (Judged(good), Judged(good | {figure: Value(value)}))
+        weakness = None
 
         def show(self) -> None:
             pass

@@ -17,7 +17,7 @@ def test_the_table_of_the_documentation_has_every_setting_with_its_default():
     assert told.keys() == {setting.metadata["name"] for setting in fields(Settings)}
     for setting in fields(Settings):
         read, default = setting.metadata["read"], told[setting.metadata["name"]]
-        if default not in ("none", "the machine's cores; 2 for a GPU"):
+        if default not in ("none", "the CPUs that the service may use; 2 for a GPU"):
             assert read(default) == setting.default, setting.name
 
 

@@ -98,6 +98,8 @@ def test_every_choice_of_the_command_line_is_there(choices, name):
         ("--nothing 1", "--nothing"),
         ("--epochs 0", "--epochs must be above 0, got 0"),
         ("--batch-size -1", "--batch-size"),
+        ("--threads 0", "--threads must be from 1 to 1,024, got 0"),
+        ("--threads two", "--threads"),
         ("--lr 0", "--lr"),
         ("--lr nan", "--lr"),
         ("--betas 0.5 1", "--betas"),

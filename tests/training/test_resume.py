@@ -44,7 +44,8 @@ def whole(tmp_path_factory) -> Path:
 def begin(run: Path, **differences) -> None:
     """The folder of such a run, as if it had been killed before its first checkpoint."""
     run.mkdir()
-    (run / "config.json").write_text(json.dumps(small_config(run, **EVERYTHING | differences).to_dict()))
+    config = small_config(run, **EVERYTHING | differences, threads=torch.get_num_threads())
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
 
 
 def lines(run: Path) -> list[dict]:

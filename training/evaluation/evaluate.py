@@ -16,6 +16,7 @@ import tyro
 
 from models.commands import ends_in_one_line, importing
 from models.files import check_writable, write_atomically
+from models.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Options:
     """Only these; all of them if omitted."""
     fit_classifier: bool = False
     """For data other than MNIST: train the classifier, from whose features the figures are made, on that data."""
+    allow_weak_classifier: bool = False
+    """Measure even if the classifier does not separate the classes of real images."""
+    threads: int | None = None
+    """CPU threads; if omitted: $OMP_NUM_THREADS, else the number of CPUs that are idle at the start."""
     json: Path | None = None
     """File for the figures."""
     report: Path | None = None
@@ -44,9 +49,11 @@ class Options:
 @ends_in_one_line("evaluate")
 def main() -> None:
     options = tyro.cli(Options, prog="evaluate")
+    threads = set_threads(options.threads)
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("evaluate", "PyTorch"):
+        from training.evaluation.classifier import ClassifierError
         from training.evaluation.judge import judge
         from training.evaluation.report import write_report
         from training.evaluation.sources import open_sources
@@ -60,13 +67,19 @@ def main() -> None:
         options.n,
         options.figures,
         options.fit_classifier,
+        options.allow_weak_classifier,
     )
+    print(threads)
     verdict.show()
     if options.json:
         write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")
     if options.report:
         write_report(verdict, options.report)
         print(f"{options.report / 'index.html'}: the figures with pictures")
+    if verdict.weakness and not options.allow_weak_classifier:
+        raise ClassifierError(
+            f"{verdict.weakness}. Metrics that depend on it are left out; --allow-weak-classifier measures them"
+        )
 
 
 if __name__ == "__main__":

@@ -70,16 +70,21 @@ class Figure:
     """Images, at least."""
     better: Literal["lower", "higher", "like real"]
     percent: bool = False
+    by_classifier: bool = True
+    """Whether it is measured through the classifier of the `Ruler`."""
     floor: Literal["train", "test"] = "train"
     """Which real images stand in for generated ones: test images where training images would meet themselves."""
 
 
 def measure(figure: Figure, sample: Sample) -> Value:
     """Raises:
-    FigureError: the sample is too small for it, or has no labels where it takes some.
+    FigureError: the sample is too small for it, or has no labels where it takes some, or the classifier does not
+        separate the classes.
     """
     if len(sample) < figure.needs:
         raise FigureError(f"needs {figure.needs:,} images, there are {len(sample):,}")
+    if figure.by_classifier and not sample.ruler.trusted:
+        raise FigureError("needs a classifier that separates the classes")
     return figure.measure(sample)
 
 
@@ -152,9 +157,9 @@ FIGURES = {
     "class_balance": Figure("class balance, KL", _balance, 100, "lower"),
     "label_agreement": Figure("label agreement", _agreement, 1, "higher", percent=True),
     "confidence": Figure("mean confidence", _confidence, 1, "like real", percent=True),
-    "accuracy_score": Figure("accuracy score", _accuracy_score, 1_000, "higher", percent=True),
-    "nearest": Figure("nearest training image", _distance, 1, "like real", floor="test"),
-    "memorised": Figure("near copies", _memorised, 100, "like real", percent=True, floor="test"),
+    "accuracy_score": Figure("accuracy score", _accuracy_score, 1_000, "higher", percent=True, by_classifier=False),
+    "nearest": Figure("nearest training image", _distance, 1, "like real", by_classifier=False, floor="test"),
+    "memorised": Figure("near copies", _memorised, 100, "like real", percent=True, by_classifier=False, floor="test"),
 }
 FAST = ("fid", "precision", "recall", "modes", "class_balance", "label_agreement", "confidence")
 """What is quick enough to be measured while training."""

@@ -52,6 +52,8 @@ class Verdict:
     """The real images that all was held against."""
     facts: tuple[str, ...]
     """What was compared with what."""
+    weakness: str | None = None
+    """Explains that the classifier, on which requested metrics depend, does not separate the classes."""
     published: tuple[Published, ...] = ()
     """What others report of the same data by the same protocol."""
 
@@ -74,11 +76,16 @@ class Verdict:
                 yield title, *("" if amount is None else f"{amount:,.0f}" for amount in amounts), "", ""
 
     def notes(self) -> Iterator[str]:
-        """Why a figure is missing."""
+        """Why metrics are missing, and a warning if they are measured with a weak classifier."""
         for candidate in self.candidates:
+            missing: dict[str, list[str]] = {}
             for name, value in candidate.values.items():
                 if isinstance(value, FigureError):
-                    yield f"{candidate.source.name}: no {FIGURES[name].title}: it {value}"
+                    missing.setdefault(str(value), []).append(FIGURES[name].title)
+            for reason, titles in missing.items():
+                yield f"{candidate.source.name}: no {', '.join(titles)}: it {reason}"
+        if self.weakness and self.test.ruler.trusted:
+            yield f"Warning: {self.weakness}"
 
     def show(self) -> None:
         """Prints the table with what belongs to it."""
@@ -131,6 +138,7 @@ def judge(
     n: int | None = None,
     figures: Iterable[str] | None = None,
     fit_classifier: bool = False,
+    allow_weak_classifier: bool = False,
 ) -> Verdict:
     """Measures sources, see `training.evaluation.evaluate.Options`.
 
@@ -164,7 +172,7 @@ def judge(
     n = min(n, len(train), *(len(source.origin) for source in sources if isinstance(source.origin, Arrays)))
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True) as progress:
-        ruler, fact = make_ruler(train, test, fit_classifier, progress)
+        ruler, fact = make_ruler(train, test, fit_classifier, progress, allow_weak_classifier)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
         real = {
             "train": Sample(ruler, train.images[order], train.labels[order]),
@@ -204,7 +212,9 @@ def judge(
             if source.generator and source.generator.card.dataset.sha256 != train.info.sha256
         ),
     )
-    return Verdict(candidates, floor, real["test"], facts, PUBLISHED if dataset == "stacked-mnist" else ())
+    weakness = ruler.weakness if any(FIGURES[name].by_classifier for name in names) else None
+    published = PUBLISHED if dataset == "stacked-mnist" else ()
+    return Verdict(candidates, floor, real["test"], facts, weakness, published)
 
 
 def _check(source: Source, data: Dataset) -> None:

@@ -28,13 +28,15 @@ class Quality:
 
     def __init__(self, train: Images, data_dir: Path, latent_dim: int, conditional: bool):
         """Raises:
-        InputError: there is no pinned classifier for this data.
+        InputError: there is no pinned classifier for this data, or it does not separate the classes.
         DataError: the test images cannot be had.
         """
         if train.info.name not in WITH_TEST_SPLIT:
             raise InputError("dataset", f"{train.info.name} has no test split to be held against; mnist has one")
         train = train.to(torch.device("cpu"))
         self.ruler, _ = make_ruler(train, test_images(train.info, data_dir))
+        if self.ruler.weakness:
+            raise InputError("dataset", f"{train.info.name} cannot be measured: {self.ruler.weakness}")
         counts = train.info.class_counts if conditional else ()
         self.latents, self.labels = addresses.draw(SEED, 0, IMAGES, latent_dim, counts)
 

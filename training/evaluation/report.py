@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from models.files import write_atomically
+from training.evaluation.figures import Sample
 from training.evaluation.judge import Candidate, Verdict
 
 matplotlib.use("agg")
@@ -75,26 +76,12 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
 
 def _pictures(candidate: Candidate, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
     sample = candidate.sample
-    labels = sample.labels.numpy() if sample.labels is not None else sample.reading.labels
-    classes = np.unique(labels)[:CLASSES]
-    rows = [np.flatnonzero(labels == label)[:A_ROW] for label in classes]
-    yield (
-        _sheet(folder, f"{prefix}classes.png", [sample.images[row] for row in rows]),
-        (
-            f"The first of each class as {'asked for' if sample.labels is not None else 'the classifier reads it'}: "
-            + ", ".join(sample.ruler.train.info.class_names[label] for label in classes)
-        ),
-    )
-
-    confidence = sample.reading.probabilities.max(1).argsort(kind="stable")
-    yield (
-        _sheet(folder, f"{prefix}worst.png", [sample.images[confidence[: 3 * A_ROW]]]),
-        ("The worst: where the classifier is least sure"),
-    )
-    yield (
-        _sheet(folder, f"{prefix}best.png", [sample.images[confidence[::-1][: 3 * A_ROW].copy()]]),
-        ("The best: where it is surest"),
-    )
+    if sample.labels is not None:
+        yield _classes(sample, sample.labels.numpy(), "asked for", folder, prefix)
+    elif sample.ruler.trusted:
+        yield _classes(sample, sample.reading.labels, "the classifier reads it", folder, prefix)
+    if sample.ruler.trusted:
+        yield from _extremes(sample, folder, prefix)
 
     distances, neighbours = sample.neighbours
     closest = distances.argsort(kind="stable")[:A_ROW]
@@ -106,19 +93,39 @@ def _pictures(candidate: Candidate, folder: Path, prefix: str) -> Iterator[tuple
         yield _sheet(folder, f"{prefix}{name}.png", pair), f"{caption}, each above its nearest training image"
 
 
+def _classes(sample: Sample, labels: np.ndarray, source: str, folder: Path, prefix: str) -> tuple[str, str]:
+    classes = np.unique(labels)[:CLASSES]
+    rows = [sample.images[np.flatnonzero(labels == label)[:A_ROW]] for label in classes]
+    names = ", ".join(sample.ruler.train.info.class_names[label] for label in classes)
+    return _sheet(folder, f"{prefix}classes.png", rows), f"The first of each class as {source}: {names}"
+
+
+def _extremes(sample: Sample, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """The images that the classifier is least and most sure of."""
+    confidence = sample.reading.probabilities.max(1).argsort(kind="stable")
+    yield (
+        _sheet(folder, f"{prefix}worst.png", [sample.images[confidence[: 3 * A_ROW]]]),
+        ("The worst: where the classifier is least sure"),
+    )
+    yield (
+        _sheet(folder, f"{prefix}best.png", [sample.images[confidence[::-1][: 3 * A_ROW].copy()]]),
+        ("The best: where it is surest"),
+    )
+
+
 def _curves(verdict: Verdict, folder: Path) -> Iterator[tuple[str, str]]:
     samples = {candidate.source.name: candidate.sample for candidate in verdict.candidates}
     with pyplot.rc_context({"figure.figsize": (9, 3.5), "figure.dpi": 110, "axes.spines.top": False}):
         figure, (distance, confidence) = pyplot.subplots(1, 2, layout="constrained")
         for name, sample in (samples | {"test images": verdict.test}).items():
             style = {"color": "black", "linestyle": "--"} if sample is verdict.test else {}
-            for axes, values in (
-                (distance, sample.neighbours[0]),
-                (confidence, 1 - sample.reading.probabilities.max(1)),
-            ):
+            curves = [(distance, sample.neighbours[0])]
+            if sample.ruler.trusted:
+                curves.append((confidence, 1 - sample.reading.probabilities.max(1)))
+            for axes, values in curves:
                 axes.plot(np.sort(values), np.linspace(0, 1, len(values)), label=name, **style)
         distance.set(xlabel="distance to the nearest training image", ylabel="share of images below")
-        confidence.set(xlabel="1 - confidence of the classifier", xscale="log")
+        confidence.set(xlabel="1 - confidence of the classifier", xscale="log", visible=verdict.test.ruler.trusted)
         distance.legend(frameon=False)
         _save(figure, folder / "curves.png")
     yield (

@@ -1,5 +1,6 @@
 """What generated images are measured with: a classifier to see them through, and the real ones."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,6 +22,8 @@ from training.evaluation.classifier import Reading
 NEAREST_IMAGES = 2_000
 """Images whose nearest neighbours are looked for."""
 NEAR_QUANTILE = 0.01
+CONFIDENCE = 2.0
+"""Standard errors by which the accuracy of a classifier is lowered before it is compared with the required one."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,40 @@ class Ruler:
     train: Images
     """What generators learn from."""
     test: Images
-    """What they are held against."""
+    """Images that the classifier has not learned from, in random order: generated images are compared with them."""
     class_shares: NDArray[np.float64]
     """What share of the images each class should have."""
     progress: Progress | None = None
+    allow_weak: bool = False
+    """Whether to measure with a classifier that does not separate the classes."""
 
     @cached_property
     def reference(self) -> Reading:
         return self.read(self.test.images)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of the held-out real images whose class the classifier recognises."""
+        return float((self.reference.labels == self.test.labels.numpy()).mean())
+
+    @cached_property
+    def weakness(self) -> str | None:
+        """Explains that the classifier does not separate the classes; None if it does."""
+        n = len(self.test)
+        chance = float(np.bincount(self.test.labels.numpy()).max() / n)
+        surely, required = accuracy_bound(self.accuracy, n), (1 + chance) / 2
+        if surely > required:
+            return None
+        return (
+            f"the classifier does not separate the classes: it is right about {self.accuracy:.2%} of {n:,} held-out "
+            f"real images (with {CONFIDENCE:g} standard errors of uncertainty at least {surely:.2%}), and more than "
+            f"{required:.2%} is required, halfway from the share of the most frequent class to 100 %"
+        )
+
+    @property
+    def trusted(self) -> bool:
+        """Whether metrics may depend on the classifier."""
+        return self.allow_weak or self.weakness is None
 
     @cached_property
     def near(self) -> float:
@@ -56,20 +85,53 @@ def real_images(dataset: str, data_dir: Path, shape: tuple[int, int, int] | None
         return train, test_images(train.info, data_dir), "of the test split"
     if len(train) < 2:
         raise DataError(f"{dataset} in {data_dir}: has {len(train)} images, too few to judge by")
-    learned, held = (replace(train, images=train.images[i::2], labels=train.labels[i::2]) for i in range(2))
-    return learned, held, "that it may have learned from, since there is no test split: every second one"
+    learned, held = split_in_half(train)
+    return learned, held, "that it may have learned from, since there is no test split: a random half of each class"
 
 
 def test_images(of: Dataset, data_dir: Path) -> Images:
-    """The test split of a data set, in the same shape."""
+    """The test split of a data set, in the same shape and in a fixed random order."""
     channels, image_size, _ = of.image_shape
-    return datasets.load(of.name, data_dir, image_size, channels, "test")
+    return shuffled(datasets.load(of.name, data_dir, image_size, channels, "test"))
+
+
+def shuffled(data: Images) -> Images:
+    """The same images in a fixed random order, so that the first n are a random subset.
+
+    In files they are not: the first 5,000 test images of MNIST are cleaner than the others.
+    """
+    return _select(data, torch.randperm(len(data), generator=torch.Generator().manual_seed(0)))
+
+
+def split_in_half(data: Images) -> tuple[Images, Images]:
+    """Two random halves of each class, in random order; always the same ones."""
+    mixed = shuffled(data)
+    by_class = mixed.labels.argsort(stable=True)
+    first, second = (_select(mixed, by_class[i::2].sort().values) for i in range(2))
+    return first, second
+
+
+def _select(data: Images, indices: Tensor) -> Images:
+    return replace(data, images=data.images[indices], labels=data.labels[indices])
+
+
+def accuracy_bound(accuracy: float, n: int) -> float:
+    """Lower end of Wilson's score interval of an accuracy that was measured on n images.
+
+    Unlike the accuracy less two standard errors, it is below 1 where all of a few images are right.
+    """
+    z = CONFIDENCE**2 / n
+    return (accuracy + z / 2 - math.sqrt(z * accuracy * (1 - accuracy) + z * z / 4)) / (1 + z)
 
 
 def make_ruler(
-    train: Images, test: Images, fit_classifier: bool = False, progress: Progress | None = None
+    train: Images,
+    test: Images,
+    fit_classifier: bool = False,
+    progress: Progress | None = None,
+    allow_weak: bool = False,
 ) -> tuple[Ruler, str]:
-    """What to measure with, and a word on it.
+    """What to measure with, and a description of the classifier.
 
     Raises:
         InputError: there is no classifier for this data.
@@ -82,16 +144,16 @@ def make_ruler(
     elif (name, shape) == ("mnist", (1, 28, 28)):
         read, whose = partial(classifiers.read, classifiers.load_pinned()), "pinned"
     elif fit_classifier:
-        classifier = classifiers.fit(train, progress=progress, task=f"a classifier of {name}")
-        read, whose = partial(classifiers.read, classifier), "trained just now on the training images"
+        epochs = classifiers.enough_epochs(len(train))
+        classifier = classifiers.fit(train, epochs, progress=progress, task=f"a classifier of {name}")
+        read, whose = partial(classifiers.read, classifier), f"trained just now on {len(train):,} other images"
     else:
         raise InputError(
             "fit-classifier",
             f"there is no pinned classifier of {name} in the shape {shape}; `evaluate --fit-classifier` trains one",
         )
-    ruler = Ruler(read, train, test, shares, progress)
-    right = (ruler.reference.labels == test.labels.numpy()).mean()
-    return ruler, f"classifier: {whose}, right about {right:.2%} of them"
+    ruler = Ruler(read, train, test, shares, progress, allow_weak)
+    return ruler, f"classifier: {whose}, right about {ruler.accuracy:.2%} of the {len(test):,} images"
 
 
 def nearest(images: Tensor, among: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """The command as a whole, on a toy MNIST: what it writes, rather than how good the digits are."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.conftest import small_run
 from tests.training.evaluation.conftest import run_evaluate, toy_mnist
 from training import data
+from training.evaluation import classifier
 from training.evaluation.figures import FIGURES
 
 
@@ -163,16 +165,62 @@ def test_a_folder_of_images_has_no_default(refusal, files, monkeypatch):
     assert "evaluate: --data-dir: give the folder of images" in refusal(files["conditional"], "--dataset", "folder")
 
 
-def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, capsys):
-    classes = data.load("uci-digits", tmp_path)
-    for label in range(2):
-        (tmp_path / "things" / str(label)).mkdir(parents=True)
-        for index, image in enumerate(classes.images[classes.labels == label][:6]):
-            Image.fromarray(image[0].numpy()).save(tmp_path / "things" / str(label) / f"{index}.png")
-    images = classes.images[classes.labels < 2][:6, 0]
+def write_classes(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """A folder of PNGs with one subfolder for each class."""
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"class {label}" / f"{index}.png")
+    return folder
+
+
+def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(classifier, "MIN_STEPS", 40)
+    digits = data.load("uci-digits", tmp_path)
+    two = digits.labels < 2
+    images = digits.images[two][:40, 0].numpy()
+    write_classes(tmp_path / "things", images, digits.labels[two][:40].numpy())
     np.savez(tmp_path / "digits.npz", images=images)
     options = "--dataset", "folder", "--data-dir", tmp_path / "things", "--figures", "modes", "--fit-classifier"
     run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
     told = capsys.readouterr().out
-    assert "folder: 6 images of each source against 6 that it may have learned from" in told
-    assert "classifier: trained just now" in told
+    assert "folder: 20 images of each source against 20 that it may have learned from" in told
+    assert "classifier: trained just now on 20 other images, right about 100.00% of the 20 images" in told
+
+
+@pytest.fixture
+def mixed_up(tmp_path, monkeypatch) -> Path:
+    """A folder of digits whose classes are drawn at random."""
+    monkeypatch.setattr(classifier, "MIN_STEPS", 10)
+    digits = data.load("uci-digits", tmp_path)
+    labels = np.random.default_rng(0).integers(0, 2, 100)
+    np.savez(tmp_path / "digits.npz", images=digits.images[:50, 0])
+    return write_classes(tmp_path / "things", digits.images[:100, 0].numpy(), labels)
+
+
+def test_a_classifier_at_chance_gives_no_metrics_that_depend_on_it(mixed_up, tmp_path, capsys):
+    options = "--dataset", "folder", "--data-dir", mixed_up, "--fit-classifier", "--json", tmp_path / "metrics.json"
+    with pytest.raises(SystemExit) as exit_:
+        run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
+    assert exit_.value.code == 1
+    message = capsys.readouterr().err
+    assert re.match(
+        r"evaluate: the classifier does not separate the classes: it is right about [456]\d\.\d\d% of 50 held-out "
+        r"real images .* and more than [78]\d\.\d\d% is required.*; --allow-weak-classifier measures them\n$",
+        message,
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for measured in (metrics["sources"]["digits.npz"]["figures"], metrics["noise_floor"]):
+        assert {name for name, value in measured.items() if "value" in value} == {"nearest"}
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "needs a classifier that separates the classes" in page
+    assert not {"1-best.png", "1-worst.png", "1-classes.png"} & set(Pictures(page).files)
+
+    run_evaluate(tmp_path / "digits.npz", *options, "--figures", "modes", "nearest", "--allow-weak-classifier")
+    assert "Warning: the classifier does not separate the classes" in " ".join(capsys.readouterr().out.split())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "value" in metrics["sources"]["digits.npz"]["figures"]["modes"]
+
+
+def test_metrics_that_need_no_classifier_are_measured_in_spite_of_a_weak_one(mixed_up, tmp_path):
+    options = "--dataset", "folder", "--data-dir", mixed_up, "--fit-classifier", "--figures", "nearest"
+    run_evaluate(tmp_path / "digits.npz", *options)

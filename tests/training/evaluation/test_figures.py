@@ -7,7 +7,7 @@ from models.card import Dataset
 from training.data import Images
 from training.evaluation.classifier import Reading
 from training.evaluation.figures import FIGURES, FigureError, Sample, measure
-from training.evaluation.ruler import Ruler, nearest
+from training.evaluation.ruler import Ruler, accuracy_bound, nearest, shuffled, split_in_half
 
 CLASSES = 4
 
@@ -118,3 +118,46 @@ def test_too_few_images_are_told(ruler, name):
     needs = FIGURES[name].needs
     with pytest.raises(FigureError, match=f"needs {needs:,} images, there are {needs - 1:,}"):
         value(name, ruler, ruler.test.images[: needs - 1], ruler.test.labels[: needs - 1])
+
+
+def test_the_first_images_of_a_shuffled_set_represent_all_of_it():
+    """In the set itself, they are all of one class."""
+    labels = torch.arange(2_000) // 500
+    images = digits(labels)
+    data = Images(images, labels, Dataset("toys", "0" * 64, (1, 8, 8), tuple("abcd"), (500,) * CLASSES))
+    mixed = shuffled(data)
+    assert torch.bincount(mixed.labels[:200]).tolist() == pytest.approx([50] * CLASSES, abs=20)
+    assert torch.equal(mixed.labels, shuffled(data).labels)
+    assert torch.equal(mixed.images.flatten(1).sort(0).values, images.flatten(1).sort(0).values)
+
+
+def test_the_halves_of_a_set_have_the_same_classes_and_no_image_in_common():
+    labels = torch.tensor([0] * 100 + [1] * 7 + [2] * 40)
+    numbers = torch.arange(147, dtype=torch.uint8)[:, None, None, None]
+    data = Images(numbers, labels, Dataset("toys", "0" * 64, (1, 1, 1), tuple("abc"), (100, 7, 40)))
+    first, second = split_in_half(data)
+    assert sorted(torch.cat((first.images, second.images)).flatten().tolist()) == list(range(147))
+    for half in (first, second):
+        assert torch.bincount(half.labels).tolist() == pytest.approx([50, 3.5, 20], abs=0.5)
+        assert torch.equal(half.labels, labels[half.images.flatten().long()])
+        assert half.images.flatten()[:20].float().std() > 20, "its first images are to be a random subset"
+
+
+@pytest.mark.parametrize(("accuracy", "n", "expected"), [(1, 6, 0.6), (0.5, 10_000, 0.49), (0, 10, 0)])
+def test_an_accuracy_is_worth_less_if_it_is_measured_on_few_images(accuracy, n, expected):
+    assert accuracy_bound(accuracy, n) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_classifier_is_weak_up_to_halfway_between_guessing_and_certainty(ruler):
+    def rate(right: float) -> str | None:
+        """Weakness of a classifier that is right about this share of four equally frequent classes."""
+        wrong = np.arange(2_000) >= right * 2_000
+        probabilities = np.eye(CLASSES)[(ruler.test.labels.numpy() + wrong) % CLASSES]
+        return Ruler(
+            lambda images: Reading(np.zeros((2_000, 1)), probabilities), ruler.train, ruler.test, ruler.class_shares
+        ).weakness
+
+    assert "right about 25.00% of 2,000 held-out real images" in (rate(0.25) or "")
+    assert rate(0.62)
+    assert rate(0.66) is None
+    assert rate(1.0) is None

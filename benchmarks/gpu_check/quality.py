@@ -18,7 +18,7 @@ from training.card_quality import card_quality
 from training.config import PRESETS, Config
 from training.data import DataError, Images
 from training.evaluation.figures import FAST, FIGURES, Value
-from training.evaluation.judge import Candidate, Verdict, judge
+from training.evaluation.judge import Verdict, judge
 from training.evaluation.sources import Source
 from training.loop import train
 from training.step import resolve_precision

@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from models.artifact import Generator
-from models.store import register
+from models.store import SHIPPED, register
 
 bentoml = pytest.importorskip("bentoml")
 
 
-def test_a_full_store_is_reported_with_one_file_and_its_reason(files, tmp_path, monkeypatch):
+def test_a_full_store_is_reported_with_one_file_and_its_reason(monkeypatch):
     """shutil.copytree reports what it could not copy as a list of tuples."""
 
     def full(source, target, **_):
@@ -19,7 +19,7 @@ def test_a_full_store_is_reported_with_one_file_and_its_reason(files, tmp_path, 
 
     monkeypatch.setattr("shutil.copytree", full)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        register(Generator.open(files["unconditional"]))
+        register(Generator.open(SHIPPED))
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename.endswith("/generator.onnx")
     assert "(" not in str(caught.value)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +39,16 @@ def test_arrows_go_one_way(package, forbidden):
 def test_what_serves_never_loads_torch(module):
     code = f"import {module}, sys; assert not {{'torch', 'onnxscript'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_bento_includes_every_module_that_the_service_imports():
+    code = "import serving.service, sys; print(*(m.__file__ for n, m in sys.modules.items() if n[:7] in ('models.', 'serving')))"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    for file in imported.stdout.split():
+        name = Path(file).relative_to(ROOT)
+        assert any(name.match(pattern) for pattern in bento["include"]), f"{name} is not in bentofile.yaml"
+        assert not any(name.match(pattern) for pattern in bento["exclude"]), f"{name} is excluded by bentofile.yaml"
 
 
 def test_what_opens_the_file_never_loads_bentoml():

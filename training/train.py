@@ -29,14 +29,6 @@ def main() -> None:
     threads = set_threads(command.threads, stored)
     config = replace(command.config, threads=threads.number)
     leads = int(os.environ.get("RANK", 0)) == 0
-    if leads and not command.dry_run:
-        print(threads, flush=True)
-        if command.resume and stored not in (None, threads.number):
-            print(
-                f"So far the run used --threads {stored}. With another number, its results will differ in the last "
-                "bits from those of an uninterrupted run.",
-                flush=True,
-            )
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("train", "PyTorch"):
@@ -45,6 +37,14 @@ def main() -> None:
     if command.dry_run:
         print(dry_run(config, command.resume))
         return
+    if leads:
+        print(threads, flush=True)
+        if command.resume and stored not in (None, threads.number):
+            print(
+                f"So far the run used --threads {stored}. With another number, its results will differ in the last "
+                "bits from those of an uninterrupted run.",
+                flush=True,
+            )
     if interrupted := train(config, command.resume):
         sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
     if leads:

@@ -42,7 +42,10 @@ def test_what_serves_never_loads_torch(module):
 
 
 def test_the_bento_includes_every_module_that_the_service_imports():
-    code = "import serving.service, sys; print(*(m.__file__ for n, m in sys.modules.items() if n[:7] in ('models.', 'serving')))"
+    code = (
+        "import serving.service, sys; "
+        "print(*(m.__file__ for name, m in sys.modules.items() if name.startswith(('models', 'serving'))))"
+    )
     imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     for file in imported.stdout.split():

@@ -31,6 +31,8 @@ from benchmarks.machine import machine
 from models.threads import available_cpus, idle_cpus
 
 TRAIN = Path(sys.executable).parent / "train"
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+"""Program that uses one CPU until it is killed or its parent has ended."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def busy_process(busy: bool) -> Iterator[None]:
     if not busy:
         yield
         return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as process:
         time.sleep(1)
         try:
             yield

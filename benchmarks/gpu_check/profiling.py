@@ -1,4 +1,4 @@
-"""What takes the time of a training step, from a profile of a few steps."""
+"""Finds out what a training step spends its time on, from a profile of a few steps."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Profile:
     """Where the time of one step goes."""
 
     step_seconds: float
-    """Of wall-clock time, without the profiler."""
+    """Wall-clock time of a step, measured without the profiler."""
     kernels: float
     """Number of kernels that a step runs."""
     kernel_seconds: float
@@ -36,7 +36,7 @@ class Profile:
 
     @property
     def bound(self) -> str:
-        """What bounds the step: launches, small kernels, arithmetic or memory."""
+        """The limit of the step: launches, small kernels, arithmetic or memory."""
         if self.kernel_seconds < BUSY * self.step_seconds:
             return "launches"
         if self.kernel_seconds < SMALL_KERNEL_SECONDS * self.kernels:

@@ -27,7 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"lr_schedule": "cosine", "lr_end": 0.02},
     "r3gan": {},
 }
-"""What differs from the preset, apart from what depends on the number of images."""
+"""Differences from the preset, except for the options that depend on the number of images."""
 RUNS = (("fast", 60), ("r3gan", 60), ("fast", 15), ("r3gan", 15))
 """Presets and seconds, the most valuable first."""
 TINY_RUNS = RUNS[:2]

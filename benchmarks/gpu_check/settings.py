@@ -1,4 +1,4 @@
-"""What a stage is given."""
+"""The settings that every stage receives."""
 
 import json
 import time

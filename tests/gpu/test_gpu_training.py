@@ -45,9 +45,11 @@ def config_of(preset: str, device: str, **differences) -> Config:
     )
 
 
-def advance(config: Config, data: Images, steps: int = STEPS, scale: float | None = None) -> State:
-    """The state after some steps, captured if the config and the device allow it."""
-    state = State(config, data.info)
+def advance(
+    config: Config, data: Images, steps: int = STEPS, scale: float | None = None, state: State | None = None
+) -> State:
+    """Trains a state, by default a fresh one, for some steps, captured if the config and the device allow it."""
+    state = state or State(config, data.info)
     if scale and state.scaler.is_enabled():
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale})
     step, batches = Step(state, config), Batches(data, config, Group())
@@ -168,12 +170,7 @@ def test_a_resumed_run_gives_the_same_bits_as_an_unbroken_one(device, determinis
     resumed = State(config, data.info)
     resumed.restore({name: tensor.cpu() for name, tensor in first.tensors().items()})
     resumed.images_seen = first.images_seen
-    step, batches = Step(resumed, config), Batches(data, config, Group())
-    run = captured_where_possible(step)
-    for _ in range(STEPS):
-        step.schedule(total_images=10**6)
-        run(batches.at(resumed.images_seen))
-        resumed.images_seen += config.batch_size
+    advance(config, data, state=resumed)
     assert differing(resumed, unbroken) == []
 
 

@@ -105,14 +105,20 @@ def run_of_dcgan(runs, tmp_path: Path) -> Path:
     return tmp_path / "dcgan"
 
 
+trace = exporter._trace
+traced: dict[str, ModelProto] = {}
+"""Graphs by network, each traced once: that takes most of the time of an export."""
+
+
 @pytest.mark.parametrize(("plant", "caught"), FAULTS, ids=[plant.__name__ for plant, _ in FAULTS])
 def test_a_planted_fault_is_caught_by_its_gate_and_leaves_no_file(
     runs, run_of_dcgan, tmp_path, monkeypatch, capsys, plant, caught
 ):
-    trace = exporter._trace
-
-    def faulty(*arguments):
-        model = trace(*arguments)
+    def faulty(generator, *arguments):
+        if (network := str(generator)) not in traced:
+            traced[network] = trace(generator, *arguments)
+        model = ModelProto()
+        model.CopyFrom(traced[network])
         plant(model)
         return model
 

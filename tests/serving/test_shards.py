@@ -56,7 +56,14 @@ def test_shards_hold_the_addressed_images_however_many_processes_make_them(files
 def begin(model: Path, out: Path, *arguments: object) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """Starts to make shards; returns the process and its children once the first worker runs."""
     command = [SAMPLE, model, "--out", out, *arguments]
-    running = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start background jobs with SIGINT ignored, and the tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     children: list[psutil.Process] = []
     while len(children) < 2:  # the resource tracker of multiprocessing, and a worker
         assert running.poll() is None

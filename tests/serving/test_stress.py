@@ -40,9 +40,10 @@ FIELDS = (
 )
 
 
-def size(quick: int, whole: int):
-    """A test's amount of work, in moments and in full."""
-    return pytest.mark.parametrize("amount", [quick, pytest.param(whole, marks=pytest.mark.slow)])
+def size(whole: int, quick: int | None = None):
+    """Parametrizes a test with its amount of work: all of it in the slow tests, and a little in the fast ones."""
+    amounts = [pytest.param(whole, marks=pytest.mark.slow)]
+    return pytest.mark.parametrize("amount", amounts if quick is None else [quick, *amounts])
 
 
 def workers(server: subprocess.Popen) -> list[int]:
@@ -82,7 +83,7 @@ def malformed(rng: random.Random) -> bytes:
     )()
 
 
-@size(400, 10_000)
+@size(10_000, quick=400)
 def test_malformed_bodies_are_refused_in_the_one_shape_and_leave_no_trace(tmp_path, amount):
     rng, seen = random.Random(amount), Counter()
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
@@ -113,7 +114,7 @@ def test_bodies_over_the_limit_are_forgotten_once_they_are_refused(tmp_path):
         assert resident(server) < before + (40 << 20)
 
 
-@size(3, 60)
+@size(60)
 def test_ten_times_too_much_is_refused_politely_and_good_requests_are_still_answered(tmp_path, amount):
     seen: Counter[int] = Counter()
     settings = {"MNIST_GAN_MAX_REQUESTS": "8", "MNIST_GAN_MODEL": str(FAST)}
@@ -140,7 +141,7 @@ def test_ten_times_too_much_is_refused_politely_and_good_requests_are_still_answ
         assert resident(server) < memory + (300 << 20)
 
 
-@size(40, 2_000)
+@size(2_000, quick=40)
 def test_callers_who_leave_cost_nothing_and_harm_nobody(tmp_path, amount):
     rng = random.Random(0)
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
@@ -162,6 +163,7 @@ def test_callers_who_leave_cost_nothing_and_harm_nobody(tmp_path, amount):
     print(f"left: {amount:,}")
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_of_load_answers_what_was_accepted(tmp_path):
     seen: list[int] = []
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
@@ -243,7 +245,7 @@ def test_a_port_in_use_ends_the_start_with_word_of_it(tmp_path):
     assert "Address already in use" in done.stderr
 
 
-@size(60, 1_000)
+@size(1_000)
 def test_slow_bodies_take_nobodys_place(tmp_path, amount):
     settings = {"MNIST_GAN_MODEL": str(FAST), "MNIST_GAN_MAX_REQUESTS": "4", "MNIST_GAN_TIMEOUT_SECONDS": "5"}
     seen: Counter[int] = Counter()
@@ -269,7 +271,7 @@ def test_slow_bodies_take_nobodys_place(tmp_path, amount):
     assert grown < 100 << 20
 
 
-@size(20, 200)
+@size(200)
 def test_who_does_not_take_his_answer_is_cut_off_and_what_he_holds_is_limited(tmp_path, amount):
     settings = {"MNIST_GAN_MODEL": str(FAST), "MNIST_GAN_MAX_REQUESTS": "8", "MNIST_GAN_TIMEOUT_SECONDS": "4"}
     with serving(tmp_path, **settings) as (client, server):

@@ -172,7 +172,7 @@ def test_ctrl_c_saves_before_the_run_ends(tmp_path):
     assert all(math.isfinite(weight.sum()) for weight in weights(run).values())
 
 
-@pytest.mark.parametrize("generator", ["mlp", "dcgan", "residual"])
+@pytest.mark.parametrize("generator", ["mlp", "dcgan", pytest.param("residual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("discriminator", ["mlp", "dcgan", pytest.param("residual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("conditional", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_generator_trains_against_any_discriminator(tmp_path, generator, discriminator, conditional):

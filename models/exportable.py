@@ -11,7 +11,7 @@ from models.errors import MnistGanError
 from models.graph import MAX_ELEMENTS, MAX_FILE_BYTES
 
 QUANTIZATION_STEPS = 5
-"""Tensors of the size of the image that `models.gate.quantize` adds to the graph."""
+"""Tensors of the size of the image that `models.pixels.quantize` adds to the graph."""
 UNCERTAIN = (0.98, 2.0)
 """Range of the estimate, as a share of the limit, within which the graph itself decides: the estimate counts operators
 that the exporter fuses, such as normalisations, and leaves out those that only compute a shape."""

@@ -23,7 +23,8 @@ from models.artifact import Generator, make_feeds, open_session, pack_golden, ru
 from models.card import Card, Golden, Precision
 from models.checkpoint import Checkpoint
 from models.errors import InputError, MnistGanError
-from models.gate import Figure, Gate, quantize
+from models.gate import Figure, Gate
+from models.pixels import quantize
 from models.seal import UNSEALED, seal
 from models.variants import convert
 

@@ -13,13 +13,13 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models import latents as addresses
 from models.architectures import Network
 from models.artifact import CHUNK, CUDA, make_feeds, open_session, run, split
 from models.card import Precision
 from models.errors import MnistGanError, ModelFileError
+from models.pixels import quantize
 
 SEED = 1
 """Of the latents that are tried; the golden images have 0."""
@@ -100,11 +100,6 @@ class Gate:
         lines = [f"graph: {', '.join(self.checks)}", f"{'figure':{width}}  {'measured':>8}  {'allowed':>8}"]
         lines += [f"{f.name:{width}}  {f.value:8.3g}  {f.bound:8.3g}" for f in self.figures]
         return "\n".join(lines)
-
-
-def quantize(pixels: Tensor) -> Tensor:
-    """[-1, 1] -> uint8. By rounding: truncation would turn the last bit of a float into a level of grey."""
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def measure(generator: Network, twin: bytes, precision: Precision = "fp32") -> Iterator[Figure]:

@@ -15,11 +15,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from models.files import append, write_atomically
+from models.pixels import quantize
 from training.config import Config
 from training.data import Images
+from training.grids import grid, png
 from training.tensorboard import EventFile
 
 GIF_FRAMES = 120
@@ -111,23 +112,21 @@ class Journal:
                 + "  {seconds:.1f} s, {images_per_second:,.0f} images/s"
             ).format(**figures)
         )
-        sheet = make_grid(samples.float().cpu(), nrow=round(len(samples) ** 0.5), normalize=True, value_range=(-1, 1))
-        png = io.BytesIO()
-        save_image(sheet, png, format="PNG")
+        image = grid(quantize(samples.float()), columns=round(len(samples) ** 0.5), padding=2)
+        encoded = png(image)
         with self._tolerating(self.samples):
             self.samples.mkdir(exist_ok=True)
-            write_atomically(self.samples / f"epoch-{figures['epoch']:04}.png", png.getvalue())
+            write_atomically(self.samples / f"epoch-{figures['epoch']:04}.png", encoded)
         # After the sheet: an epoch without its line is told anew by a run that goes on.
         self.unwritten += json.dumps(figures) + "\n"
         with self._tolerating(self.metrics):
             append(self.metrics, self.unwritten.encode())
             self.unwritten = ""
         with self._tolerating(self.tensorboard.path):
-            _, height, width = sheet.shape
             self.tensorboard.add(
                 figures["images_seen"],
                 {name: value for name, value in figures.items() if name not in ("epoch", "images_seen")},
-                {"samples": (png.getvalue(), width, height)},
+                {"samples": (encoded, image.width, image.height)},
             )
 
     @contextmanager

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from models.errors import MnistGanError
+from models.pixels import normalize
 from training.config import Config
 from training.distributed import Group
 from training.losses import LOSSES
@@ -86,7 +87,7 @@ class Step:
 
     def __call__(self, batch: Batch) -> None:
         state = self.state
-        real, label = _normalise(batch["images"]), self._label(batch["labels"])
+        real, label = normalize(batch["images"]), self._label(batch["labels"])
         fresh = self.config.generator_data == "fresh"
 
         with torch.set_grad_enabled(not fresh):
@@ -99,7 +100,7 @@ class Step:
 
         state.discriminator.requires_grad_(False)  # spares its weight gradients, which nobody would use
         if fresh:
-            real, label = _normalise(batch["generator_images"]), self._label(batch["generator_labels"])
+            real, label = normalize(batch["generator_images"]), self._label(batch["generator_labels"])
             fake = self._generate(batch["generator_latents"], label)
         with self._autocast():
             judged_fake = state.discriminator(fake, label)
@@ -205,11 +206,6 @@ class Step:
 
     def _label(self, labels: Tensor) -> Tensor | None:
         return labels if self.config.conditional else None
-
-
-def _normalise(images: Tensor) -> Tensor:
-    """uint8 -> [-1, 1]; `models.gate.quantize` undoes it."""
-    return images.float() / 127.5 - 1
 
 
 def _or(value: float | None, default: float) -> float:

@@ -18,7 +18,7 @@ from models import checkpoint as checkpoints
 from models import exporter
 from models.architectures import GENERATORS, build_generator
 from models.artifact import Generator
-from models.gate import quantize
+from models.pixels import quantize
 from training import export_onnx
 
 

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -42,8 +44,6 @@ def read_picture(file: Path, size: int, channels: int | None) -> Picture:
     Raises:
         PictureError: it cannot be read.
     """
-    from torchvision.transforms.functional import pil_to_tensor
-
     try:
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):  # Pillow would silently clip them to white
@@ -65,11 +65,17 @@ def read_picture(file: Path, size: int, channels: int | None) -> Picture:
     }
     rgba = ImageOps.fit(rgba, (size, size), Image.Resampling.LANCZOS)
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    pixels = pil_to_tensor(opaque.convert("RGB"))
+    pixels = _to_tensor(opaque.convert("RGB"))
     if channels == 1:
         changes[GREYED] = not is_grey(pixels)
-        pixels = pil_to_tensor(opaque.convert("L"))
+        pixels = _to_tensor(opaque.convert("L"))
     return Picture(pixels, tuple(change for change, happened in changes.items() if happened))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """Returns the pixels of an L or RGB image, uint8 (channels, height, width)."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
 def is_grey(pixels: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from models import latents as addresses
 from models.artifact import CHUNK
 from models.errors import InputError
-from models.gate import quantize
+from models.pixels import quantize
 from training.data import WITH_TEST_SPLIT, Images
 from training.evaluation.figures import FAST, FIGURES, FigureError, Sample, measure
 from training.evaluation.ruler import make_ruler, test_images

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from models.files import write_atomically
 from training.evaluation.figures import Sample
 from training.evaluation.judge import Candidate, Verdict
+from training.grids import grid, png
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -157,9 +157,7 @@ def _sheet(folder: Path, name: str, rows: list[Tensor]) -> str:
     for images in rows:
         missing = -len(images) % A_ROW
         padded.append(torch.cat((images, images.new_zeros(missing, *images.shape[1:]))))
-    png = io.BytesIO()
-    save_image(make_grid(torch.cat(padded).float() / 255, nrow=A_ROW, padding=1, pad_value=0.3), png, format="PNG")
-    write_atomically(folder / name, png.getvalue())
+    write_atomically(folder / name, png(grid(torch.cat(padded), columns=A_ROW, padding=1, grey=76)))
     return name
 
 

@@ -13,7 +13,6 @@ from models import checkpoint as checkpoints
 from models.artifact import Generator
 from models.checkpoint import Checkpoint
 from models.errors import MnistGanError
-from models.exporter import export
 
 SEED = 0
 """Images 0 to n - 1 of this seed are judged, so that a file's figures can be had again."""
@@ -86,6 +85,8 @@ def _open(path: Path, name: str) -> Iterator[Source]:
     if path.suffix == ".npz":
         yield Source(name, _arrays(path))
     elif path.is_dir() or path.suffix == ".safetensors":
+        from models.exporter import export  # takes seconds to import, and model files do without
+
         checkpoint = checkpoints.load(path)
         history = path / "metrics.jsonl" if (path / "metrics.jsonl").is_file() else None
         if not checkpoint.part("average"):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
 import onnxruntime as ort
 
-from models import graph
+from models import graph, sizes
 from models import latents as addresses
 from models.card import Card, CardError, Precision
 from models.errors import InputError, ModelFileError
@@ -34,7 +34,7 @@ PROVIDER_OPTIONS = {CUDA: {"use_tf32": 0}}
 """TF32's 10 bits of mantissa would not do for the gate."""
 
 CHUNK = 256
-"""Images that one call of the network makes: enough for full speed, few enough to stay in the cache."""
+"""Maximum number of rows of one run of the network: enough for full speed, few enough to stay in the cache."""
 
 GOLDEN_BOUNDS: dict[Precision, tuple[int, float]] = {"fp32": (1, 1e-4), "fp16": (2, 1e-2), "int8": (8, 0.2)}
 """Levels by which a pixel of the golden images may be off, and the share of pixels that may, where onnxruntime picks
@@ -103,10 +103,17 @@ def _cycled(classes: NDArray[np.int64], first: int, n: int) -> NDArray[np.int64]
 class Generator:
     """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
 
-    def __init__(self, file: bytes, card: Card, provider: str = CPU):
-        """Takes what has been checked but for the golden images; `open` and `from_bytes` check the rest, too."""
+    def __init__(self, file: bytes, card: Card, rows_per_run: int, provider: str = CPU):
+        """Renders the golden images and compares them; `open` and `from_bytes` make all other checks.
+
+        Args:
+            rows_per_run: see the attribute.
+        """
         self.file = file
         self.card = card
+        self.rows_per_run = rows_per_run
+        """Maximum number of rows of one run of the network, from 1 to `CHUNK`: large images take more memory for each
+        row, and a run takes at most `sizes.MAX_RUN_ELEMENTS`."""
         self.provider = provider
         self._session = open_session(file, provider)
         self.match = self._check_golden()
@@ -147,7 +154,7 @@ class Generator:
         if card.latents_version != addresses.VERSION:
             raise CardError(f"card: its latents are of version {card.latents_version}, these are {addresses.VERSION}")
         graph.check(model, card)
-        return cls(file, card, provider)
+        return cls(file, card, sizes.measure(model).rows(CHUNK), provider)
 
     def images(
         self,
@@ -229,7 +236,7 @@ class Generator:
         return _cycled(np.array(self.card.class_indices(labels), np.int64), first, n)
 
     def decode(self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None = None) -> Images:
-        """Turns latents into images, `CHUNK` at a time.
+        """Turns latents into images, `rows_per_run` at a time.
 
         Args:
             latents: (n, D), finite in float32, n at least 1.
@@ -241,7 +248,7 @@ class Generator:
         Raises:
             InputError: another shape, a latent that is not finite, or labels that do not fit.
         """
-        return run(self._session, make_feeds(*self.check(latents, labels)))["image"]
+        return run(self._session, make_feeds(*self.check(latents, labels)), self.rows_per_run)["image"]
 
     def check(
         self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None
@@ -319,9 +326,9 @@ def split(feeds: dict[str, NDArray], size: int) -> Iterator[dict[str, NDArray]]:
         yield {name: value[i : i + size] for name, value in feeds.items()}
 
 
-def run(session: ort.InferenceSession, feeds: dict[str, NDArray]) -> dict[str, NDArray]:
-    """All outputs by name, computed `CHUNK` rows at a time."""
-    chunks = [session.run(None, chunk) for chunk in split(feeds, CHUNK)]
+def run(session: ort.InferenceSession, feeds: dict[str, NDArray], rows: int = CHUNK) -> dict[str, NDArray]:
+    """All outputs by name, computed `rows` rows at a time."""
+    chunks = [session.run(None, chunk) for chunk in split(feeds, rows)]
     outputs = (values[0] if len(chunks) == 1 else np.concatenate(values) for values in zip(*chunks, strict=True))
     return {output.name: value for output, value in zip(session.get_outputs(), outputs, strict=True)}
 

@@ -21,3 +21,7 @@ class InputError(MnistGanError):
 
 class ModelFileError(MnistGanError):
     """A model file that is missing, damaged, or does not do what its card says."""
+
+
+class GraphError(ModelFileError):
+    """A graph that a model file must not hold. The message begins with the name of the check that found it."""

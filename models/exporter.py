@@ -26,12 +26,11 @@ from models.errors import InputError, MnistGanError
 from models.gate import Figure, Gate
 from models.pixels import quantize
 from models.seal import UNSEALED, seal
+from models.sizes import Sizes, measure
 from models.variants import convert
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Whose versions the card tells."""
-OPSETS = range(16, 27)
-"""From the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime opens."""
 MAX_NAME = 100
 """Characters of a generator's name at most: it stands in logs, metrics and pages."""
 GOLDEN_SEED = 0
@@ -76,8 +75,8 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
         ExportError: an opset that cannot be had.
         GateError, ModelFileError: the file would not compute what the module computes, or break its contract.
     """
-    if opset not in OPSETS:
-        raise ExportError(f"opset {opset} cannot be had; choose one from {OPSETS[0]} to {OPSETS[-1]}")
+    if opset not in graph.OPSETS:
+        raise ExportError(f"opset {opset} cannot be had; choose one from {graph.OPSETS[0]} to {graph.OPSETS[-1]}")
     name = f"{checkpoint.training.config['preset']}-{checkpoint.dataset.name}" if name is None else name
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
@@ -107,9 +106,9 @@ def with_quality(made: Export, quality: dict[str, Any]) -> Export:
     return replace(made, generator=Generator.from_bytes(_sealed(_without_pixels(made.twin), card)))
 
 
-def graph_elements(generator: Network) -> int:
-    """How many numbers the exported graph of a generator makes of one latent, in all of its tensors together."""
-    return graph.elements(_without_pixels(_trace(generator, opset=20)))
+def graph_sizes(generator: Network) -> Sizes:
+    """Number of elements that the exported graph of a generator makes."""
+    return measure(_without_pixels(_trace(generator, opset=20)))
 
 
 def _prove(generator: Network, twin: ModelProto, again: ModelProto, card: Card) -> Export:
@@ -134,7 +133,7 @@ def _prove(generator: Network, twin: ModelProto, again: ModelProto, card: Card) 
     gate.check()
 
     latents, labels = addresses.draw(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_counts)
-    golden = run(open_session(_serialize(model)), make_feeds(latents, labels))
+    golden = run(open_session(_serialize(model)), make_feeds(latents, labels), measure(model).rows(GOLDEN_IMAGES))
     card = replace(card, parity=gate.report(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
     return Export(Generator.from_bytes(_sealed(model, card)), gate, twin)
 

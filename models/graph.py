@@ -1,7 +1,7 @@
-"""What the graph of a model file may be: checked before onnxruntime sees it, and before an export is let out.
+"""Checks the graph of a model file before onnxruntime sees it, and before an export is written.
 
-A file comes from anywhere. onnxruntime would run operators of its own that nobody here has asked for, load weights from
-other files, and take whatever memory a graph of 200 bytes claims to need.
+A file may come from anywhere. onnxruntime would run any operator of its own, load weights from other files, and
+allocate whatever memory a graph of 200 bytes asks for. `models.sizes` has the limits on memory.
 """
 
 import math
@@ -13,7 +13,10 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from models import card as cards
 from models.card import Card
-from models.errors import ModelFileError
+from models.errors import GraphError
+from models.shapes import BATCH, MAX_RANK, attribute, dimensions
+from models.sizes import MAX_ELEMENTS, measure
+from models.structure import check_structure
 
 # fmt: off
 OPERATORS = frozenset((
@@ -24,12 +27,14 @@ OPERATORS = frozenset((
 # fmt: on
 """Of the standard domain: those that our generators are made of."""
 
-MAX_ELEMENTS = 2**24
-"""Of all tensors that a graph makes of one latent, taken together."""
 MAX_FILE_BYTES = 2**30
-
-BATCH = "batch"
-"""Name of the axis that has no size."""
+MAX_CARD_CHARACTERS = 2**26
+"""Maximum length of the card. Most of it are the golden images."""
+MAX_CARD_VALUES = 2**20
+"""Maximum number of commas and opening brackets in the card: each value takes more memory than its text."""
+OPSETS = range(16, 27)
+"""Opset versions: from the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime
+opens."""
 
 _ATTRIBUTES = {
     getattr(AttributeProto, kind) for kind in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS", "TENSOR")
@@ -41,16 +46,19 @@ _WEIGHTS = {
     "int8": {TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32},
 }
 _SHAPES = {TensorProto.INT64, TensorProto.INT32}
-
-
-class GraphError(ModelFileError):
-    """A graph that is not what a model file may hold. The message begins with the check that found it."""
+_KERNEL_ATTRIBUTES = {
+    **dict.fromkeys(("group", "kernel_shape", "strides", "dilations"), 1),
+    **dict.fromkeys(("pads", "output_padding"), 0),
+}
+"""Attributes of convolutions, with the least number that each may have."""
+_RESIZE_ATTRIBUTES = {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"}
 
 
 def parse(file: bytes) -> ModelProto:
     """Raises:
-    GraphError: not an ONNX file.
+    GraphError: not an ONNX file, or one that would take much more memory than its bytes.
     """
+    check_structure(file)
     try:
         return ModelProto.FromString(file)
     except DecodeError as error:
@@ -62,7 +70,12 @@ def read_card(model: ModelProto) -> Card:
     CardError: it has none, or one that cannot be read.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == cards.METADATA_KEY]
-    return Card.from_json(texts[0] if len(texts) == 1 else "")
+    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""  # bytes if it is not UTF-8
+    if len(text) > MAX_CARD_CHARACTERS or sum(map(text.count, ",[{")) > MAX_CARD_VALUES:
+        raise cards.CardError(
+            f"card: it has more than {MAX_CARD_CHARACTERS:,} characters or {MAX_CARD_VALUES:,} values, the maximum"
+        )
+    return Card.from_json(text)
 
 
 def check(model: ModelProto, card: Card) -> tuple[str, ...]:
@@ -83,8 +96,10 @@ def check(model: ModelProto, card: Card) -> tuple[str, ...]:
 
 
 def _one_graph(model: ModelProto, card: Card) -> None:
-    domains = {entry.domain or "ai.onnx" for entry in model.opset_import}
-    _require(domains == {"ai.onnx"}, f"it uses the operator domains {sorted(domains)}; ai.onnx alone is allowed")
+    domains = [entry.domain or "ai.onnx" for entry in model.opset_import]
+    _require(domains == ["ai.onnx"], f"it uses the operator domains {sorted(domains)}; ai.onnx alone is allowed")
+    opset = model.opset_import[0].version
+    _require(opset in OPSETS, f"its opset is {opset}; {OPSETS[0]} to {OPSETS[-1]} are allowed")
     _require(not model.functions and not model.training_info, "it brings functions or training steps of its own")
     _require(not model.graph.sparse_initializer, "it has sparse weights")
 
@@ -93,14 +108,20 @@ def _operators(model: ModelProto, card: Card) -> None:
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
-            f"{node.domain + '.' if node.domain else ''}{node.op_type} is not on the list of those allowed",
+            f"{node.domain or 'ai.onnx'}.{node.op_type} is not on the list of those allowed",
         )
-        for attribute in node.attribute:
-            _require(attribute.type in _ATTRIBUTES, f"{node.op_type} has an attribute {attribute.name} of another kind")
+        names = [entry.name for entry in node.attribute]
+        _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of one name")
+        for entry in node.attribute:
+            _require(
+                entry.type in _ATTRIBUTES and not entry.ref_attr_name,
+                f"{node.op_type} has an attribute {entry.name} of another kind",
+            )
 
 
 def _whole_tensors(model: ModelProto, card: Card) -> None:
     for tensor in _tensors(model.graph):
+        _require(len(tensor.dims) <= MAX_RANK, f"{tensor.name} has {len(tensor.dims):,} dimensions, maximum {MAX_RANK}")
         _require(
             not tensor.external_data and tensor.data_location == TensorProto.DEFAULT,
             f"{tensor.name} lies in another file",
@@ -111,7 +132,7 @@ def _whole_tensors(model: ModelProto, card: Card) -> None:
             raise GraphError(f"{tensor.name} is of the unknown type {tensor.data_type}") from None
         declared = math.prod(tensor.dims) * itemsize
         _require(
-            min(tensor.dims, default=0) >= 0 and declared == len(tensor.raw_data),
+            (min(tensor.dims, default=1) > 0 or list(tensor.dims) == [0]) and declared == len(tensor.raw_data),
             f"{tensor.name} declares {declared:,} bytes and has {len(tensor.raw_data):,}",
         )
 
@@ -141,7 +162,8 @@ def _contract(model: ModelProto, card: Card) -> None:
     outputs = {"image": ("UINT8", [BATCH, *card.image_shape])}
     for kind, expected, values in (("inputs", inputs, model.graph.input), ("outputs", outputs, model.graph.output)):
         found = {
-            value.name: (TensorProto.DataType.Name(value.type.tensor_type.elem_type), _dims(value)) for value in values
+            value.name: (TensorProto.DataType.Name(value.type.tensor_type.elem_type), list(dimensions(value.type)))
+            for value in values
         }
         _require(found == expected, f"the {kind} are {found}, by the card they should be {expected}")
 
@@ -164,37 +186,31 @@ def _quantisation(model: ModelProto, card: Card) -> None:
         node = makers.get(node.input[0])
 
 
-def _sizes(model: ModelProto, card: Card) -> None:
-    total = elements(model)
-    _require(total <= MAX_ELEMENTS, f"it makes {total:,} numbers of one latent, at most {MAX_ELEMENTS:,} are allowed")
-
-
-def elements(model: ModelProto) -> int:
-    """How many numbers a graph makes of one latent, in all of its tensors together.
-
-    Raises:
-        GraphError: the size of a tensor cannot be determined before the graph runs.
-    """
-    bare = ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]  # what the file claims; inferred is what it does
-    try:
-        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise GraphError(f"its shapes do not fit together ({str(error).splitlines()[0]:.200})") from None
-    shapes = {value.name: _dims(value) for value in (*inferred.value_info, *inferred.output)}
-    total = 0
+def _kernels(model: ModelProto, card: Card) -> None:
+    """Checks the attributes that onnxruntime divides by, or that could overflow a product."""
     for node in model.graph.node:
-        for output in node.output:
-            # Only the first axis, the batch, may be left open.
-            first, *others = shapes.get(output, ["?", "?"]) or [1]
-            sizes = [size for size in others if isinstance(size, int)]
-            _require(
-                len(sizes) == len(others),
-                f"{output}, which {node.op_type} makes, has no size before it is run: {shapes.get(output)}",
-            )
-            total += math.prod((first if isinstance(first, int) else 1, *sizes))
-    return total
+        if node.op_type in ("Conv", "ConvTranspose"):
+            # The inference of ONNX makes another shape of it than onnxruntime does.
+            _require(attribute(node, "output_shape", None) is None, f"{node.op_type} has the attribute output_shape")
+            for name, least in _KERNEL_ATTRIBUTES.items():
+                numbers = attribute(node, name, [])
+                for number in numbers if isinstance(numbers, list) else [numbers]:
+                    _require(
+                        isinstance(number, int) and least <= number <= MAX_ELEMENTS,
+                        f"{node.op_type} has {name} {number}; {least} to {MAX_ELEMENTS:,} are allowed",
+                    )
+        elif node.op_type == "Resize":
+            # Other modes allocate tables and images of their own, and an aspect ratio would depend on the batch.
+            for name, allowed in _RESIZE_ATTRIBUTES.items():
+                value = attribute(node, name, allowed)
+                _require(value == allowed, f"Resize has {name} {value!r:.40}; {allowed.decode()} alone is allowed")
+
+
+def _sizes(model: ModelProto, card: Card) -> None:
+    sizes = measure(model)
+    image, expected = sizes.shapes.get("image"), (BATCH, *card.image_shape)
+    _require(image == expected, f"image has the shape {image}, by the card it should be {expected}")
+    sizes.rows(1)
 
 
 _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
@@ -205,6 +221,7 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "inference mode": _inference,
     "contract": _contract,
     "quantisation": _quantisation,
+    "kernels": _kernels,
     "sizes": _sizes,
 }
 
@@ -212,10 +229,6 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
 def _tensors(graph: GraphProto) -> list[TensorProto]:
     constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
     return [*graph.initializer, *constants]
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[str | int]:
-    return [dim.dim_param or dim.dim_value or "?" for dim in value.type.tensor_type.shape.dim]
 
 
 def _require(holds: bool, otherwise: str) -> None:

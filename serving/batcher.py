@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.artifact import CHUNK, Generator, Given, Images
+from models.artifact import Generator, Given, Images
 from serving.errors import OverloadedError
 from serving.metrics import metrics
 
@@ -194,7 +194,7 @@ class Batcher:
         """Of those that wait, each in its turn; few rows are spread over all threads that are free."""
         run: _Run = []
         rows = sum(job.size - job.taken for job in self._large)
-        room = min(CHUNK, max(1, self._most, -(-rows // max(1, self._free - 1))))
+        room = min(self._generator.rows_per_run, max(1, self._most, -(-rows // max(1, self._free - 1))))
         while self._large and room:
             job = self._large.popleft()
             if job.answer.done():

@@ -46,12 +46,16 @@ _WEIGHTS = {
     "int8": {TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32},
 }
 _SHAPES = {TensorProto.INT64, TensorProto.INT32}
-_KERNEL_ATTRIBUTES = {
-    **dict.fromkeys(("group", "kernel_shape", "strides", "dilations"), 1),
-    **dict.fromkeys(("pads", "output_padding"), 0),
+_ONLY: dict[str, dict[str, object]] = {
+    "Conv": {"auto_pad": b"NOTSET"},
+    # ONNX infers another shape for these than onnxruntime makes.
+    "ConvTranspose": {"auto_pad": b"NOTSET", "output_shape": None},
+    # Other modes allocate images and tables of their own; an aspect ratio would depend on the number of rows.
+    "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
 }
-"""Attributes of convolutions, with the least number that each may have."""
-_RESIZE_ATTRIBUTES = {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"}
+"""Attributes with the only value that is allowed. None: the attribute must not be there."""
+_LEAST = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+"""Attributes of convolutions with their least number: onnxruntime divides by some. Large ones would overflow."""
 
 
 def parse(file: bytes) -> ModelProto:
@@ -187,23 +191,19 @@ def _quantisation(model: ModelProto, card: Card) -> None:
 
 
 def _kernels(model: ModelProto, card: Card) -> None:
-    """Checks the attributes that onnxruntime divides by, or that could overflow a product."""
+    """Checks the attributes of convolutions and of Resize on which the memory depends."""
     for node in model.graph.node:
+        for name, allowed in _ONLY.get(node.op_type, {}).items():
+            value = attribute(node, name, allowed)
+            _require(value == allowed, f"{node.op_type} has {name} {value!r:.40}; allowed is {allowed or 'none'!r}")
         if node.op_type in ("Conv", "ConvTranspose"):
-            # The inference of ONNX makes another shape of it than onnxruntime does.
-            _require(attribute(node, "output_shape", None) is None, f"{node.op_type} has the attribute output_shape")
-            for name, least in _KERNEL_ATTRIBUTES.items():
+            for name, least in _LEAST.items():
                 numbers = attribute(node, name, [])
                 for number in numbers if isinstance(numbers, list) else [numbers]:
                     _require(
                         isinstance(number, int) and least <= number <= MAX_ELEMENTS,
                         f"{node.op_type} has {name} {number}; {least} to {MAX_ELEMENTS:,} are allowed",
                     )
-        elif node.op_type == "Resize":
-            # Other modes allocate tables and images of their own, and an aspect ratio would depend on the batch.
-            for name, allowed in _RESIZE_ATTRIBUTES.items():
-                value = attribute(node, name, allowed)
-                _require(value == allowed, f"Resize has {name} {value!r:.40}; {allowed.decode()} alone is allowed")
 
 
 def _sizes(model: ModelProto, card: Card) -> None:

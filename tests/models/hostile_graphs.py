@@ -132,25 +132,25 @@ class Draft:
     def finish(self) -> ModelProto:
         """Makes a black image, to which the last tensor adds nothing."""
         zero = self.weight(np.zeros((1, 1, 1, 1), np.float32))
-        rank = len(self.shape(self.last))
         corner = self.last
+        rank = len(self.shape(corner))
         if rank:
             first = 0 if self.shape(corner)[0] != ROWS else 1
             axes = list(range(first, rank))
             starts, ends = self.integers([0] * len(axes)), self.integers([1] * len(axes))
-            self._force("Slice", [corner, starts, ends, self.integers(axes)], "corner")
+            self.append("Slice", [corner, starts, ends, self.integers(axes)], "corner")
             corner = "corner"
-        self._force("Reshape", [corner, self.integers([-1, 1, 1, 1])], "column")
-        self._force("Cast", ["column"], "float_column", to=TensorProto.FLOAT)
-        self._force("Mul", ["float_column", zero], "nothing")
+        self.append("Reshape", [corner, self.integers([-1, 1, 1, 1])], "column")
+        self.append("Cast", ["column"], "float_column", to=TensorProto.FLOAT)
+        self.append("Mul", ["float_column", zero], "nothing")
         black = self.weight(np.zeros((LATENT, 4), np.float32))
-        self._force("MatMul", ["latent", black], "flat")
-        self._force("Reshape", ["flat", self.integers([-1, *IMAGE])], "black")
-        self._force("Add", ["black", "nothing"], "sum")
-        self._force("Round", ["sum"], "rounded")
+        self.append("MatMul", ["latent", black], "flat")
+        self.append("Reshape", ["flat", self.integers([-1, *IMAGE])], "black")
+        self.append("Add", ["black", "nothing"], "sum")
+        self.append("Round", ["sum"], "rounded")
         bounds = [self.weight(np.array(bound, np.float32)) for bound in (0, 255)]
-        self._force("Clip", ["rounded", *bounds], "clipped")
-        self._force("Cast", ["clipped"], "image", to=TensorProto.UINT8)
+        self.append("Clip", ["rounded", *bounds], "clipped")
+        self.append("Cast", ["clipped"], "image", to=TensorProto.UINT8)
         inputs = [
             helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["batch", LATENT]),
             helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
@@ -159,8 +159,10 @@ class Draft:
         made = helper.make_graph(self.nodes, "hostile", inputs, outputs, self.weights)
         return helper.make_model(made, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
 
-    def _force(self, operator: str, inputs: list[str], output: str, **attributes: object) -> None:
+    def append(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+        """Adds an operator whether it fits or not, and returns its output."""
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
 
 
 def elementwise(draft: Draft) -> None:

@@ -30,6 +30,7 @@ class Held:
 
     def __init__(self, generator: Generator):
         self.card, self.images, self._generator = generator.card, generator.images, generator
+        self.rows_per_run = generator.rows_per_run
         self.go, self.begun, self.runs = threading.Event(), threading.Semaphore(0), []
 
     def decode(self, latents, labels):
@@ -236,6 +237,7 @@ async def test_after_a_storm_of_requests_as_many_runs_may_be_under_way_as_before
         """Ends a run only once another is under way."""
 
         card = generator.card
+        rows_per_run = generator.rows_per_run
 
         def decode(self, *arguments):
             both.wait()

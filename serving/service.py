@@ -34,7 +34,7 @@ from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
 from models.threads import available_cpus
-from serving import bentoml_internals, images, logs, requests
+from serving import bentoml_internals, images, logs, requests, startup
 from serving.admission import FREE, Admission
 from serving.batcher import Batcher, Labels
 from serving.direct import Direct
@@ -47,6 +47,7 @@ from serving.pages import pages
 from serving.settings import SETTINGS
 from serving.sockets import cut_dead_connections
 
+startup.prepare()
 logger = logging.getLogger("bentoml.mnist-gan")
 
 SEND_SECONDS = 5
@@ -120,7 +121,6 @@ class MnistGan:
     """What `bentoml build` packs, and `model_file` then finds; where the store is empty, the Bento has what ships."""
 
     def __init__(self) -> None:
-        logs.set_up(SETTINGS.log_format == "json")
         cut_dead_connections(SETTINGS.timeout_seconds)
         keep_freed_memory()
         self._generator: Generator | None = None

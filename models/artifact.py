@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from models import graph, sizes
 from models import latents as addresses

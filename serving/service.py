@@ -22,22 +22,19 @@ from typing import Annotated, Any, Literal
 import bentoml
 import numpy as np
 import onnxruntime
-from bentoml._internal.container import BentoMLContainer  # nothing public leads to the tracer provider
-from bentoml._internal.server.http import instruments, traffic
 from bentoml.exceptions import ServiceUnavailable
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from numpy.typing import NDArray
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from models.artifact import CUDA, Addressed, Generator, Given, Images
 from models.errors import InputError, ModelFileError
 from models.latents import END, interpolate
 from models.store import MODEL_NAME, SHIPPED
 from models.threads import available_cpus
-from serving import images, logs, requests
+from serving import bentoml_internals, images, logs, requests, startup
 from serving.admission import FREE, Admission
 from serving.batcher import Batcher, Labels
 from serving.direct import Direct
@@ -50,6 +47,7 @@ from serving.pages import pages
 from serving.settings import SETTINGS
 from serving.sockets import cut_dead_connections
 
+startup.prepare()
 logger = logging.getLogger("bentoml.mnist-gan")
 
 SEND_SECONDS = 5
@@ -123,7 +121,6 @@ class MnistGan:
     """What `bentoml build` packs, and `model_file` then finds; where the store is empty, the Bento has what ships."""
 
     def __init__(self) -> None:
-        logs.set_up(SETTINGS.log_format == "json")
         cut_dead_connections(SETTINGS.timeout_seconds)
         keep_freed_memory()
         self._generator: Generator | None = None
@@ -146,7 +143,7 @@ class MnistGan:
     async def send_traces(self) -> None:
         """What has not been sent yet: the process ends by a signal, which leaves no time for it later."""
         if SETTINGS.traces_endpoint:
-            provider = BentoMLContainer.tracer_provider.get()
+            provider = bentoml_internals.tracer_provider()
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.to_thread(provider.shutdown), SEND_SECONDS)
 
@@ -287,18 +284,5 @@ MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
 for middleware, options in MIDDLEWARE:
     MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]
 
-# BentoML's timeout; ours stops the work as well. It keeps a timer of every request, answered or not, until its time is
-# over: 170,000 of them under load, and to look through those for garbage held everybody up for 80 ms at a time.
-traffic.TimeoutMiddleware = lambda app, timeout: app  # type: ignore[assignment,misc,return-value]
-
-
-class Counted(instruments.RunnerTrafficMetricsMiddleware):
-    """BentoML's metrics, of what there is: a path that is asked for in vain would have series of its own for ever."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["type"] != "http" or scope["path"] in COUNTED
-        await (super().__call__ if known else self.app)(scope, receive, send)
-
-
-COUNTED = {*FREE, *(method.route for method in MnistGan.apis.values())}  # type: ignore[attr-defined]
-instruments.RunnerTrafficMetricsMiddleware = Counted  # type: ignore[misc]
+bentoml_internals.drop_timeout()
+bentoml_internals.count_only({*FREE, *(method.route for method in MnistGan.apis.values())})  # type: ignore[attr-defined]

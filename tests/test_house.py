@@ -1,6 +1,7 @@
 """Two floors: training and serving both stand on models and never know each other; serving is free of torch."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,9 +60,27 @@ def test_what_opens_the_file_never_loads_bentoml():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_the_runtime_switches_its_telemetry_off():
-    code = "import models.artifact, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize("package", ["models", "serving"])
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("ORT_DISABLE_TELEMETRY", None, "1"),
+        ("ORT_DISABLE_TELEMETRY", "0", "0"),
+        ("BENTOML_DO_NOT_TRACK", None, "true"),
+        ("BENTOML_DO_NOT_TRACK", "false", "false"),
+    ],
+)
+def test_importing_a_package_switches_telemetry_off_unless_the_user_has_set_it(package, name, value, kept):
+    code = f"import {package}, os, sys; print(os.environ['{name}'], {{'onnxruntime', 'bentoml'}} & {{*sys.modules}})"
+    environment = {variable: text for variable, text in os.environ.items() if variable != name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | ({} if value is None else {name: value}),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [kept, "set()"]
 
 
 def test_the_two_runtimes_are_pinned_to_one_version():

@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import models  # noqa: F401  switches the telemetry of onnxruntime off before a stage imports it
 from benchmarks.gpu_check.report import Recorder, Skip, one_line
 from benchmarks.gpu_check.settings import Settings
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +17,16 @@ READY_SECONDS = 60
 
 
 @contextmanager
-def serving(tmp_path: Path, bento: Path = ROOT, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento."""
+def serving(
+    tmp_path: Path, bento: Path = ROOT, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento.
+
+    Args:
+        prefix: a command that runs the one that follows it.
+    """
     for attempt in range(3):
-        server, port = start(tmp_path / "service.log", environment, bento)
+        server, port = start(tmp_path / "service.log", environment, bento, prefix)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 if not answers(client, server, tmp_path / "service.log") and attempt < 2:
@@ -32,14 +38,15 @@ def serving(tmp_path: Path, bento: Path = ROOT, **environment: str) -> Iterator[
             server.wait(timeout=30)
 
 
-def start(log: Path, environment: dict[str, str], bento: Path = ROOT) -> tuple[subprocess.Popen, int]:
+def start(
+    log: Path, environment: dict[str, str], bento: Path = ROOT, prefix: Sequence[str] = ()
+) -> tuple[subprocess.Popen, int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Of its own: servers that share one wipe each other's figures when they start.
     environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
-        command = [Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
+        command = [*prefix, Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
         folder = ROOT if bento == ROOT else log.parent  # from which nothing of the project can be imported
         return subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=stream, stderr=stream), port
 

@@ -1,42 +1,94 @@
 """The log and the traces of the real server."""
 
 import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.serving.server import serving
+from tests.serving.server import ROOT, serving
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "service.log").read_text().splitlines() if line.startswith("{")]
+    """Every line of stdout and stderr, which all have to be JSON."""
+    return [json.loads(line) for line in (folder / "service.log").read_text().splitlines()]
+
+
+def send_nonsense(client: httpx.Client) -> None:
+    """Makes uvicorn log a warning."""
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(b"NONSENSE\r\n\r\n")
+        connection.recv(1_000)
 
 
 def test_by_default_a_request_leaves_no_line(files, tmp_path):
     with serving(tmp_path, MNIST_GAN_MODEL=str(files["conditional"])) as (client, _):
         assert client.post("/generate").status_code == 200
         assert client.post("/generate", json={"n": 0}).status_code == 400
+        send_nonsense(client)
     log = (tmp_path / "service.log").read_text()
     assert "serving" in log
     assert "/generate" not in log
+    assert log.count("Invalid HTTP request received") == 1
 
 
-def test_an_access_log_in_json_has_a_line_a_request_with_its_id(files, tmp_path):
-    settings = {"MNIST_GAN_ACCESS_LOG": "1", "MNIST_GAN_LOG_FORMAT": "json"}
+def test_in_json_every_line_is_an_object_and_the_access_log_has_one_per_request_with_its_id(files, tmp_path):
+    settings = {"MNIST_GAN_ACCESS_LOG": "1", "MNIST_GAN_LOG_FORMAT": "json", "MNIST_GAN_NO_SETTING": "1"}
     with serving(tmp_path, MNIST_GAN_MODEL=str(files["conditional"]), **settings) as (client, _):
         named = client.post("/generate", json={"n": 3}, headers={"X-Request-Id": "order-66"})
         refused = client.post("/generate", json={"n": 0}, headers={"X-Request-Id": 'a"b c'})
         client.get("/livez")
+        send_nonsense(client)
+    messages = [line["message"] for line in lines(tmp_path)]
+    assert len([message for message in messages if "Invalid HTTP request received" in message]) == 1
+    assert len([message for message in messages if message.startswith("MNIST_GAN_NO_SETTING is no setting")]) == 1
+    assert any("Starting production HTTP BentoServer" in message for message in messages)
     first, second = [line for line in lines(tmp_path) if "status" in line]
     assert named.headers["x-request-id"] == first["request_id"] == "order-66"
     assert (first["method"], first["path"], first["status"]) == ("POST", "/generate", 200)
     assert first["bytes"] == len(named.content)
     assert refused.headers["x-request-id"] == second["request_id"] != 'a"b c'
     assert second["status"] == 400
+
+
+OTHER_OUTPUT = """
+import logging, sys, threading, warnings
+from serving import logs
+logging.basicConfig(stream=sys.stdout)
+logs.set_up(json_lines=True)
+logs.set_up(json_lines=True)
+print("printed")
+print("half", end="")
+print(" a line")
+sys.stderr.write("to stderr\\n")
+warnings.warn("a warning")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+logging.getLogger("circus").warning("of circus")
+raise ValueError("the end")
+"""
+
+
+def test_in_json_output_warnings_and_tracebacks_are_objects_too():
+    done = subprocess.run([sys.executable, "-c", OTHER_OUTPUT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    printed, half, warning, thread, circus, end = map(json.loads, done.stdout.splitlines())
+    assert (printed["level"], printed["message"]) == ("info", "printed")
+    assert half["message"] == "half a line"
+    assert (warning["level"], circus["message"]) == ("warning", "of circus")
+    assert "UserWarning: a warning" in warning["message"]
+    assert "ZeroDivisionError" in thread["exception"]
+    assert (end["level"], end["message"]) == ("critical", "ValueError: the end")
+    assert "Traceback" in end["exception"]
+    (error,) = map(json.loads, done.stderr.splitlines())
+    assert (error["level"], error["message"]) == ("error", "to stderr")
 
 
 @contextmanager

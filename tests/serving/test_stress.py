@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -224,6 +225,8 @@ def test_a_killed_worker_is_replaced_while_the_other_one_answers(tmp_path):
                 seen["lost"] += 1
             time.sleep(0.02)
     print(f"while one of two workers was dead: {dict(seen)}")
+    log = (tmp_path / "service.log").read_text()
+    assert re.search(rf"worker [12] died: process {killed} was killed by SIGKILL; process \d+ replaces it", log)
     assert seen["200"] > 0
     assert seen["lost"] <= 1  # the connection that the dead one held
     assert seen.keys() <= {"200", "lost"}
@@ -234,6 +237,7 @@ def test_in_a_container_the_service_ends_with_its_only_worker_for_whoever_runs_i
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST), BENTOML_CONTAINERIZED="true") as (_, server):
         os.kill(worker_of(server), signal.SIGKILL)
         assert server.wait(timeout=30) != 0
+    assert "it is not replaced in a container" in (tmp_path / "service.log").read_text()
 
 
 def test_a_port_in_use_ends_the_start_with_word_of_it(tmp_path):

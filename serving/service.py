@@ -40,6 +40,7 @@ from models.threads import available_cpus
 from serving import images, logs, requests
 from serving.admission import FREE, Admission
 from serving.batcher import Batcher, Labels
+from serving.connections import limit_connections, replace_uvicorn_protocol
 from serving.direct import Direct
 from serving.errors import ErrorShape
 from serving.image import image
@@ -48,7 +49,6 @@ from serving.memory import keep_freed_memory
 from serving.metrics import metrics
 from serving.pages import pages
 from serving.settings import SETTINGS
-from serving.sockets import cut_dead_connections
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -124,7 +124,7 @@ class MnistGan:
 
     def __init__(self) -> None:
         logs.set_up(SETTINGS.log_format == "json")
-        cut_dead_connections(SETTINGS.timeout_seconds)
+        limit_connections(SETTINGS)
         keep_freed_memory()
         self._generator: Generator | None = None
         try:
@@ -286,6 +286,8 @@ MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
 """The first is outermost."""
 for middleware, options in MIDDLEWARE:
     MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]
+
+replace_uvicorn_protocol()
 
 # BentoML's timeout; ours stops the work as well. It keeps a timer of every request, answered or not, until its time is
 # over: 170,000 of them under load, and to look through those for garbage held everybody up for 80 ms at a time.

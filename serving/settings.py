@@ -72,6 +72,10 @@ class Settings:
     """That are answered at a time, by each process; one more is told to come back."""
     max_waiting_images: int = _variable("MAX_WAITING_IMAGES", 50_000, _count)
     """That wait to be made, in each process; who asks for more while others wait is told to come back."""
+    max_connections: int | None = _variable("MAX_CONNECTIONS", None, _count)
+    """Limit of the connections of each process; None is the lesser of 4,096 and what the limit of open files allows."""
+    head_timeout_seconds: float = _variable("HEAD_TIMEOUT_SECONDS", 10.0, _above_zero)
+    """Time that a client may take to send a request head."""
     timeout_seconds: float = _variable("TIMEOUT_SECONDS", 60.0, _above_zero)
     """After which a request is given up."""
 

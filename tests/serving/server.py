@@ -1,6 +1,7 @@
 """The real server, started as a user starts it."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,10 +19,12 @@ READY_SECONDS = 60
 
 
 @contextmanager
-def serving(tmp_path: Path, bento: Path = ROOT, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+def serving(
+    tmp_path: Path, bento: Path = ROOT, open_files: int | None = None, **environment: str
+) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
     """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento."""
     for attempt in range(3):
-        server, port = start(tmp_path / "service.log", environment, bento)
+        server, port = start(tmp_path / "service.log", environment, bento, open_files)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 if not answers(client, server, tmp_path / "service.log") and attempt < 2:
@@ -32,7 +36,13 @@ def serving(tmp_path: Path, bento: Path = ROOT, **environment: str) -> Iterator[
             server.wait(timeout=30)
 
 
-def start(log: Path, environment: dict[str, str], bento: Path = ROOT) -> tuple[subprocess.Popen, int]:
+def start(
+    log: Path, environment: dict[str, str], bento: Path = ROOT, open_files: int | None = None
+) -> tuple[subprocess.Popen, int]:
+    """
+    Args:
+        open_files: limit of the file descriptors of each of its processes.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +51,10 @@ def start(log: Path, environment: dict[str, str], bento: Path = ROOT) -> tuple[s
     with log.open("w") as stream:
         command = [Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
         folder = ROOT if bento == ROOT else log.parent  # from which nothing of the project can be imported
-        return subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=stream, stderr=stream), port
+        limit = open_files and partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
+        environment = os.environ | environment
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream, preexec_fn=limit)
+        return server, port
 
 
 def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:

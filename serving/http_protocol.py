@@ -79,9 +79,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if len(data) <= SLICE and self._unused + len(data) <= MAX_HEAD_BYTES and self._refusal is None:
-            self._parse(data)
+            self._unused += len(data)
+            super().data_received(data)
+            if len(self.headers) > MAX_FIELDS:
+                self._refuse_fields()
         else:
-            self._parse_slices(memoryview(data))
+            self._receive_slices(data)
+            return
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             if self._timer is None:
@@ -107,7 +111,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.headers = []  # trailers would be appended to the header fields, which the application keeps
         self._unused = 0
         self.idle.pop(self, None)
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
 
     def on_body(self, body: bytes) -> None:
         self._unused = 0
@@ -115,13 +120,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.cycle.response_complete:  # the next request is in progress
+        cycle = self.cycle
+        if not cycle.response_complete:  # the next request is in progress
             return
         self.slow.pop(self, None)
         self.idle[self] = None
         if self._refusal:
             self._send_refusal(*self._refusal)
-        elif self._in_head():
+        elif cycle.scope is not self.scope:  # the next head has begun
             self._start_timer(self.head_seconds)
 
     def pause_writing(self) -> None:
@@ -132,22 +138,16 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self.slow.pop(self, None)
 
-    def _parse(self, data: bytes | memoryview) -> None:
-        self._unused += len(data)
-        super().data_received(data)  # type: ignore[arg-type]
-        if len(self.headers) > MAX_FIELDS:
-            self._refuse_fields()
-
-    def _parse_slices(self, data: memoryview) -> None:
-        while data and self._refusal is None and not self.transport.is_closing():
-            room = MAX_HEAD_BYTES - self._unused
-            if not room:
+    def _receive_slices(self, data: bytes) -> None:
+        start = 0
+        while start < len(data) and self._refusal is None and not self.transport.is_closing():
+            size = min(SLICE, MAX_HEAD_BYTES - self._unused)
+            if not size:
                 part = "The head of a request" if self._in_head() else "What surrounds the content of a chunked body"
                 self._refuse(431, f"{part} may have at most {MAX_HEAD_BYTES:,} bytes")
                 return
-            size = min(room, SLICE)
-            self._parse(data[:size])
-            data = data[size:]
+            self.data_received(data[start : start + size])
+            start += size
 
     def _in_head(self) -> bool:
         """Whether a part of a head has arrived. uvicorn makes a scope when a head begins, and a cycle when it ends."""

@@ -37,6 +37,7 @@ from models.threads import available_cpus
 from serving import bentoml_internals, images, logs, requests, startup
 from serving.admission import FREE, Admission
 from serving.batcher import Batcher, Labels
+from serving.connections import limit_connections, replace_uvicorn_protocol
 from serving.direct import Direct
 from serving.errors import ErrorShape
 from serving.image import image
@@ -45,7 +46,6 @@ from serving.memory import keep_freed_memory
 from serving.metrics import metrics
 from serving.pages import pages
 from serving.settings import SETTINGS
-from serving.sockets import cut_dead_connections
 
 startup.prepare()
 logger = logging.getLogger("bentoml.mnist-gan")
@@ -121,7 +121,7 @@ class MnistGan:
     """What `bentoml build` packs, and `model_file` then finds; where the store is empty, the Bento has what ships."""
 
     def __init__(self) -> None:
-        cut_dead_connections(SETTINGS.timeout_seconds)
+        limit_connections(SETTINGS)
         keep_freed_memory()
         self._generator: Generator | None = None
         try:
@@ -284,5 +284,6 @@ MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
 for middleware, options in MIDDLEWARE:
     MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]
 
+replace_uvicorn_protocol()
 bentoml_internals.drop_timeout()
 bentoml_internals.count_only({*FREE, *(method.route for method in MnistGan.apis.values())})  # type: ignore[attr-defined]

@@ -123,8 +123,12 @@ class Settings(BaseSettings):
     """Maximum number of requests that each process handles at a time; it rejects further ones with a 429."""
     max_waiting_images: Count = 50_000
     """Maximum number of queued images in each process; a request that exceeds it is rejected with a 429."""
+    max_connections: Count | None = None
+    """Maximum number of connections of each process; None is the lesser of 4,096 and what `ulimit -n` allows."""
+    head_timeout_seconds: Seconds = 10.0
+    """Time that a client may take to send a request head."""
     timeout_seconds: Seconds = 60.0
-    """Time after which a request is cancelled."""
+    """Time after which a request is cancelled, and in which a client must accept 256 KiB of the response."""
 
     access_log: bool = False
     """Whether each request is logged."""

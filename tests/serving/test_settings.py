@@ -34,6 +34,8 @@ INVALID = {
     "MAX_JSON_BYTES": ["0", "4MB", "40000000"],
     "MAX_REQUESTS": ["0", "inf"],
     "MAX_WAITING_IMAGES": ["0", ".5"],
+    "MAX_CONNECTIONS": ["0", "many"],
+    "HEAD_TIMEOUT_SECONDS": ["0", "inf"],
     "TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "1e9", "1m"],
     "ACCESS_LOG": ["2", "loud"],
     "LOG_FORMAT": ["JSON", "xml"],

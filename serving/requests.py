@@ -37,8 +37,8 @@ MAX_COUNT = {b",": max(1 << 18, _MOST), b":": _MOST, b"[": _MOST, b"{": _MOST}
 and objects, each of which takes time and memory to read, whether or not the request is valid."""
 MAX_FIELDS = 16
 """Maximum number of fields in one JSON object: pydantic builds an error for each that is unknown."""
-MAX_NAME = 1_000
-"""Maximum length of a class name."""
+MAX_NAME = 255
+"""Maximum length of a class name in a list, so that the longest list fits into a body; folders have no longer names."""
 
 
 def _told_as(what: str) -> WrapValidator:

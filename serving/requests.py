@@ -12,9 +12,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from starlette.requests import Request
 
+from models.card import MAX_SIZE
 from models.errors import InputError
 from models.latents import END
 from serving.images import MAX_COLUMNS, MAX_SCALE
@@ -27,6 +28,17 @@ LABELS_TEXT = "a class name, names or indices with commas between them, or names
 """What a text of labels can be; docs/labels.md has the rule."""
 
 NPY_MAGIC = b"\x93NUMPY"
+MAX_NPY_HEADER = 1_000
+"""Maximum length of the header of an .npy body; NumPy writes about 120 bytes, and parses them as Python."""
+
+_MOST = 4 * max(SETTINGS.max_array_images, SETTINGS.max_sheet_images)
+MAX_COUNT = {b",": max(1 << 18, _MOST), b":": _MOST, b"[": _MOST, b"{": _MOST}
+"""Maximum number of certain characters in a JSON body, texts included. They bound the number of values, fields, lists
+and objects, each of which takes time and memory to read, whether or not the request is valid."""
+MAX_FIELDS = 16
+"""Maximum number of fields in one JSON object: pydantic builds an error for each that is unknown."""
+MAX_NAME = 255
+"""Maximum length of a class name in a list, so that the longest list fits into a body; folders have no longer names."""
 
 
 def _told_as(what: str) -> WrapValidator:
@@ -41,8 +53,14 @@ def _told_as(what: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-Label = Annotated[str | int, _told_as("a class name or index")]
-Labels = Annotated[str | list[str | int], _told_as("a list of class names or indices, or a string of them")]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Label = Annotated[Name | int, _told_as("a class name or index")]
+Labels = Annotated[
+    Annotated[str, Field(max_length=SETTINGS.max_array_images)]
+    | Annotated[list[Name | int], Field(max_length=SETTINGS.max_array_images, fail_fast=True)],
+    _told_as(f"a list of class names or indices, or a string of them, of at most {SETTINGS.max_array_images:,}"),
+]
+Row = Annotated[list[float], Field(max_length=MAX_SIZE, fail_fast=True)]
 
 
 def optional(**schema: Any) -> Any:
@@ -76,13 +94,16 @@ class Query(bentoml.IODescriptor):
         Raises:
             ValidationError: with one error, of the first field that is wrong.
         """
-        body = await request.body()
+        fields = _read_json(await request.body() or b"{}")
         try:
-            return cls.model_validate_json(body or b"{}")
+            return cls.model_validate(fields)
         except ValidationError as errors:
             error = errors.errors(include_url=False)[0]
-            value = "" if error["type"] in ("json_invalid", "missing") else f", got {json.dumps(error['input']):.80}"
-            raise refusal(error["msg"] + value, *error["loc"]) from None
+            message = "Input should be an object" if error["type"] == "model_type" else error["msg"]
+            value = "" if error["type"] == "missing" else f", got {_shown(error['input'])}"
+            raise refusal(
+                message + value, *(part[:MAX_NAME] if isinstance(part, str) else part for part in error["loc"])
+            ) from None
 
 
 class Nothing(Query):
@@ -93,7 +114,6 @@ class Labelled(Query):
     labels: Labels = optional(
         description=f"A list of class names or indices; or a string: {LABELS_TEXT}. "
         "Image i gets the i-th of them, over and over.",
-        max_length=SETTINGS.max_array_images,
     )
 
 
@@ -141,7 +161,6 @@ class Address(BaseModel):
     label: Label = optional(description="A class name or index; drawn if left out.")
     labels: Labels = optional(
         description="In the place of `label`: as in /generate, where the image of this index gets one of them.",
-        max_length=SETTINGS.max_array_images,
     )
 
     def asked_labels(self) -> str | list[str | int] | None:
@@ -171,8 +190,11 @@ class Interpolate(Query):
 class Decode(Labelled, LaidOut):
     """Latents of the caller's own, and how to lay their images out."""
 
-    latents: list[list[float]] = Field(
-        description="Shape (n, D); D is latent_dim on the card.", min_length=1, max_length=SETTINGS.max_sheet_images
+    latents: list[Row] = Field(
+        description="Shape (n, D); D is latent_dim on the card.",
+        min_length=1,
+        max_length=SETTINGS.max_sheet_images,
+        fail_fast=True,
     )
 
     @classmethod
@@ -181,9 +203,14 @@ class Decode(Labelled, LaidOut):
         body = await request.body()
         if not body.startswith(NPY_MAGIC):
             return await super().from_http_request(request, serde)
-        for name in request.query_params.keys() - {"labels"}:
+        query = request.query_params
+        for name in query.keys() - {"labels"}:
             raise refusal("No such field in the query beside an .npy body; it takes labels", name)
-        return cls.model_construct(latents=_read_npy(body), **request.query_params)
+        if len(query.multi_items()) > 1:
+            raise refusal("The field is given twice", "labels")
+        if len(query.get("labels", "")) > SETTINGS.max_array_images:
+            raise refusal(f"Input should have at most {SETTINGS.max_array_images:,} characters", "labels")
+        return cls.model_construct(latents=_read_npy(body), **query)
 
 
 @contextmanager
@@ -201,6 +228,40 @@ def refusal(message: str, *field: str | int) -> ValidationError:
     return ValidationError.from_exception_data("request", [InitErrorDetails(type=error, loc=field, input=None)])
 
 
+def _read_json(body: bytes) -> dict[str, Any]:
+    """Reads a JSON object, at a cost that its length bounds.
+
+    Raises:
+        ValidationError: not a JSON object, or one with more values than any request has.
+    """
+    for character, most in MAX_COUNT.items():
+        if len(body) > most and body.count(character) > most:
+            what = f"A JSON body has at most {most:,} of the character {character.decode()!r}"
+            raise refusal(f"{what}, also in texts; send more latents as an .npy body to /decode")
+    try:
+        fields = from_json(body, cache_strings="keys")  # a cache of other texts costs more than it saves
+    except ValueError as error:
+        raise refusal(f"Invalid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise refusal(f"Input should be an object, got {_shown(fields)}")
+    for each in (fields, *fields.values()) if len(fields) <= MAX_FIELDS else (fields,):
+        if isinstance(each, dict) and len(each) > MAX_FIELDS:
+            raise refusal(f"An object has at most {MAX_FIELDS} fields, got {len(each):,}")
+    return fields
+
+
+def _shown(value: object) -> str:
+    """A value in a message, of which only as much is formatted as is shown."""
+    match value:
+        case list():
+            return f"a list of {len(value):,}"
+        case dict():
+            return "an object"
+        case str():
+            return f"{json.dumps(value[:80]):.80}"
+    return f"{json.dumps(value):.80}"
+
+
 def _read_npy(body: bytes) -> NDArray[np.floating]:
     """Reads an array without a copy, and without trusting the size that its header declares.
 
@@ -211,16 +272,19 @@ def _read_npy(body: bytes) -> NDArray[np.floating]:
     try:
         if npy.read_magic(stream) != (1, 0):
             raise ValueError
-        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream, MAX_NPY_HEADER)
     except Exception:  # NumPy evaluates the header as Python, which can fail in a dozen ways, and tells of them
         raise refusal("The body is not an .npy file of format version 1.0", "latents") from None
     if dtype.kind != "f" or fortran_order:
-        raise refusal(f"The .npy body has {dtype} numbers, or Fortran order; it takes floats in C order", "latents")
+        raise refusal(
+            f"The .npy body has {dtype!s:.40} numbers, or Fortran order; it takes floats in C order", "latents"
+        )
     if len(shape) != 2 or min(shape) < 1:
-        raise refusal(f"The .npy body must have shape (n, D), got {shape}", "latents")
+        raise refusal(f"The .npy body must have shape (n, D), got {shape!s:.60}", "latents")
     if shape[0] > SETTINGS.max_array_images:
         raise refusal(f"The .npy body has {shape[0]:,} rows, at most {SETTINGS.max_array_images:,} allowed", "latents")
-    told, there = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
-    if told != there:
-        raise refusal(f"The .npy body has {there:,} bytes of numbers, its header says {told:,}", "latents")
+    declared, actual = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
+    if declared != actual:
+        needed = f"{declared:,}"[:40]
+        raise refusal(f"The .npy body has {actual:,} bytes of numbers, its header says {needed}", "latents")
     return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)

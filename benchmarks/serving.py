@@ -1,6 +1,7 @@
 """How fast the service is: ours against what a user would write instead, and against onnxruntime alone.
 
     python benchmarks/serving.py models/pretrained/mnist-fast.onnx --json serving.json --picture serving.png
+    python benchmarks/serving.py --cases generate:1:1 dataset:256:4 --servers ours fastapi
 
 Needs `wrk` (Debian: apt-get install wrk) and `pip install '.[benchmarks]'`. All servers run on this machine with the
 client beside them; one is measured at a time, in turn, while the others are stopped. Told is the median of the rounds.
@@ -25,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import matplotlib
 import numpy as np
@@ -73,8 +74,13 @@ class Options:
     """That each case is measured for, in each round; 64 connections four times as long: uvloop accepts one a turn, and
     their slow first requests would be the p99 of a short time."""
     rounds: int = 3
+    cases: tuple[str, ...] = ()
+    """Rows to measure, each as route:images:connections, for example generate:1:1; all rows if not given."""
+    servers: tuple[Literal["ours", "fastapi", "litserve", "adaptive"], ...] = SERVERS
+    before: Path | None = None
+    """Another checkout of this project, whose service is measured as well and is called `before`."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the measurements."""
     picture: Path | None = None
     """PNG for the chart."""
 
@@ -83,16 +89,20 @@ def main() -> None:
     options = tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,))
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; on Debian: apt-get install wrk")
+    if options.picture and options.servers != SERVERS:
+        sys.exit("--picture needs all servers, leave --servers out")
+    names = ("before",) * bool(options.before) + options.servers
     generator = Generator.open(options.model)
-    measured: dict[tuple, dict[str, list[dict]]] = {case: {server: [] for server in SERVERS} for case in CASES}
-    limits: dict[int, list[float]] = {n: [] for _, n, _ in CASES}
+    cases = [_case(text) for text in options.cases] or CASES
+    measured: dict[tuple, dict[str, list[dict]]] = {case: {server: [] for server in names} for case in cases}
+    limits: dict[int, list[float]] = {n: [] for _, n, _ in cases}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = {name: stack.enter_context(_running(name, options.model, folder)) for name in SERVERS}
+        servers = {name: stack.enter_context(_running(name, options, folder)) for name in names}
         for _ in track(range(options.rounds), "rounds"):
             for n in limits:
                 limits[n].append(_in_process(generator, n, options.seconds / 2))
-            for route, n, connections in CASES:
+            for route, n, connections in cases:
                 for name, (process, port) in servers.items():
                     if route == "/decode" and name in NO_ARRAYS:
                         continue
@@ -107,14 +117,14 @@ def main() -> None:
             _send(process, signal.SIGCONT)
 
     limit = {n: statistics.median(rounds) for n, rounds in limits.items()}
-    failed = {name: max(told["failed"] for by in measured.values() for told in by[name]) for name in SERVERS}
+    failed = {name: max(told["failed"] for by in measured.values() for told in by[name]) for name in names}
     print(*(f"{name}: up to {share:.1%} of the requests failed" for name, share in failed.items() if share), sep="\n")
     results = [
         {"route": route, "n": n, "connections": connections, "limit_images_per_second": limit[n]}
         | {name: _median(rounds) for name, rounds in by_server.items() if rounds}
         for (route, n, connections), by_server in measured.items()
     ]
-    Console(width=max(120, Console().width)).print(_table(results, options.model.stem))
+    Console(width=max(120, Console().width)).print(_table(results, names, options.model.stem))
     if options.json:
         told = {"machine": machine("cpu"), "versions": {name: version(name) for name in PACKAGES}}
         told |= {"model": options.model.stem, "rounds": options.rounds, "seconds": options.seconds}
@@ -123,20 +133,29 @@ def main() -> None:
         _draw(results, options.model.stem, options.picture)
 
 
+def _case(text: str) -> tuple[str, int, int]:
+    """Reads one of --cases."""
+    match = re.fullmatch(r"/?(generate|dataset|decode):(\d+):(\d+)", text)
+    if not match:
+        sys.exit(f"--cases: {text!r} is not of the form route:images:connections, for example generate:1:1")
+    return f"/{match[1]}", int(match[2]), int(match[3])
+
+
 @contextmanager
-def _running(name: str, model: Path, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
+def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
     """A server that has answered, and is stopped until its turn."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     binaries = Path(sys.executable).parent
-    command = [sys.executable, ROOT / "benchmarks/serving_peers.py", name, str(port), model.resolve()]
-    if name in ("ours", "adaptive"):
+    command = [sys.executable, ROOT / "benchmarks/serving_peers.py", name, str(port), options.model.resolve()]
+    if name in ("ours", "before", "adaptive"):
         service = ["benchmarks.serving_adaptive:Adaptive"] if name == "adaptive" else []
         command = [binaries / "bentoml", "serve", *service, "--port", str(port)]
-    environment = os.environ | {"MNIST_GAN_MODEL": str(model.resolve()), "BENTOML_HOME": str(folder / name)}
+    environment = os.environ | {"MNIST_GAN_MODEL": str(options.model.resolve()), "BENTOML_HOME": str(folder / name)}
     with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        checkout = options.before if name == "before" else ROOT
+        process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -206,17 +225,18 @@ def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(told[name] for told in rounds) for name in rounds[0]}
 
 
-def _table(results: list[dict[str, Any]], model: str) -> Table:
-    table = Table("route", "images", "connections", *SERVERS, "images/s over the limit's", "p50, p95, p99 of ours, ms")
+def _table(results: list[dict[str, Any]], servers: tuple[str, ...], model: str) -> Table:
+    latencies = f"p50, p95, p99 of {servers[0]}, ms"
+    table = Table("route", "images", "connections", *servers, "images/s over the limit's", latencies)
     table.title = f"{model}: requests/s"
     for told in results:
-        ours = told["ours"]
+        ours = told[servers[0]]
         share = ours["requests_per_second"] * told["n"] / told["limit_images_per_second"]
         table.add_row(
             told["route"],
             str(told["n"]),
             str(told["connections"]),
-            *(f"{told[name]['requests_per_second']:,.0f}" if name in told else "" for name in SERVERS),
+            *(f"{told[name]['requests_per_second']:,.0f}" if name in told else "" for name in servers),
             f"{share:.2f}",
             ", ".join(f"{ours[name]:.1f}" for name in ("p50", "p95", "p99")),
         )

@@ -73,7 +73,7 @@ def tracer_provider() -> Any:
 
 
 def drop_timeout() -> None:
-    """Replaces BentoML's timeout, which leaves the work of a request running, by nothing: `Admission` has one.
+    """Replaces BentoML's timeout, which leaves the work of a request running, by nothing: `serving.deadline` has one.
 
     BentoML's also keeps a timer of every request until its time is over, even if the response was sent: 170,000 of them
     under load, which blocked the process for 80 ms at each garbage collection.

@@ -1,92 +1,80 @@
-"""One shape for every error, whoever raised it: {"error": {"code", "message", "field"}}."""
+"""Errors of requests. All error responses share one JSON format: {"error": {"code", "message", "field"}}."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
-from bentoml.exceptions import BentoMLException
-from pydantic import ValidationError
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import metrics
 
+CLIENT_CLOSED_REQUEST = 499
+"""Status code, first used by nginx, for a request whose client disconnected before the response."""
+
 CODES = {
     400: "invalid_input",
-    401: "unauthorized",
     404: "not_found",
-    405: "method_not_allowed",
     408: "head_timeout",
     413: "too_large",
-    415: "unsupported_media_type",
     429: "overloaded",
     431: "head_too_large",
-    499: "gone",
+    CLIENT_CLOSED_REQUEST: "client_closed_request",
+    500: "internal",
     503: "not_ready",
     504: "timeout",
 }
+"""Error codes by HTTP status. The code of any other status is the name of the status in lower case."""
 
-LONGEST_FIELD = 100
-"""Characters of a field's name that are told: one that is unknown may have millions."""
+ABORT = "mnist_gan.abort"
+"""Name of the ASGI extension whose function `abort` closes the connection without sending what is buffered."""
 
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
+"""Additional response headers by HTTP status."""
 
-MESSAGES = {504: "It took longer than it may; ask for less at once, or try again"}
-"""In the place of the phrase that HTTP has for a status."""
-
-
-class OverloadedError(BentoMLException):
-    """It cannot be answered now, and can later."""
-
-    error_code = HTTPStatus.TOO_MANY_REQUESTS
+MAX_FIELD_CHARACTERS = 100
+"""Longer field names are cut off in responses. The name of an unknown field can have millions of characters."""
 
 
-class ErrorShape:
-    """ASGI middleware that gives BentoML's and Starlette's errors our shape."""
+class RequestError(Exception):
+    """A request that is answered with an error response. Any part of the service may raise it.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    Attributes:
+        status: HTTP status code, 400 to 599.
+        message: What is wrong, the value, and what the client can do.
+        field: Name of the request field that is wrong, with dots between nested names, or None.
+        headers: Additional response headers.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start: Message | None = None
+    def __init__(self, status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.field = field and field[:MAX_FIELD_CHARACTERS]
+        self.headers = headers or HEADERS.get(status)
 
-        async def reshape(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                start = message
-            elif start is None:
-                await send(message)
-            elif not message.get("more_body"):
-                await _reshaped(start)(scope, receive, send)
+    @property
+    def code(self) -> str:
+        """The error in one word, for programs."""
+        return error_code(self.status)
 
-        await self.app(scope, receive, reshape if scope["type"] == "http" else send)
-
-
-async def respond(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with an error."""
-    await shaped(status, message)(scope, receive, send)
-
-
-def explain(error: Exception) -> tuple[int, str, str | None]:
-    """Status, message and field of what a request ended in: of a fault of ours it tells nothing."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_context=False, include_input=False, include_url=False)[0]
-        return 400, first["msg"], ".".join(map(str, first["loc"]))[:LONGEST_FIELD] or None
-    status = error.error_code.value if isinstance(error, BentoMLException) else 500
-    return status, str(error) if status < 500 else _message(status), None
+    def response(self) -> JSONResponse:
+        """Makes the response and counts it in the metrics."""
+        metrics().rejected.labels(self.code).inc()
+        error = {"code": self.code, "message": self.message, "field": self.field}
+        return JSONResponse({"error": error}, self.status, headers=self.headers)
 
 
-def shaped(status: int, message: str, field: str | None = None) -> JSONResponse:
-    error = {"code": CODES.get(status, "internal"), "message": message, "field": field}
-    metrics().rejected.labels(error["code"]).inc()
-    return JSONResponse({"error": error}, status, headers=HEADERS.get(status))
+def error_code(status: int) -> str:
+    """Returns the error code of an HTTP status from 400 to 599."""
+    try:
+        return CODES.get(status) or HTTPStatus(status).name.lower()
+    except ValueError:
+        return "internal" if status >= 500 else "invalid_input"
 
 
-def _reshaped(start: Message) -> JSONResponse:
-    response = shaped(start["status"], _message(start["status"]))
-    replaced = {name for name, _ in response.raw_headers}
-    response.raw_headers += [(name, value) for name, value in start["headers"] if name.lower() not in replaced]
-    return response
-
-
-def _message(status: int) -> str:
-    phrase = HTTPStatus(status).phrase
-    return MESSAGES.get(status) or (f"{phrase}; the log of the service says why" if status >= 500 else phrase)
+def status_error(status: int) -> RequestError:
+    """Returns an error whose message is the phrase that HTTP defines for the status."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = f"HTTP status {status}"
+    return RequestError(status, f"{phrase}; the log of the service has the reason" if status >= 500 else phrase)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from httptools import HttpParserCallbackError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.errors import shaped
+from serving.errors import ABORT, RequestError
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -100,6 +100,10 @@ class LimitedProtocol(HttpToolsProtocol):
         reason = "" if error is None or isinstance(error, HttpParserCallbackError) else f": {error}"
         self._refuse(400, f"The request is not valid HTTP/1.1{reason}")
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_FIELDS:
             self._refuse_fields()
@@ -177,7 +181,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _send_refusal(self, status: int, message: str) -> None:
         if self.transport.is_closing():
             return
-        response = shaped(status, message)
+        response = RequestError(status, message).response()
         headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % field for field in headers]
         self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", response.body)))

@@ -12,13 +12,13 @@ from pydantic.json_schema import models_json_schema
 from models.card import Card
 from models.store import MODEL_NAME
 from serving import requests
-from serving.errors import CODES
+from serving.errors import error_code
 from serving.images import NPY, NPZ, PNG
 from serving.settings import SETTINGS
 
 REFERENCE = "#/components/schemas/{model}"
 BINARY = {"type": "string", "format": "binary"}
-REFUSALS = (400, 401, 413, 429, 500, 503, 504)
+REFUSALS = (400, 401, 413, 415, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _example(path: str, card: Card | None) -> dict[str, Any]:
 
 def _refusal(status: int) -> dict[str, Any]:
     schema = {"$ref": REFERENCE.format(model="Error")}
-    return {"description": CODES.get(status, "internal"), "content": {"application/json": {"schema": schema}}}
+    return {"description": error_code(status), "content": {"application/json": {"schema": schema}}}
 
 
 def _error_schema() -> dict[str, Any]:

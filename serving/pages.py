@@ -1,54 +1,58 @@
-"""What a browser opens: the API's description, the page that tries it out, and the card."""
+"""What a browser opens: the description of the API, the page that tries it out, the card, and the playground."""
 
+from functools import partial
 from pathlib import Path
 
 import bentoml
-from bentoml.exceptions import ServiceUnavailable
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
 
 from serving.openapi import specification
 
-HERE = Path(__file__).parent
-POLICY = (
+FOLDER = Path(__file__).parent
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the playground: it loads nothing from elsewhere, and nothing runs in it but its own script."""
+"""Policy for the playground: it loads nothing from other sites and runs no script but its own."""
+PLAYGROUND_FILES = {
+    "/playground": ("index.html", "text/html"),
+    "/playground/style.css": ("style.css", "text/css"),
+    "/playground/script.js": ("script.js", "text/javascript"),
+}
 
 
-async def get_card(_: Request) -> Response:
-    return await bentoml.get_current_service().card.local()
+def card() -> Response:
+    """The description of the model, as POST /card returns it.
+
+    Raises:
+        RequestError: 503, no model is being served.
+    """
+    card = bentoml.get_current_service().generator.card
+    return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
 
-def get_specification(_: Request) -> Response:
+def description() -> Response:
+    """The OpenAPI description of the API."""
     service = bentoml.get_current_service()
     return JSONResponse(specification(service.generator.card if service.__is_ready__() else None))
 
 
-def get_swagger(_: Request) -> Response:
-    """Swagger's page as BentoML brings it, but for the tag manager that BentoML's own page loads from elsewhere."""
-    return FileResponse(HERE / "swagger.html")
+def swagger() -> Response:
+    """BentoML's page for trying the API, without the tag manager that BentoML's own page loads from another site."""
+    return Response((FOLDER / "swagger.html").read_bytes(), media_type="text/html")
 
 
-def get_playground(request: Request) -> Response:
-    file = "index.html" if request.url.path.endswith("/playground") else Path(request.url.path).name
-    return FileResponse(HERE / "playground" / file, headers={"Content-Security-Policy": POLICY})
+def playground(path: str) -> Response:
+    """A file of the playground."""
+    name, media_type = PLAYGROUND_FILES[path]
+    body = (FOLDER / "playground" / name).read_bytes()
+    return Response(body, media_type=media_type, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
-def not_ready(_: Request, __: Exception) -> Response:
-    return Response(status_code=503)
-
-
-pages = Starlette(
-    routes=[
-        Route("/", get_swagger),
-        Route("/docs.json", get_specification),
-        Route("/card", get_card),
-        Route("/playground", get_playground),
-        *(Route(f"/playground/{name}", get_playground) for name in ("style.css", "script.js")),
-    ],
-    exception_handlers={ServiceUnavailable: not_ready},
-)
+PAGES = {
+    "/": swagger,
+    "/docs.json": description,
+    "/card": card,
+    **{path: partial(playground, path) for path in PLAYGROUND_FILES},
+}
+"""Pages by path."""

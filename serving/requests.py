@@ -1,24 +1,22 @@
 """What each route takes, with its limits: one source for validation, the OpenAPI page and the clients' arguments."""
 
-import io
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import bentoml
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
-from starlette.requests import Request
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import QueryParams
 
 from models.card import MAX_SIZE
 from models.errors import InputError
 from models.latents import END
+from serving.errors import RequestError
 from serving.images import MAX_COLUMNS, MAX_SCALE
+from serving.parsing import NPY_MAGIC, read_json, read_npy, shorten
 from serving.settings import SETTINGS
 
 MAX_TEXT = 64
@@ -27,16 +25,6 @@ MAX_FRAMES = 240
 LABELS_TEXT = "a class name, names or indices with commas between them, or names of one character each"
 """What a text of labels can be; docs/labels.md has the rule."""
 
-NPY_MAGIC = b"\x93NUMPY"
-MAX_NPY_HEADER = 1_000
-"""Maximum length of the header of an .npy body; NumPy writes about 120 bytes, and parses them as Python."""
-
-_MOST = 4 * max(SETTINGS.max_array_images, SETTINGS.max_sheet_images)
-MAX_COUNT = {b",": max(1 << 18, _MOST), b":": _MOST, b"[": _MOST, b"{": _MOST}
-"""Maximum number of certain characters in a JSON body, texts included. They bound the number of values, fields, lists
-and objects, each of which takes time and memory to read, whether or not the request is valid."""
-MAX_FIELDS = 16
-"""Maximum number of fields in one JSON object: pydantic builds an error for each that is unknown."""
 MAX_NAME = 255
 """Maximum length of a class name in a list, so that the longest list fits into a body; folders have no longer names."""
 
@@ -88,22 +76,26 @@ class Query(bentoml.IODescriptor):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: object) -> Self:
-        """Reads the body as JSON, whatever media type it claims.
+    def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
+        """Reads the fields of a request from its body, which is JSON whatever its Content-Type says.
 
         Raises:
-            ValidationError: with one error, of the first field that is wrong.
+            RequestError: 400, a field is unknown, missing or wrong, or the body is not JSON; 415, the body is a form.
         """
-        fields = _read_json(await request.body() or b"{}")
+        for name in query:
+            raise RequestError(
+                400, f"The fields belong in the JSON body, not in the query of the URL; got {name:.80}", name
+            )
+        fields = read_json(body, headers)
         try:
-            return cls.model_validate(fields)
+            request = cls.model_validate(fields)
         except ValidationError as errors:
             error = errors.errors(include_url=False)[0]
             message = "Input should be an object" if error["type"] == "model_type" else error["msg"]
-            value = "" if error["type"] == "missing" else f", got {_shown(error['input'])}"
-            raise refusal(
-                message + value, *(part[:MAX_NAME] if isinstance(part, str) else part for part in error["loc"])
-            ) from None
+            value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
+            location = (part[:MAX_NAME] if isinstance(part, str) else str(part) for part in error["loc"])
+            raise RequestError(400, message + value, ".".join(location) or None) from None
+        return {name: getattr(request, name) for name in cls.model_fields}
 
 
 class Nothing(Query):
@@ -198,19 +190,25 @@ class Decode(Labelled, LaidOut):
     )
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: object) -> Self:
-        """Also takes a NumPy .npy file as the body, with `labels` in the query; `latents` is then an array."""
-        body = await request.body()
+    def model_json_schema(cls, *options: Any, **named: Any) -> dict[str, Any]:
+        """Describes `latents` to BentoML's Python client, which then takes NumPy arrays. OpenAPI has the list."""
+        schema = super().model_json_schema(*options, **named)
+        schema["properties"]["latents"] |= {"type": "tensor", "format": "numpy-array"}
+        return schema
+
+    @classmethod
+    def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
+        """Also accepts a NumPy .npy file as the body, with `labels` in the query. `latents` is then an array."""
         if not body.startswith(NPY_MAGIC):
-            return await super().from_http_request(request, serde)
-        query = request.query_params
+            return super().parse(body, query, headers)
         for name in query.keys() - {"labels"}:
-            raise refusal("No such field in the query beside an .npy body; it takes labels", name)
+            raise RequestError(400, f"With an .npy body, the query takes only labels; got {name:.80}", name)
         if len(query.multi_items()) > 1:
-            raise refusal("The field is given twice", "labels")
+            raise RequestError(400, "The query has labels more than once; separate them by commas", "labels")
         if len(query.get("labels", "")) > SETTINGS.max_array_images:
-            raise refusal(f"Input should have at most {SETTINGS.max_array_images:,} characters", "labels")
-        return cls.model_construct(latents=_read_npy(body), **query)
+            raise RequestError(400, f"Input should have at most {SETTINGS.max_array_images:,} characters", "labels")
+        fields = {name: field.get_default() for name, field in cls.model_fields.items()}
+        return fields | {"latents": read_npy(body), "labels": query.get("labels")}
 
 
 @contextmanager
@@ -219,72 +217,16 @@ def refusing(**renamed: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise refusal(error.message, renamed.get(error.field, error.field)) from None
+        raise RequestError(400, error.message, renamed.get(error.field, error.field)) from None
 
 
-def refusal(message: str, *field: str | int) -> ValidationError:
-    """The error that BentoML answers with a 400; see `serving.errors` for its shape."""
-    error = PydanticCustomError("invalid_input", "{message}", {"message": message})
-    return ValidationError.from_exception_data("request", [InitErrorDetails(type=error, loc=field, input=None)])
-
-
-def _read_json(body: bytes) -> dict[str, Any]:
-    """Reads a JSON object, at a cost that its length bounds.
+def array(latents: list[list[float]] | NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns latents as an array (n, D).
 
     Raises:
-        ValidationError: not a JSON object, or one with more values than any request has.
+        InputError: the rows differ in length.
     """
-    for character, most in MAX_COUNT.items():
-        if len(body) > most and body.count(character) > most:
-            what = f"A JSON body has at most {most:,} of the character {character.decode()!r}"
-            raise refusal(f"{what}, also in texts; send more latents as an .npy body to /decode")
     try:
-        fields = from_json(body, cache_strings="keys")  # a cache of other texts costs more than it saves
-    except ValueError as error:
-        raise refusal(f"Invalid JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise refusal(f"Input should be an object, got {_shown(fields)}")
-    for each in (fields, *fields.values()) if len(fields) <= MAX_FIELDS else (fields,):
-        if isinstance(each, dict) and len(each) > MAX_FIELDS:
-            raise refusal(f"An object has at most {MAX_FIELDS} fields, got {len(each):,}")
-    return fields
-
-
-def _shown(value: object) -> str:
-    """A value in a message, of which only as much is formatted as is shown."""
-    match value:
-        case list():
-            return f"a list of {len(value):,}"
-        case dict():
-            return "an object"
-        case str():
-            return f"{json.dumps(value[:80]):.80}"
-    return f"{json.dumps(value):.80}"
-
-
-def _read_npy(body: bytes) -> NDArray[np.floating]:
-    """Reads an array without a copy, and without trusting the size that its header declares.
-
-    Raises:
-        ValidationError: not an .npy file of rows of floating-point numbers, or too many of them.
-    """
-    stream = io.BytesIO(body)
-    try:
-        if npy.read_magic(stream) != (1, 0):
-            raise ValueError
-        shape, fortran_order, dtype = npy.read_array_header_1_0(stream, MAX_NPY_HEADER)
-    except Exception:  # NumPy evaluates the header as Python, which can fail in a dozen ways, and tells of them
-        raise refusal("The body is not an .npy file of format version 1.0", "latents") from None
-    if dtype.kind != "f" or fortran_order:
-        raise refusal(
-            f"The .npy body has {dtype!s:.40} numbers, or Fortran order; it takes floats in C order", "latents"
-        )
-    if len(shape) != 2 or min(shape) < 1:
-        raise refusal(f"The .npy body must have shape (n, D), got {shape!s:.60}", "latents")
-    if shape[0] > SETTINGS.max_array_images:
-        raise refusal(f"The .npy body has {shape[0]:,} rows, at most {SETTINGS.max_array_images:,} allowed", "latents")
-    declared, actual = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
-    if declared != actual:
-        needed = f"{declared:,}"[:40]
-        raise refusal(f"The .npy body has {actual:,} bytes of numbers, its header says {needed}", "latents")
-    return np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape)
+        return np.asarray(latents)
+    except ValueError:
+        raise InputError("latents", "rows must be of one length") from None

@@ -125,10 +125,16 @@ class Settings(BaseSettings):
     """Maximum number of queued images in each process; a request that exceeds it is rejected with a 429."""
     max_connections: Count | None = None
     """Maximum number of connections of each process; None is the lesser of 4,096 and what `ulimit -n` allows."""
+    max_response_bytes: Bytes = 256 << 20
+    """Maximum size of a response, in bytes of uncompressed pixels."""
+    max_total_response_bytes: Bytes = 1 << 30
+    """Maximum number of bytes that all responses of a process hold together while they are made and sent."""
     head_timeout_seconds: Seconds = 10.0
     """Time that a client may take to send a request head."""
     timeout_seconds: Seconds = 60.0
     """Time after which a request is cancelled, and in which a client must accept 256 KiB of the response."""
+    response_timeout_seconds: Seconds = 300.0
+    """Time in which a client must accept the whole response."""
 
     access_log: bool = False
     """Whether each request is logged."""
@@ -146,12 +152,13 @@ class Settings(BaseSettings):
         return {name: value for name, value in stripped.items() if value != "" or name == "api_token"}
 
     @model_validator(mode="after")
-    def _check_body_limits(self) -> Self:
-        if self.max_json_bytes > self.max_body_bytes:
-            raise ValueError(
-                f"{variable('max_json_bytes')}: {self.max_json_bytes} is more than {variable('max_body_bytes')}, "
-                f"{self.max_body_bytes}, which no body may exceed"
-            )
+    def _check_limits(self) -> Self:
+        for part, whole in (("max_json_bytes", "max_body_bytes"), ("max_response_bytes", "max_total_response_bytes")):
+            if getattr(self, part) > getattr(self, whole):
+                raise ValueError(
+                    f"{variable(part)}: {getattr(self, part)} is more than {variable(whole)}, {getattr(self, whole)}, "
+                    "which none may exceed"
+                )
         return self
 
     @classmethod

@@ -22,6 +22,8 @@ LIMITS = {
     "MAX_BODY_BYTES": "10000",
     "MAX_JSON_BYTES": "1000",
     "MAX_REQUESTS": "4",
+    "MAX_RESPONSE_BYTES": "1000000000",
+    "MAX_TOTAL_RESPONSE_BYTES": "4000000000",
     "MAX_WAITING_IMAGES": "50000",
     "TIMEOUT_SECONDS": "2",
     "THREADS": "1",
@@ -42,7 +44,30 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, error["code"]
 
 
-@pytest.mark.parametrize("header", [{}, {"authorization": "Bearer x"}, {"authorization": "s3cret"}])
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   "])
+def test_the_scheme_of_the_token_may_be_written_in_any_case_and_with_spaces(client, scheme):
+    headers = {"authorization": f"{scheme}s3cret"}
+    assert client.post("/generate", json={"n": 1}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        *(
+            {"authorization": value}
+            for value in (
+                "Bearer x",
+                "s3cret",
+                "Bearer",
+                "Basic s3cret",
+                "Bearers3cret",
+                "Bearer s3cret x",
+                "Bearer S3CRET",
+            )
+        ),
+    ],
+)
 def test_without_the_token_nothing_is_made(client, header):
     with httpx.Client(base_url=client.base_url) as stranger:
         answer = stranger.post("/generate", json={"n": 1}, headers=header)

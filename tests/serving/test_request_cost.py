@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models.card import MAX_SIZE
 from models.store import SHIPPED
-from serving.requests import MAX_COUNT, NPY_MAGIC
+from serving.parsing import MAX_COUNT, NPY_MAGIC
 from serving.settings import SETTINGS
 from tests.serving.bodies import SHAPES, latents, read
 from tests.serving.server import ROOT, serving

@@ -89,6 +89,7 @@ def test_stages_after_a_stage_that_failed_still_run(run_stages, capsys):
     assert all(f"{name}: {stage['status']} in" in printed for name, stage in stages.items())
 
 
+@pytest.mark.slow
 def test_a_stage_that_runs_out_of_time_is_killed_and_keeps_its_rows(run_stages):
     passed, report = run_stages("hangs")
     assert not passed

@@ -173,6 +173,7 @@ def test_a_report_in_the_place_of_the_file_is_refused(command, runs, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_told_beside_the_file_that_was(runs, tmp_path):
     (tmp_path / "home").write_text("a file in the place of the folder")
     failed = subprocess.run(

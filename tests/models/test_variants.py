@@ -35,6 +35,7 @@ def test_a_variant_is_smaller_draws_nearly_the_same_and_names_its_original(origi
     assert cost.measure(small).parameters == cost.measure(whole).parameters
 
 
+@pytest.mark.slow
 def test_two_exports_of_a_variant_are_identical(runs):
     checkpoint = checkpoints.load(runs["conditional"])
     made = export(checkpoint)

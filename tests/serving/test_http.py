@@ -247,8 +247,10 @@ def test_a_response_over_its_limit_is_refused_with_both_sizes(narrow, route, bod
 def test_responses_that_are_too_large_together_are_refused_and_their_bytes_are_given_back(narrow):
     body = json.dumps({"n": 5_000}).encode()
     head = f"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with socket.create_connection((narrow.base_url.host, narrow.base_url.port)) as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with socket.socket() as slow:
+        # Before it connects, or the kernel could take the whole response at once.
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow.connect((narrow.base_url.host, narrow.base_url.port))
         slow.sendall(head + body)
         deadline = time.monotonic() + 60
         while (response := narrow.post("/dataset", json={"n": 2_000})).status_code == 200:

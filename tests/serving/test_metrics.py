@@ -25,6 +25,7 @@ def images_made(client: httpx.Client) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("mnist_gan_images_total"))
 
 
+@pytest.mark.slow
 def test_servers_with_one_bentoml_home_keep_their_own_metrics_and_remove_their_folders(tmp_path):
     temporary = tmp_path / "temporary"
     unused = temporary / f"{metrics.FOLDER}unused"

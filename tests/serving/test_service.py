@@ -375,6 +375,7 @@ def test_without_a_model_it_is_alive_but_not_ready_and_the_log_says_why(tmp_path
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_an_error(files, tmp_path):
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed, there may be a GPU")
@@ -383,6 +384,7 @@ def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_an_error(files, tmp_path
     assert "CUDAExecutionProvider" in (tmp_path / "service.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_not_served_and_the_log_says_why(files, tmp_path):
     (tmp_path / "a.onnx").write_bytes(files["conditional"].read_bytes()[:-7])
     with serving(tmp_path, MNIST_GAN_MODEL=str(tmp_path / "a.onnx")) as (client, _):

@@ -96,6 +96,7 @@ def test_the_workers_of_a_killed_run_end_and_its_finished_shards_are_kept(files,
     assert read(out) == shards(files["unconditional"], tmp_path / "whole", *asked)
 
 
+@pytest.mark.slow
 def test_finished_shards_of_another_request_are_not_kept(files, tmp_path):
     asked = (files["unconditional"], "--n", 20, "--shards", 2, "--out", tmp_path)
     assert sample(*asked, "--seed", 1).returncode == 0
@@ -149,6 +150,7 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_part_of_a_shard(files
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_damaged_is_made_anew(files, tmp_path):
     made = shards(files["unconditional"], tmp_path, "--n", 20, "--shards", 2)
     (tmp_path / "00001-of-00002.npz").write_bytes(b"damaged")
@@ -191,6 +193,7 @@ def test_webdataset_reads_its_shards(files, tmp_path):
     assert [sample["cls"] for sample in read_back] == labels.tolist()
 
 
+@pytest.mark.slow
 def test_pyarrow_reads_its_shards(files, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     asked = ("--n", 30, "--shards", 2, "--format", "parquet")

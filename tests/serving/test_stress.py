@@ -142,7 +142,7 @@ def test_ten_times_too_much_is_refused_politely_and_good_requests_are_still_answ
         assert resident(server) < memory + (300 << 20)
 
 
-@size(2_000, quick=40)
+@size(2_000)
 def test_callers_who_leave_cost_nothing_and_harm_nobody(tmp_path, amount):
     rng = random.Random(0)
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
@@ -187,6 +187,7 @@ def test_sigterm_in_the_middle_of_load_answers_what_was_accepted(tmp_path):
     assert seen == [200] * 6
 
 
+@pytest.mark.slow
 def test_a_model_that_is_removed_or_damaged_while_it_is_served_is_served_on(tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(FAST.read_bytes())

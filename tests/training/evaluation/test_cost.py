@@ -12,7 +12,8 @@ DIGITS = Dataset("digits", "0" * 64, (1, 28, 28), tuple("0123456789"), (1,) * 10
 
 
 @pytest.mark.parametrize(
-    ("architecture", "widths", "classes"), [("mlp", (16, 32), 10), ("dcgan", (16, 8), 0), ("residual", (16, 8, 8), 0)]
+    ("architecture", "widths", "classes"),
+    [("mlp", (16, 32), 10), ("dcgan", (16, 8), 0), pytest.param("residual", (16, 8, 8), 0, marks=pytest.mark.slow)],
 )
 def test_a_file_costs_what_its_network_costs(monkeypatch, architecture, widths, classes):
     """But for a batch norm right after a convolution, which the exporter folds into it: a bias is left of it."""

@@ -71,7 +71,9 @@ Scale = Annotated[int, Field(ge=1, le=MAX_SCALE, description="Edge of the square
 
 
 class Query(bentoml.IODescriptor):
-    """The fields of a request. One that is unknown, null, fractional, out of range or of another type is refused."""
+    """The fields of a request. Unknown fields are refused, and so are values that are null, of another type or out of
+    range, and fractions in the place of whole numbers.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -82,10 +84,10 @@ class Query(bentoml.IODescriptor):
         Raises:
             RequestError: 400, a field is unknown, missing or wrong, or the body is not JSON; 415, the body is a form.
         """
-        for name in query:
-            raise RequestError(
-                400, f"The fields belong in the JSON body, not in the query of the URL; got {name:.80}", name
-            )
+        if query:
+            name = next(iter(query))
+            message = f"The fields belong in the JSON body, not in the query of the URL; got {name:.80}"
+            raise RequestError(400, message, name)
         fields = read_json(body, headers)
         try:
             request = cls.model_validate(fields)
@@ -201,7 +203,8 @@ class Decode(Labelled, LaidOut):
         """Also accepts a NumPy .npy file as the body, with `labels` in the query. `latents` is then an array."""
         if not body.startswith(NPY_MAGIC):
             return super().parse(body, query, headers)
-        for name in query.keys() - {"labels"}:
+        if unknown := query.keys() - {"labels"}:
+            name = min(unknown)
             raise RequestError(400, f"With an .npy body, the query takes only labels; got {name:.80}", name)
         if len(query.multi_items()) > 1:
             raise RequestError(400, "The query has labels more than once; separate them by commas", "labels")
@@ -213,7 +216,11 @@ class Decode(Labelled, LaidOut):
 
 @contextmanager
 def refusing(**renamed: str) -> Iterator[None]:
-    """Turns what the model says of its input into an answer for the caller, who may know a field by another name."""
+    """Turns an InputError of the model into a RequestError.
+
+    Args:
+        renamed: Names of the request's fields, by the names that the model has for them.
+    """
     try:
         yield
     except InputError as error:

@@ -28,7 +28,7 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,shards,dev]'
 	@touch $@
 
-demo: setup ## train, export, serve and ask for a sheet of digits, in about five minutes; writes demo/
+demo: setup ## train, export, serve and ask for a sheet of digits, in four to five minutes; writes demo/
 	@$(BIN)/python examples/demo.py
 
 serve: setup ## serve MNIST_GAN_MODEL, else the newest model in the store, else the one that ships, on port 3000

@@ -101,6 +101,7 @@ class Application:
         with self._bodies.hold() as share:
             limits = self._settings.max_body_bytes, self._settings.max_json_bytes
             body = await read_body(receive, headers, *limits, share)
+            exchange.body_arrived = True
             self._check_room()
             self._active += 1
             try:

@@ -50,6 +50,7 @@ class Exchange:
 
     def __init__(self, receive: Receive, send: Send, timeout: float, response_timeout: float):
         self.deadline = Deadline(timeout)
+        self.body_arrived = False
         self.response_started = False
         self._receive = receive
         self._send = send
@@ -98,4 +99,6 @@ class Exchange:
         """Returns the error for a request whose deadline has expired."""
         if self._disconnected:  # the client does not read it, but metrics and logs count it
             return RequestError(CLIENT_CLOSED_REQUEST, "The client disconnected")
+        if not self.body_arrived:
+            return RequestError(504, f"The body of the request did not arrive within {self._timeout:g} s")
         return RequestError(504, f"The request took longer than {self._timeout:g} s; ask for less, or try again later")

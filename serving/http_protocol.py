@@ -119,7 +119,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop_timer()
 
     def on_body(self, body: bytes) -> None:
-        self._unused = 0
+        if not self.cycle.response_complete:  # nobody reads what arrives later, so it counts as unused
+            self._unused = 0
         super().on_body(body)
 
     def on_response_complete(self) -> None:
@@ -175,6 +176,8 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle.waiting_for_100_continue = False
             cycle.message_event.set()
             self._send_refusal(status, message)
+        elif cycle is not None and cycle.response_complete:
+            self._linger()
         else:
             self.transport.close()
 
@@ -185,6 +188,11 @@ class LimitedProtocol(HttpToolsProtocol):
         headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % field for field in headers]
         self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", response.body)))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes the connection after the client has had time to read the response. Until then, what it sends is
+        discarded."""
         if self.transport.can_write_eof():  # TLS cannot
             self.transport.write_eof()
         self._start_timer(LINGER_SECONDS)

@@ -59,6 +59,8 @@ def read_json(body: bytes, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
 def shorten(value: object) -> str:
     """Returns a value for a message. Only as much of it is formatted as the message shows."""
     match value:
+        case [item] if not isinstance(item, list | dict):
+            return f"[{shorten(item)}]"
         case list():
             return f"a list of {len(value):,}"
         case dict():
@@ -81,9 +83,11 @@ def read_npy(body: bytes) -> NDArray[np.floating]:
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream, MAX_NPY_HEADER)
     except Exception:  # NumPy evaluates the header as Python, which can fail in a dozen ways, and tells of them
         raise RequestError(400, "The body is not an .npy file of format version 1.0", "latents") from None
-    if dtype.kind != "f" or fortran_order:
+    if dtype.kind != "f":
+        raise RequestError(400, f"The .npy body has numbers of the type {dtype!s:.40}; send floats", "latents")
+    if fortran_order:
         raise RequestError(
-            400, f"The .npy body has {dtype!s:.40} numbers, or Fortran order; it takes floats in C order", "latents"
+            400, "The .npy body has Fortran order; send it in C order (numpy.ascontiguousarray)", "latents"
         )
     if len(shape) != 2 or min(shape) < 1:
         raise RequestError(400, f"The .npy body must have shape (n, D), got {shape!s:.60}", "latents")

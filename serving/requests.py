@@ -94,6 +94,12 @@ class Query(bentoml.IODescriptor):
         except ValidationError as errors:
             error = errors.errors(include_url=False)[0]
             message = "Input should be an object" if error["type"] == "model_type" else error["msg"]
+            if error["type"] == "extra_forbidden":
+                model = cls if len(error["loc"]) == 1 else Address
+                names = [field.alias or name for name, field in model.model_fields.items()]
+                message = (
+                    f"Unknown field; the fields are {', '.join(names)}" if names else "Unknown field; there are none"
+                )
             value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
             location = (part[:MAX_NAME] if isinstance(part, str) else str(part) for part in error["loc"])
             raise RequestError(400, message + value, ".".join(location) or None) from None
@@ -202,6 +208,11 @@ class Decode(Labelled, LaidOut):
     def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
         """Also accepts a NumPy .npy file as the body, with `labels` in the query. `latents` is then an array."""
         if not body.startswith(NPY_MAGIC):
+            if query.keys() == {"labels"}:
+                message = (
+                    "The query takes labels only with an .npy body, and this body is none; in JSON, labels is a field"
+                )
+                raise RequestError(400, message, "labels")
             return super().parse(body, query, headers)
         if unknown := query.keys() - {"labels"}:
             name = min(unknown)

@@ -19,7 +19,6 @@ import numpy as np
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from numpy.typing import NDArray
-from starlette.middleware.cors import CORSMiddleware
 
 from models.artifact import Generator, Given
 from models.errors import ModelFileError
@@ -28,6 +27,7 @@ from models.store import MODEL_NAME
 from serving import bentoml_internals, logs, pages, requests, startup, tracing
 from serving.application import BENTOML_PATHS, Application
 from serving.connections import limit_connections, replace_uvicorn_protocol
+from serving.cors import EXPOSED_HEADERS, Cors
 from serving.encodings import Animation, Encoding, Fade, Npy, Npz, PngGrid
 from serving.engine import LatentSource
 from serving.errors import RequestError
@@ -177,12 +177,12 @@ CORS = {
     "allow_origins": SETTINGS.cors_origins,
     "allow_methods": ["GET", "POST"],
     "allow_headers": ["*"],
-    "expose_headers": ["X-Seed", "X-Model", "X-Request-Id", "Retry-After", "Content-Disposition"],
+    "expose_headers": EXPOSED_HEADERS,
 }
 # MnistGan is a bentoml.Service by now, whatever its decorator promises.
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
-    *(((CORSMiddleware, CORS),) if SETTINGS.cors_origins else ()),
+    *(((Cors, CORS),) if SETTINGS.cors_origins else ()),
     (Application, {"settings": SETTINGS, "methods": MnistGan.apis.values(), "pages": PAGES}),  # type: ignore[attr-defined]
 )
 """ASGI middleware, the outermost first."""

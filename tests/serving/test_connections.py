@@ -235,6 +235,23 @@ def test_the_number_of_pipelined_requests_is_limited(small):
     assert resident(server) < before + (8 << 20)
 
 
+@pytest.mark.parametrize(("head", "status"), [(LIVE, 200), (POST + b"\r\n", 413)], ids=["/livez", "/generate"])
+def test_a_body_that_nobody_reads_is_cut_off_after_the_response(few_files, head, status):
+    """The client receives the response although it goes on sending, and cannot send for long."""
+    client, _, _ = few_files
+    connection = connect(client)
+    connection.sendall(head.removesuffix(b"\r\n") + b"Content-Length: 100000000000\r\n\r\n")
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 1 << 30:
+            sent += connection.send(bytes(1 << 16))
+            time.sleep(0.001)
+    assert sent < 1 << 30
+    connection.close()
+    whole = head.removesuffix(b"\r\n") + b"Content-Length: 99999999999\r\n\r\n" + bytes(1 << 20)
+    assert statuses(exchange(client, whole)) == [status]
+
+
 def test_an_upgrade_is_ignored(small):
     client, _ = small
     upgrade = CARD + b"Connection: Upgrade, close\r\nUpgrade: %b\r\nSec-WebSocket-Key: eA==\r\n\r\n"

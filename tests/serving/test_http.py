@@ -202,6 +202,31 @@ def test_a_page_of_another_site_can_read_the_headers_that_clients_need(client):
         assert name in exposed
 
 
+def test_a_preflight_request_of_another_site_is_refused_in_the_format_of_all_errors(client):
+    headers = {"origin": "https://other.example", "access-control-request-method": "POST"}
+    response = client.options("/generate", headers=headers)
+    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_input")
+    assert "origin" in error_of(response)["message"]
+
+
+def test_labels_in_the_query_without_an_array_are_an_error_about_the_body(client):
+    for body in (b"", b"PK\x03\x04", b"\x89PNG"):
+        response = client.post("/decode", content=body, params={"labels": "3"})
+        assert (response.status_code, error_of(response)["field"]) == (400, "labels")
+        assert ".npy body" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [({"sede": 1}, "labels, seed, first"), (EXAMPLES["/interpolate"] | {"x": 1}, "from, to, frames")],
+)
+def test_an_unknown_field_is_answered_with_the_fields_that_there_are(client, body, fields):
+    route = "/generate" if "sede" in body else "/interpolate"
+    message = error_of(client.post(route, json=body))["message"]
+    assert message.startswith("Unknown field; the fields are ")
+    assert all(name in message for name in fields.split(", "))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bentoml_client_sends_an_array_of_latents(client, files, dtype):
     latents = np.random.default_rng(0).standard_normal((3, 16)).astype(dtype)
@@ -214,7 +239,12 @@ def test_the_bentoml_client_sends_an_array_of_latents(client, files, dtype):
 @pytest.fixture(scope="module")
 def narrow(files, tmp_path_factory) -> Iterator[httpx.Client]:
     """A server with small limits for responses."""
-    settings = {"MAX_RESPONSE_BYTES": "4000000", "MAX_TOTAL_RESPONSE_BYTES": "5000000", "RESPONSE_TIMEOUT_SECONDS": "8"}
+    settings = {
+        "MAX_ARRAY_IMAGES": "20000",
+        "MAX_RESPONSE_BYTES": "7850000",
+        "MAX_TOTAL_RESPONSE_BYTES": "9000000",
+        "RESPONSE_TIMEOUT_SECONDS": "8",
+    }
     environment = {f"MNIST_GAN_{name}": value for name, value in settings.items()}
     with serving(tmp_path_factory.mktemp("small"), MNIST_GAN_MODEL=str(files["conditional"]), **environment) as (
         client,
@@ -226,31 +256,30 @@ def narrow(files, tmp_path_factory) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(
     ("route", "body", "size"),
     [
-        ("/generate", {"n": 1_024, "scale": 3}, 1_024 * 784 * 9),
-        ("/generate", {"n": 65, "columns": 64, "scale": 7}, 128 * 784 * 49),
-        ("/dataset", {"n": 5_103}, 5_103 * 784),
+        ("/generate", {"n": 1_024, "scale": 4}, 1_024 * 784 * 16),
+        ("/generate", {"n": 65, "columns": 64, "scale": 9}, 128 * 784 * 81),
+        ("/dataset", {"n": 10_013}, 10_013 * 784),
         ("/write", {"text": "1" * 64, "scale": 16}, 64 * 784 * 256),
-        ("/interpolate", EXAMPLES["/interpolate"] | {"frames": 200, "scale": 6}, 200 * 784 * 36),
+        ("/interpolate", EXAMPLES["/interpolate"] | {"frames": 200, "scale": 8}, 200 * 784 * 64),
         (
             "/interpolate",
-            EXAMPLES["/interpolate"] | {"frames": 200, "scale": 4, "format": "gif"},
-            398 * 784 * 16,
+            EXAMPLES["/interpolate"] | {"frames": 200, "scale": 6, "format": "gif"},
+            398 * 784 * 36,
         ),
-        ("/decode", {"latents": [[0.0] * 16] * 1_000, "labels": "1", "scale": 3}, 1_024 * 784 * 9),
+        ("/decode", {"latents": [[0.0] * 16] * 1_000, "labels": "1", "scale": 4}, 1_024 * 784 * 16),
     ],
 )
 def test_a_response_over_its_limit_is_refused_with_both_sizes(narrow, route, body, size):
     message = error_of(narrow.post(route, json=body))["message"]
-    assert f"would hold {size:,} bytes of pixels, at most 4,000,000 are allowed" in message
+    assert f"would hold {size:,} bytes of pixels, at most 7,850,000 are allowed" in message
 
 
 def slow_client(client: httpx.Client) -> socket.socket:
-    """Requests 3.9 MB and does not read the response."""
+    """Requests 7.8 MB, more than the kernel buffers, and does not read the response."""
     slow = socket.socket()
-    # Before it connects, or the kernel could take the whole response at once.
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     slow.connect((client.base_url.host, client.base_url.port))
-    body = json.dumps({"n": 5_000}).encode()
+    body = json.dumps({"n": 10_000}).encode()
     slow.sendall(f"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     return slow
 
@@ -258,12 +287,12 @@ def slow_client(client: httpx.Client) -> socket.socket:
 def test_responses_that_are_too_large_together_are_refused_and_their_bytes_are_given_back(narrow):
     deadline = time.monotonic() + 60
     with slow_client(narrow) as slow:
-        while (response := narrow.post("/dataset", json={"n": 1_400})).status_code == 200:
+        while (response := narrow.post("/dataset", json={"n": 1_500})).status_code == 200:
             assert time.monotonic() < deadline
         assert (response.status_code, error_of(response)["code"]) == (429, "overloaded")
-        assert "the limit is 5,000,000" in error_of(response)["message"]
+        assert "the limit is 9,000,000" in error_of(response)["message"]
         # The client reads a little all the time, and is disconnected after RESPONSE_TIMEOUT_SECONDS all the same.
-        while narrow.post("/dataset", json={"n": 5_000}).status_code != 200:
+        while narrow.post("/dataset", json={"n": 10_000}).status_code != 200:
             slow.recv(1_000)
             assert time.monotonic() < deadline
             time.sleep(0.01)

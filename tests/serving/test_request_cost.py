@@ -126,7 +126,7 @@ def test_the_largest_valid_bodies_are_read(name):
         ("/generate", json.dumps({"n": "9" * 1_000_000}), ""),
         ("/generate", json.dumps({"n": ["9"] * 1_000}), "got a list of 1,000"),
         ("/generate", json.dumps({"n": {"a": 1}}), "got an object"),
-        ("/generate", "[1]", "Input should be an object, got a list of 1"),
+        ("/generate", "[1]", "Input should be an object, got [1]"),
         ("/interpolate", '{"from": 3, "to": {"seed": 1}}', "from: Input should be an object, got 3"),
     ],
 )

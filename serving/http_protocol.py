@@ -21,6 +21,9 @@ MAX_HEAD_BYTES = 64 << 10
 """Limit of a request head, and of what a chunked body may have between two pieces of content: extensions, trailers."""
 MAX_FIELDS = 100
 """Limit of the header fields of a request, and of its trailers."""
+MAX_DISCARDED_BYTES = 32 << 20
+"""Limit of the bytes of a body that arrive after its response. Clients that send a body before they read the response
+can use their connection again up to this limit."""
 MAX_PIPELINED = 100
 """Requests that may arrive on a connection before the one that is being answered is finished. Each takes some 3 KiB."""
 SLICE = 16 << 10
@@ -53,6 +56,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.headers = []
         self._unused = 0
         """Bytes since the head began, or since the last content of the body."""
+        self._discarded = 0
+        """Bytes of the body that arrived after the response."""
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str] | None = None
         """Status and message of the error that ends the connection. What arrives after it is discarded."""
@@ -113,15 +118,18 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError  # it stops the parser
         super().on_headers_complete()
         self.headers = []  # trailers would be appended to the header fields, which the application keeps
-        self._unused = 0
+        self._unused = self._discarded = 0
         self.idle.pop(self, None)
         if self._timer is not None:
             self._stop_timer()
 
     def on_body(self, body: bytes) -> None:
-        if not self.cycle.response_complete:  # nobody reads what arrives later, so it counts as unused
-            self._unused = 0
+        self._unused = 0
         super().on_body(body)
+        if self.cycle.response_complete:  # nobody reads it any more
+            self._discarded += len(body)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self._refuse(413, f"More than {MAX_DISCARDED_BYTES:,} bytes of the body arrived after the response")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

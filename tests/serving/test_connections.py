@@ -248,7 +248,7 @@ def test_a_body_that_nobody_reads_is_cut_off_after_the_response(few_files, head,
             time.sleep(0.001)
     assert sent < 1 << 30
     connection.close()
-    whole = head.removesuffix(b"\r\n") + b"Content-Length: 99999999999\r\n\r\n" + bytes(1 << 20)
+    whole = head.removesuffix(b"\r\n") + b"Content-Length: 99999999999\r\n\r\n" + bytes(40 << 20)
     assert statuses(exchange(client, whole)) == [status]
 
 

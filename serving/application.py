@@ -21,11 +21,10 @@ from serving.bodies import read_body
 from serving.budget import Budget
 from serving.deadline import Exchange
 from serving.errors import ABORT, RequestError, status_error
+from serving.logs import HEALTH_PATHS
 from serving.parsing import MAX_FIELDS
 from serving.settings import Settings
 
-HEALTH_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
-"""Paths that machines watch. They are answered while the service is full, without a token and without a log line."""
 BENTOML_PATHS = (*HEALTH_PATHS, "/schema.json")
 BENTOML_FOLDER = "/static_content/"
 """Files of the page that describes the API."""
@@ -154,9 +153,6 @@ def _with_our_errors(scope: Scope, receive: Receive, send: Send) -> Send:
         elif start is None:
             await send(message)
         elif not message.get("more_body"):
-            response = status_error(start["status"]).response()
-            replaced = {name for name, _ in response.raw_headers}
-            response.raw_headers += [(name, value) for name, value in start["headers"] if name.lower() not in replaced]
-            await response(scope, receive, send)
+            await status_error(start["status"]).response(start["headers"])(scope, receive, send)
 
     return replace_errors

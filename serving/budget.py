@@ -16,10 +16,6 @@ class Budget:
         self._content = content
         self._held = 0
 
-    @property
-    def held(self) -> int:
-        return self._held
-
     def hold(self) -> "Share":
         """Returns a share of the budget, which is empty at first."""
         return Share(self)

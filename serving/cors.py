@@ -16,7 +16,4 @@ class Cors(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        error = RequestError(response.status_code, bytes(response.body).decode()).response()
-        replaced = {name for name, _ in error.raw_headers}
-        error.raw_headers += [(name, value) for name, value in response.raw_headers if name not in replaced]
-        return error
+        return RequestError(response.status_code, bytes(response.body).decode()).response(response.raw_headers)

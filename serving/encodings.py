@@ -4,14 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.artifact import Images
 from serving import images as pictures
+from serving.engine import Labels
 from serving.images import NPY, NPZ, PNG
 
-Labels = NDArray[np.int64] | None
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
 

@@ -1,6 +1,6 @@
 """Errors of requests. All error responses share one JSON format: {"error": {"code", "message", "field"}}."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse
@@ -56,11 +56,18 @@ class RequestError(Exception):
         """The error in one word, for programs."""
         return error_code(self.status)
 
-    def response(self) -> JSONResponse:
-        """Makes the response and counts it in the metrics."""
+    def response(self, other_headers: Iterable[tuple[bytes, bytes]] = ()) -> JSONResponse:
+        """Makes the response and counts it in the metrics.
+
+        Args:
+            other_headers: Headers of a response that this one replaces. They are added unless this one has its own.
+        """
         metrics().rejected.labels(self.code).inc()
         error = {"code": self.code, "message": self.message, "field": self.field}
-        return JSONResponse({"error": error}, self.status, headers=self.headers)
+        response = JSONResponse({"error": error}, self.status, headers=self.headers)
+        own = {name for name, _ in response.raw_headers}
+        response.raw_headers += [(name, value) for name, value in other_headers if name.lower() not in own]
+        return response
 
 
 def error_code(status: int) -> str:

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
 """Accepted values of X-Request-Id: nothing that could forge a line of the log."""
-UNTOLD = ("/livez", "/readyz", "/healthz", "/metrics")
+HEALTH_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
+"""Paths that machines watch. They are answered while the service is full, without a token and without a log line."""
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -91,7 +92,7 @@ class RequestLog:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTOLD:
+        if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
             await self.app(scope, receive, send)
             return
         sent = dict(scope["headers"]).get(b"x-request-id", b"")

@@ -1,4 +1,4 @@
-"""What a browser opens: the description of the API, the page that tries it out, the card, and the playground."""
+"""Pages for browsers: the description of the API, the page that tries it out, the card, and the playground."""
 
 from functools import partial
 from pathlib import Path

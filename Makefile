@@ -65,6 +65,6 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate 
 lock: setup ## pin the newest versions of everything
 	$(COMPILE) --all-extras --universal --python-version 3.11 --upgrade --output-file requirements.lock
 	$(COMPILE) --extra cpu --extra serving --universal --python-version 3.13 --constraint requirements.lock \
-		--output-file serving/requirements-cpu.txt
+		--output-file serving/http/requirements-cpu.txt
 	$(COMPILE) --extra gpu --extra serving --universal --python-version 3.13 --constraint requirements.lock \
-		--output-file serving/requirements-cuda.txt
+		--output-file serving/http/requirements-cuda.txt

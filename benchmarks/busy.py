@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.machine import machine
-from models.threads import available_cpus, idle_cpus
+from models.common.threads import available_cpus, idle_cpus
 
 TRAIN = Path(sys.executable).parent / "train"
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"

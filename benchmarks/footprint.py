@@ -25,7 +25,7 @@ from rich.table import Table
 sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.machine import machine
-from tests.serving.server import serving
+from tests.serving.http.server import serving
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Options:
     threads: int = 1
     """That run the network: $MNIST_GAN_THREADS."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def measure(url: httpx.URL, root: int, load: Load | None, seconds: float) -> dic
         over.set()
         for done in calls:
             done.result()
-    figures = {"mib": statistics.median(memory), "mib_most": max(memory), "cores": used / passed}
+    metrics = {"mib": statistics.median(memory), "mib_most": max(memory), "cores": used / passed}
     if load:
-        figures["images_per_second"] = answers * load.body["n"] / passed
-        figures["milliseconds"] = 1_000 * statistics.median(latencies)
-    return figures
+        metrics["images_per_second"] = answers * load.body["n"] / passed
+        metrics["milliseconds"] = 1_000 * statistics.median(latencies)
+    return metrics
 
 
 def main(options: Options) -> None:
@@ -115,8 +115,8 @@ def main(options: Options) -> None:
         client.get("/readyz").raise_for_status()
         taken = {name: measure(client.base_url, server.pid, load, options.seconds) for name, load in LOADS.items()}
     table = Table("", "MiB", "at most", "cores", "images/s", "ms")
-    for name, figures in taken.items():
-        table.add_row(name, *(f"{value:,.2f}" if key == "cores" else f"{value:,.0f}" for key, value in figures.items()))
+    for name, metrics in taken.items():
+        table.add_row(name, *(f"{value:,.2f}" if key == "cores" else f"{value:,.0f}" for key, value in metrics.items()))
     Console().print(table)
     if options.json:
         result = {"machine": machine("cpu"), "options": asdict(options) | {"json": None}, "loads": taken}

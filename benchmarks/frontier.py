@@ -2,7 +2,7 @@
 
     python benchmarks/frontier.py models/pretrained/*.onnx runs/*.onnx --json frontier.json --picture frontier.png
 
-Judges model files by the fast figures of `evaluate`. How each was trained, and for how long, is in its card, and goes
+Judges model files by the fast metrics of `evaluate`. How each was trained, and for how long, is in its card, and goes
 into the result. A file is on the frontier if no other is both faster and better.
 """
 
@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from models.artifact import Generator
-from training.evaluation.judge import judge
-from training.evaluation.sources import Source
+from models.onnx_file.generator import Generator
+from training.evaluation.evaluator import evaluate_sources
+from training.evaluation.sources import ImageSource
 
-FIGURES = ("fid", "recall", "label_agreement")
+METRICS = ("fid", "recall", "label_agreement")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Options:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
     picture: Path | None = None
     """PNG for the chart."""
 
@@ -46,10 +46,10 @@ class Options:
 def main() -> None:
     options = tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,))
     generators = {file.stem: Generator.open(file) for file in options.files}
-    verdict = judge(
-        (Source(name, generator) for name, generator in generators.items()), options.data_dir, figures=FIGURES
+    report = evaluate_sources(
+        (ImageSource(name, generator) for name, generator in generators.items()), options.data_dir, metrics=METRICS
     ).to_dict()
-    points = {name: _point(generators[name], told) for name, told in verdict["sources"].items()}
+    points = {name: _point(generators[name], told) for name, told in report["sources"].items()}
     for point in points.values():
         point["frontier"] = not any(_beats(other, point) for other in points.values())
 
@@ -65,7 +65,7 @@ def main() -> None:
         )
     Console().print(table)
     if options.json:
-        told = {"machine": machine("cpu"), "facts": verdict["facts"], "points": points}
+        told = {"machine": machine("cpu"), "facts": report["facts"], "points": points}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
     if options.picture:
         _draw(points, options.picture)
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _point(generator: Generator, told: dict[str, Any]) -> dict[str, Any]:
     card = generator.card
-    values = {name: figure["value"] for name, figure in told["figures"].items() if "value" in figure}
+    values = {name: metric["value"] for name, metric in told["metrics"].items() if "value" in metric}
     return {
         "fid_ratio": told["fid_ratio"],
         **values,

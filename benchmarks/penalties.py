@@ -3,7 +3,7 @@
     python benchmarks/penalties.py --data-dir data --json benchmarks/results/penalties.json
 
 Trains the same class-conditional GAN under each penalty and without one, from the same seeds, on as many images, and
-judges each by the fast figures of `evaluate` on the averaged weights.
+judges each by the fast metrics of `evaluate` on the averaged weights.
 """
 
 import json
@@ -22,8 +22,8 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which traini
 
 from benchmarks.machine import machine
 from training.config import Architecture, Config
-from training.evaluation.figures import FAST
-from training.evaluation.judge import judge
+from training.evaluation.evaluator import judge
+from training.evaluation.metrics import FAST
 from training.evaluation.sources import open_sources
 from training.loop import train
 
@@ -41,7 +41,7 @@ class Options:
     discriminator: Architecture = "mlp"
     discriminator_widths: tuple[int, ...] = (512, 256)
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
 
 
 def main() -> None:
@@ -67,10 +67,10 @@ def main() -> None:
                 run = Path(folder) / f"{penalty}-{seed}"
                 train(replace(config, out=run, seed=seed, penalty=penalty))
                 speeds = [json.loads(line)["images_per_second"] for line in (run / "metrics.jsonl").open()]
-                verdict = judge(open_sources([run]), options.data_dir, figures=FAST).to_dict()
+                verdict = judge(open_sources([run]), options.data_dir, metrics=FAST).to_dict()
                 averaged = verdict["sources"][f"{run.name}, averaged"]
                 results[penalty].append(
-                    {name: averaged["figures"][name]["value"] for name in TOLD}
+                    {name: averaged["metrics"][name]["value"] for name in TOLD}
                     | {"fid_ratio": averaged["fid_ratio"], "images_per_second": statistics.median(speeds)}
                 )
 

@@ -2,7 +2,7 @@
 
     python benchmarks/request_cost.py --json benchmarks/results/request-cost.json
 
-Sends each body of tests/serving/bodies.py, of the largest size. Time is what the main thread, which runs the event
+Sends each body of tests/serving/http/bodies.py, of the largest size. Time is what the main thread, which runs the event
 loop, computes for one request: at least as long as the loop is blocked on a machine that is otherwise idle. Memory is
 the largest resident set of the service's processes, less the idle one and the body; the service keeps up to 64 MiB of
 what it freed, so only the first body of a service shows what it takes by itself (`--only`). Linux only.
@@ -23,8 +23,8 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.footprint import processes
 from benchmarks.machine import machine
-from tests.serving.bodies import bodies
-from tests.serving.server import serving
+from tests.serving.http.bodies import bodies
+from tests.serving.http.server import serving
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from rich.table import Table
 
 from benchmarks.footprint import processes
 from benchmarks.machine import machine
-from models.artifact import Generator
+from models.onnx_file.generator import Generator
 
 SERVERS = ("ours", "fastapi", "litserve", "adaptive")
 NO_ARRAYS = ("litserve", "adaptive")

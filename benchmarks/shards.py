@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.machine import machine
-from models.threads import available_cpus
+from models.common.threads import available_cpus
 
 IMAGES = {"npz": 400_000, "webdataset": 100_000, "parquet": 100_000}
 """By format: PNGs take longer than the network does."""
@@ -42,7 +42,7 @@ class Options:
     model: Annotated[Path, tyro.conf.Positional] = ROOT / "models/pretrained/mnist-fast.onnx"
     rounds: int = 3
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
     picture: Path | None = None
     """PNG for the chart."""
 

@@ -34,8 +34,8 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.footprint import mebibytes, processes
 from benchmarks.machine import machine
-from models.artifact import Generator
-from tests.serving.server import serving
+from models.onnx_file.generator import Generator
+from tests.serving.http.server import serving
 
 PARTS = 10
 """Lines of the table."""
@@ -50,7 +50,7 @@ class Options:
     pause: float = 0.02
     """Seconds that a caller waits between requests."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
 
 
 @dataclass

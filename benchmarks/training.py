@@ -32,9 +32,9 @@ from benchmarks.training_loops import (
     step_flops,
     tutorial_loop,
 )
-from training import data as our_data
 from training.batches import Batches
 from training.config import PRESETS, Config
+from training.data import LabelledImages, load_dataset
 from training.distributed import Group
 from training.state import State
 from training.step import Step, resolve_device, resolve_precision
@@ -50,7 +50,7 @@ class Options:
     seconds: float = 3
     """About how long each round of each loop lasts."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
 
 
 class _Operations(TorchDispatchMode):
@@ -61,7 +61,7 @@ class _Operations(TorchDispatchMode):
         return function(*arguments, **keywords or {})
 
 
-def floor(config: Config, data: our_data.Images) -> dict[str, float]:
+def floor(config: Config, data: LabelledImages) -> dict[str, float]:
     """The images/s that the machine allows at best: by its matrix rate, and by launching each operation."""
     step = Step(State(config, data.info), config)
     batches = Batches(data, config, Group())
@@ -84,7 +84,7 @@ def floor(config: Config, data: our_data.Images) -> dict[str, float]:
 
 def textbook(options: Options, device: str) -> dict:
     config = replace(Config(), device=device, precision="fp32", images=1)
-    data = our_data.load("mnist", options.data_dir).to(torch.device(device))
+    data = load_dataset("mnist", options.data_dir).to(torch.device(device))
     loops = {"as commonly written": tutorial_loop(config, data), "ours": package_loop(config, data)}
     return {
         "images_per_second": alternate(loops, config.batch_size, options.seconds, options.rounds),
@@ -97,13 +97,13 @@ def r3gan(options: Options, device: str) -> dict:
     config = replace(
         Config(preset="r3gan", **PRESETS["r3gan"]), device=device, precision=precision, images=1, burn_in=0
     )
-    data = our_data.load("mnist", options.data_dir).to(torch.device(device))
+    data = load_dataset("mnist", options.data_dir).to(torch.device(device))
     loops = {
         "ours": package_loop(config, data),
         "without penalties": package_loop(replace(config, penalty="none"), data),
     }
     if device == "cuda":
-        loops["not captured"] = package_loop(replace(config, capture=False), data)
+        loops["not captured"] = package_loop(replace(config, cuda_graph=False), data)
     measured = alternate(loops, config.batch_size, options.seconds, options.rounds)
     return {"precision": precision, "images_per_second": measured}
 

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 from torchvision import transforms
 
-from models.architectures import NetworkConfig, build_discriminator, build_generator
+from models.networks import NetworkConfig, build_discriminator, build_generator
 from training.batches import Batches
-from training.capture import captured_where_possible
 from training.config import Config
-from training.data import Images
+from training.cuda_graph import with_cuda_graph
+from training.data import LabelledImages
 from training.distributed import Group
 from training.state import State
 from training.step import Step
@@ -33,7 +33,7 @@ CALIBRATION_BATCHES = 10
 class PillowImages(Dataset):
     """Grey images as `torchvision.datasets.MNIST` yields them: a transformed Pillow image and its label."""
 
-    def __init__(self, data: Images, transform: Callable[[Image.Image], Tensor]):
+    def __init__(self, data: LabelledImages, transform: Callable[[Image.Image], Tensor]):
         self.images, self.labels = data.images[:, 0].cpu(), data.labels.cpu()
         self.transform = transform
 
@@ -44,7 +44,7 @@ class PillowImages(Dataset):
         return self.transform(Image.fromarray(self.images[index].numpy())), int(self.labels[index])
 
 
-def tutorial_loop(config: Config, data: Images) -> Loop:
+def tutorial_loop(config: Config, data: LabelledImages) -> Loop:
     """The loop of the tutorials: DataLoader, ToTensor, Normalize, BCEWithLogitsLoss and Adam as they come, in fp32."""
     device = torch.device(config.device)
     shape = data.info.image_shape
@@ -84,11 +84,11 @@ def tutorial_loop(config: Config, data: Images) -> Loop:
     return run
 
 
-def package_loop(config: Config, data: Images) -> Loop:
+def package_loop(config: Config, data: LabelledImages) -> Loop:
     """The loop of `train`, without its checkpoints, samples and logs. `data` lies on the device of the config."""
     state = State(config, data.info)
     step, batches_at = Step(state, config), Batches(data, config, Group())
-    advance = captured_where_possible(step)
+    advance = with_cuda_graph(step)
 
     def run(batches: int) -> float:
         started = time.perf_counter()
@@ -96,7 +96,7 @@ def package_loop(config: Config, data: Images) -> Loop:
             step.schedule(total_images=10**9)
             advance(batches_at.at(state.images_seen))
             state.images_seen += config.batch_size
-        state.figures()  # reading them waits for the device
+        state.metrics()  # reading them waits for the device
         return time.perf_counter() - started
 
     return run
@@ -126,9 +126,9 @@ def medians(measured: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in measured.items()}
 
 
-def step_flops(config: Config, data: Images) -> int:
+def step_flops(config: Config, data: LabelledImages) -> int:
     """Floating-point operations that the matrix products and convolutions of one training step take."""
-    config = replace(config, capture=False)
+    config = replace(config, cuda_graph=False)
     step, batches = Step(State(config, data.info), config), Batches(data, config, Group())
     step(batches.at(0))
     with _FlopCounter() as counter:

@@ -23,7 +23,7 @@ def main(dist: Path, version: str) -> None:
     with TemporaryDirectory() as home:
         bento(Path(home), version, dist / f"mnist-gan-{version}.bento")
     for image in IMAGES:
-        bill = bill_of_materials(ROOT / f"serving/requirements-{image}.txt")
+        bill = bill_of_materials(ROOT / f"serving/http/requirements-{image}.txt")
         (dist / f"mnist-gan-{version}-{image}.cdx.json").write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
 
 

@@ -15,8 +15,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from models.commands import ends_in_one_line
-from models.store import SHIPPED
+from models.common.commands import ends_in_one_line
+from models.onnx_file.store import SHIPPED
 
 DEMO = Path("demo")
 BIN = Path(sys.executable).parent
@@ -74,7 +74,7 @@ It would serve this model if it were the newest in the BentoML model store, wher
 
 def served() -> str:
     """Returns the model that the service chooses by itself, in words."""
-    from serving.service import model_file  # takes seconds to import
+    from serving.http.service import model_file  # takes seconds to import
 
     path = model_file()
     if os.environ.get("MNIST_GAN_MODEL"):

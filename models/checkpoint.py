@@ -17,15 +17,15 @@ import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from models.architectures import Network, NetworkConfig, build_generator
-from models.card import Dataset, Training, first_problem
-from models.errors import MnistGanError, ModelFileError
-from models.files import write_atomically
-from models.seal import UNSEALED, ChecksumError, check_seal, seal
+from models.common.checksum import EMPTY_CHECKSUM, ChecksumError, verify_checksum, write_checksum
+from models.common.errors import MnistGanError, ModelFileError
+from models.common.files import write_atomically
+from models.networks import Network, NetworkConfig, build_generator
+from models.onnx_file.card import Dataset, Training, first_validation_error
 
 _FOLDER = "checkpoints"
 _KEPT = 2
-_VERSION = 2
+_VERSION = 3
 _HEADER = "mnist-gan"
 _KINDS = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
 
@@ -37,11 +37,11 @@ class CheckpointError(MnistGanError):
 @dataclass(frozen=True)
 class Checkpoint:
     tensors: dict[str, Tensor]
-    """By name; those of the generator begin with "generator.", those of its average with "average."."""
+    """By name; those of the generator begin with "generator.", those of its average with "ema."."""
     generator: NetworkConfig
     dataset: Dataset
     training: Training
-    sha256: str = UNSEALED
+    sha256: str = EMPTY_CHECKSUM
     """Of the file that it was loaded from, as its seal states it."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
@@ -55,24 +55,24 @@ class Checkpoint:
     def build(self) -> Network:
         """The generator, with the average of its weights if there is one, ready for inference."""
         generator = build_generator(self.generator)
-        generator.load_state_dict(self.part("average") or self.part("generator"))
+        generator.load_state_dict(self.part("ema") or self.part("generator"))
         return generator.eval()
 
 
-def save(checkpoint: Checkpoint, run: Path) -> Path:
+def save_checkpoint(checkpoint: Checkpoint, run: Path) -> Path:
     """Writes a checkpoint into a run. The one before it stays; older ones go once this one is whole."""
     folder = run / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{checkpoint.training.images_seen:012}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(path, seal(safetensors.torch.save(tensors, {_HEADER: _write_header(checkpoint)})))
-    for old in find(run)[:-_KEPT]:
+    write_atomically(path, write_checksum(safetensors.torch.save(tensors, {_HEADER: _write_header(checkpoint)})))
+    for old in find_checkpoints(run)[:-_KEPT]:
         old.unlink()
     return path
 
 
-def check(checkpoint: Checkpoint) -> None:
-    """Finds out before training whether `load` would accept what `save` would write.
+def check_readable(checkpoint: Checkpoint) -> None:
+    """Finds out before training whether `load_checkpoint` would accept what `save_checkpoint` would write.
 
     Raises:
         CheckpointError: it would not.
@@ -83,7 +83,7 @@ def check(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"a checkpoint of this run could not be read again: {_reason(error)}") from error
 
 
-def find(run: Path) -> list[Path]:
+def find_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted((run / _FOLDER).glob("*.safetensors"))
 
@@ -96,7 +96,7 @@ def run_name(path: str | os.PathLike[str]) -> str:
     return path.parents[1].name if path.parent.name == _FOLDER else path.stem
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads the newest checkpoint of a run, or a checkpoint file.
 
     Raises:
@@ -106,13 +106,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     before = None
     if path.is_dir():
-        found = find(path)
+        found = find_checkpoints(path)
         if not found:
             raise CheckpointError(f"{path}: holds no checkpoint; `train --out RUN` makes one")
         path, before = found[-1], found[-2] if len(found) > 1 else None
     try:
         file = path.read_bytes()
-        sha256 = check_seal(file)
+        sha256 = verify_checksum(file)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except ChecksumError as error:
@@ -138,7 +138,7 @@ def _parse(file: bytes, sha256: str) -> Checkpoint:
 
 def _write_header(checkpoint: Checkpoint) -> str:
     header = {name: asdict(getattr(checkpoint, name)) for name in _KINDS}
-    return json.dumps({"version": _VERSION, **header, "file_sha256": UNSEALED})
+    return json.dumps({"version": _VERSION, **header, "file_sha256": EMPTY_CHECKSUM})
 
 
 def _parse_header(header: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _parse_header(header: dict[str, Any]) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return first_problem(error)
+        return first_validation_error(error)
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 

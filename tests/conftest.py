@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from models import checkpoint as checkpoints
-from models.exporter import export
+from models.checkpoint import load_checkpoint
+from models.export.exporter import export
 from training.config import Config
 from training.loop import train
 
@@ -65,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def files(runs: dict[str, Path]) -> dict[str, Path]:
     """The exported model file of each kind."""
     for run in runs.values():
-        (run / "generator.onnx").write_bytes(export(checkpoints.load(run)).generator.file)
+        (run / "generator.onnx").write_bytes(export(load_checkpoint(run)).generator.file)
     return {kind: run / "generator.onnx" for kind, run in runs.items()}
 
 

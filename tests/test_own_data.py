@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.artifact import Generator
+from models.onnx_file.generator import Generator
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.config import Config
-from training.data import Images
+from training.data import LabelledImages
 from training.distributed import Group
 from training.step import Batch
 
@@ -20,7 +20,7 @@ is appended."""
 class Batches:
     """A process's share of the batch at any point of a run."""
 
-    def __init__(self, data: Images, config: Config, group: Group):
+    def __init__(self, data: LabelledImages, config: Config, group: Group):
         self.data = data
         self.config = config
         self.group = group

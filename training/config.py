@@ -12,9 +12,9 @@ from typing import Any, Literal, Self, get_type_hints
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from models.card import first_problem
-from models.commands import Count
-from models.threads import MAX_THREADS
+from models.common.commands import Count
+from models.common.threads import MAX_THREADS
+from models.onnx_file.card import first_validation_error
 
 Architecture = Literal["mlp", "dcgan", "residual"]
 
@@ -111,16 +111,16 @@ class Config:
     CPUs that are idle when the run starts."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the networks; weights, losses, penalties and optimizers stay in fp32. auto: the fastest safe one."""
-    capture: bool = True
+    cuda_graph: bool = True
     """On a GPU, replay the step as one CUDA graph; without it, each operation can be debugged."""
     deterministic: bool = False
     """On a GPU, the same bits every time, at some cost in speed. A CPU gives them anyway."""
 
-    # Journal
+    # RunLogger
     sample_images: int = 64
     """Images of the sheet that is drawn after every epoch, always from the same latents."""
     evaluate_every: int = 0
-    """Epochs between measurements of the fast figures of `evaluate`; 0 measures none. For MNIST, of which there is a
+    """Epochs between measurements of the fast metrics of `evaluate`; 0 measures none. For MNIST, of which there is a
     classifier."""
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class Config:
                 value = adapter.validate_python(getattr(self, name))
             except ValidationError as error:
                 got = getattr(self, name)
-                raise ValueError(f"{_option(name)}: {first_problem(error)}, got {got!r:.60}") from None
+                raise ValueError(f"{_option(name)}: {first_validation_error(error)}, got {got!r:.60}") from None
             object.__setattr__(self, name, value)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
@@ -192,7 +192,7 @@ class Config:
         except FileNotFoundError:
             raise ValueError(f"{run} holds no run: there is no config.json") from None
         except (TypeError, OSError, ValueError) as error:
-            reason = first_problem(error) if isinstance(error, ValidationError) else error
+            reason = first_validation_error(error) if isinstance(error, ValidationError) else error
             raise ValueError(f"{run}/config.json cannot be read: {reason}") from None
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from models.errors import MnistGanError
+from models.common.errors import MnistGanError
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others. The first process of a node may have to download a data set meanwhile."""
@@ -35,7 +35,7 @@ class Group:
     """Rank among the processes on the same machine."""
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes the run."""
         return self.rank == 0
 
@@ -43,7 +43,7 @@ class Group:
         """This process's share of a global batch, whose size the group divides."""
         return batch.chunk(self.size)[self.rank]
 
-    def average(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
         """Replaces tensors of one dtype by their means over the group, in one message."""
         if self.size == 1:
             return
@@ -54,7 +54,7 @@ class Group:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def agree(self, value: float, device: str) -> float:
+    def all_reduce_max(self, value: float, device: str) -> float:
         """The largest of the group's values, the same in each process."""
         if self.size == 1:
             return value
@@ -62,7 +62,7 @@ class Group:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return shared.item()
 
-    def decide(self, value: float, device: str) -> float:
+    def broadcast(self, value: float, device: str) -> float:
         """Returns the value of rank 0, in each process."""
         if self.size == 1:
             return value
@@ -71,7 +71,7 @@ class Group:
         return shared.item()
 
     @contextmanager
-    def failing_together(self) -> Iterator[None]:
+    def raise_in_all_processes(self) -> Iterator[None]:
         """Raises an error of the input or of a file that occurs inside in one process in all of them.
 
         Without it, the others would wait for the process that has ended, and then fail with an error of the network.
@@ -94,7 +94,7 @@ class Group:
         So only one process of a machine downloads and extracts a data set. The others find its files.
         """
         for first in (True, False):
-            with self.failing_together():
+            with self.raise_in_all_processes():
                 if (self.local_rank == 0) == first:
                     loaded = load()
         return loaded

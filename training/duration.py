@@ -3,9 +3,9 @@
 import time
 
 from training.batches import Batches
-from training.capture import EAGER_STEPS, captured_where_possible
 from training.config import Config
-from training.data import Images
+from training.cuda_graph import EAGER_STEPS, with_cuda_graph
+from training.data import LabelledImages
 from training.distributed import Group
 from training.state import State
 from training.step import Step
@@ -14,7 +14,7 @@ WARMUP_SECONDS = 10.0
 """About how long speed is measured before --minutes becomes a number of images."""
 
 
-def images_to_train(config: Config, data: Images, group: Group) -> int:
+def images_to_train(config: Config, data: LabelledImages, group: Group) -> int:
     """Returns the number of images that --epochs or --minutes stand for, the same in every process of the group."""
     batches = Batches(data, config, group)
     if config.minutes is None:
@@ -23,7 +23,7 @@ def images_to_train(config: Config, data: Images, group: Group) -> int:
     return max(config.batch_size, int(rate * 60 * config.minutes))
 
 
-def _images_per_second(config: Config, data: Images, batches: Batches, group: Group, seconds: float) -> float:
+def _images_per_second(config: Config, data: LabelledImages, batches: Batches, group: Group, seconds: float) -> float:
     """Measures the speed of training on a state that is thrown away.
 
     Blocks of 1, 2, 4, ... steps run until one takes a quarter of `seconds`. A step has collective operations, so all
@@ -31,7 +31,7 @@ def _images_per_second(config: Config, data: Images, batches: Batches, group: Gr
     """
     state = State(config, data.info)
     step = Step(state, config, group)
-    advance = captured_where_possible(step)
+    advance = with_cuda_graph(step)
     steps = 1
     while True:
         started = time.perf_counter()
@@ -39,9 +39,9 @@ def _images_per_second(config: Config, data: Images, batches: Batches, group: Gr
             step.schedule(total_images=10**9)
             advance(batches.at(state.images_seen))
             state.images_seen += config.batch_size
-        state.figures()  # waits for the device
+        state.metrics()  # waits for the device
         elapsed = time.perf_counter() - started
         # A GPU needs the first steps to choose its kernels and to capture the step.
-        if group.decide(steps > EAGER_STEPS and elapsed >= seconds / 4, config.device):
-            return group.decide(steps * config.batch_size / elapsed, config.device)
+        if group.broadcast(steps > EAGER_STEPS and elapsed >= seconds / 4, config.device):
+            return group.broadcast(steps * config.batch_size / elapsed, config.device)
         steps *= 2

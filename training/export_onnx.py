@@ -4,7 +4,7 @@
     export-onnx runs/a --out a-int8.onnx --precision int8 --data-dir data
 
 The file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and yields `image`
-(uint8), in every precision; see `models.artifact` for opening and running it, `models.gate` for what is proven.
+(uint8), in every precision. `models.onnx_file.generator` opens and runs it; `models.export.parity` checks it.
 """
 
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import tyro
 
-from models.card import Precision
-from models.commands import ends_in_one_line, importing
-from models.errors import InputError
-from models.files import check_writable, write_together
-from models.threads import set_threads
+from models.common.commands import ends_in_one_line, importing
+from models.common.errors import InputError
+from models.common.files import check_writable, write_together
+from models.common.threads import set_threads
+from models.onnx_file.card import Precision
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options:
     """Folder of the data sets, for --evaluate, fp16 and int8; $MNIST_GAN_DATA if omitted, else data. For a data set
     that was a folder, the folder itself, which has no default."""
     report: Path | None = None
-    """JSON file for the figures and their bounds."""
+    """JSON file for the metrics and their bounds."""
     register: bool = True
     """Add the file to the BentoML model store as mnist-gan."""
 
@@ -54,43 +54,43 @@ def main() -> None:
     set_threads()
 
     with importing("export-onnx"):
-        from models.store import check_home, register
+        from models.onnx_file.store import check_home, register
 
     if options.register:
         check_home()
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("export-onnx", "PyTorch"):
-        from models import checkpoint as checkpoints
-        from models.exporter import export, export_variant, with_quality
+        from models.checkpoint import load_checkpoint, run_name
+        from models.export.exporter import export, export_variant, with_quality
         from training.card_quality import card_quality, evaluate_generator
         from training.variant_quality import compare
 
     for path in filter(None, (options.out, options.report)):
         check_writable(path)
-    checkpoint = checkpoints.load(options.run)
-    name = options.name if options.name is not None else checkpoints.run_name(options.run) or None
+    checkpoint = load_checkpoint(options.run)
+    name = options.name if options.name is not None else run_name(options.run) or None
     made = export(checkpoint, options.opset, name)
-    verdict = None
+    evaluation = None
     if options.precision != "fp32":
         original, made = made, export_variant(checkpoint, made, options.precision)
         quality = compare(original.generator, made.generator, options.data_dir, all_metrics=options.evaluate)
-        verdict = quality.verdict
-        verdict.show()
+        evaluation = quality.report
+        evaluation.show()
         quality.check()
     elif options.evaluate:
-        verdict = evaluate_generator(made.generator, options.data_dir)
-        verdict.show()
-    report = made.gate.report()
-    if verdict:
-        made = with_quality(made, card_quality(verdict, verdict.candidates[-1]))
-        report |= {"quality": verdict.to_dict()}
+        evaluation = evaluate_generator(made.generator, options.data_dir)
+        evaluation.show()
+    parity = made.parity.report()
+    if evaluation:
+        made = with_quality(made, card_quality(evaluation, evaluation.sources_evaluated[-1]))
+        parity |= {"quality": evaluation.to_dict()}
     generator = made.generator
     files = {options.out: generator.file}
     if options.report:
-        files[options.report] = json.dumps(report, indent=2).encode() + b"\n"
+        files[options.report] = json.dumps(parity, indent=2).encode() + b"\n"
     write_together(files)
 
-    print(made.gate)
+    print(made.parity)
     print(f"{options.out}: {len(generator.file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
     if options.register:
         try:

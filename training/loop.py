@@ -23,38 +23,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import checkpoint as checkpoints
-from models import latents as addresses
-from models.architectures import multiply_adds, parameter_count
-from models.card import Training
-from models.checkpoint import Checkpoint
-from models.errors import MnistGanError
-from models.exportable import check_exportable
-from models.files import is_utf8, write_atomically
-from models.lock import lock_folder
-from training import data as datasets
+from models.checkpoint import Checkpoint, check_readable, find_checkpoints, load_checkpoint, save_checkpoint
+from models.common.errors import MnistGanError
+from models.common.files import is_utf8, write_atomically
+from models.common.lock import lock_folder
+from models.export.exportable import check_exportable
+from models.networks import multiply_adds, parameter_count
+from models.onnx_file.card import Training
+from models.onnx_file.latents import draw_latents
 from training import distributed
-from training import resume as resumption
 from training.batches import Batches
-from training.capture import captured_where_possible
 from training.config import Config
-from training.data import Images
+from training.cuda_graph import with_cuda_graph
+from training.data import LabelledImages, load_dataset
 from training.distributed import Group
 from training.duration import images_to_train
-from training.journal import Journal
+from training.resume import check_total, describe_changes, load_run_checkpoint, restore_state
+from training.run_logger import RunLogger
 from training.state import State, generator_config
 from training.step import Step, resolve_device, resolve_precision
 from training.throughput import Throughput
 from training.widths import resolve_widths
 
 if TYPE_CHECKING:
-    from training.evaluation.quality import Quality
+    from training.evaluation.training_metrics import Quality
 
 SAMPLE_SEED = 0
 """The sheets show images 0, 1, 2, ... of this seed, as `sample` would draw them from the exported file."""
 REFRESH_SECONDS = 0.2
 CHECK_SECONDS = 2.0
-"""How often the figures are read within an epoch, to stop a run that has diverged. Reading waits for the device."""
+"""How often the metrics are read within an epoch, to stop a run that has diverged. Reading waits for the device."""
 DIVERGED_LOGIT = 1e5
 """Of a mean logit: beyond any that a discriminator in a working game has, and still finite."""
 DIVERGED_LOSS_SCALE = 2.0**-8
@@ -87,24 +85,24 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
     """
     config = _resolve(config)
     with distributed.group(config.device) as group, ExitStack() as stack:
-        with group.failing_together():
-            if group.leads:
+        with group.raise_in_all_processes():
+            if group.is_main_process:
                 stack.enter_context(lock_folder(config.out))
         config, data, state = _prepare(config, resume, group)
         changes = []
         if resume and state.images_seen:
-            changes = resumption.describe_changes(Config.load(config.out), config, state.images_seen)
+            changes = describe_changes(Config.load(config.out), config, state.images_seen)
             config = replace(config, minutes=None)  # they were additional: the total is in images
-        with group.failing_together():
-            quality = _quality(config, data) if config.evaluate_every and group.leads else None
-            if group.leads:
+        with group.raise_in_all_processes():
+            quality = _quality(config, data) if config.evaluate_every and group.is_main_process else None
+            if group.is_main_process:
                 write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
-            journal = stack.enter_context(Journal(config.out, state.images_seen)) if group.leads else None
-        if journal:
+            logger = stack.enter_context(RunLogger(config.out, state.images_seen)) if group.is_main_process else None
+        if logger:
             for change in changes:
-                journal.say(change)
+                logger.say(change)
         stop = stack.enter_context(_stop_on_signal())
-        return _Run(config, data, state, group, journal, quality, stop).finish()
+        return _Run(config, data, state, group, logger, quality, stop).finish()
 
 
 def dry_run(config: Config, resume: bool = False) -> str:
@@ -129,7 +127,7 @@ def dry_run(config: Config, resume: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> tuple[Config, Images, State]:
+def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> tuple[Config, LabelledImages, State]:
     """Does what a run does before it writes its first file: loads the data, builds or restores the state, checks all.
 
     Args:
@@ -142,7 +140,7 @@ def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> t
     if config.batch_size % group.size:
         raise RunError(f"--batch-size {config.batch_size} cannot be shared by {group.size} processes")
     # A folder without a checkpoint holds nothing that could be lost: a run that could not start, or soon diverged.
-    if not resume and group.agree(group.leads and bool(checkpoints.find(config.out)), config.device):
+    if not resume and group.all_reduce_max(group.is_main_process and bool(find_checkpoints(config.out)), config.device):
         raise RunError(f"{config.out} holds a run already; choose another --out, or go on with it: --resume")
     if config.deterministic:
         # cuBLAS gives the same bits twice only with a workspace of fixed size, and PyTorch refuses to run without.
@@ -150,7 +148,7 @@ def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> t
         torch.use_deterministic_algorithms(True)
     data = group.load(partial(_load, config, download=not dry))
     config = _with_widths(config, data)
-    checkpoint = resumption.load_checkpoint(config, data.info) if resume else None
+    checkpoint = load_run_checkpoint(config, data.info) if resume else None
     state = _begin(config, data, checkpoint)
     if config.images is None and (config.minutes is None or not dry):
         images = images_to_train(config, data, group)
@@ -158,7 +156,7 @@ def _prepare(config: Config, resume: bool, group: Group, dry: bool = False) -> t
     if config.images is not None:
         if config.lr_warmup >= config.images:
             raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
-        resumption.check_total(config, state.images_seen)
+        check_total(config, state.images_seen)
     return config, data, state
 
 
@@ -168,37 +166,37 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        data: Images,
+        data: LabelledImages,
         state: State,
         group: Group,
-        journal: Journal | None,
+        logger: RunLogger | None,
         quality: "Quality | None",
         stop: Stop,
     ):
         self.config, self.data, self.state, self.group = config, data, state, group
-        self.journal, self.quality, self.stop = journal, quality, stop
+        self.logger, self.quality, self.stop = logger, quality, stop
         assert config.images is not None
         self.batches = Batches(data, config, group)
         self.total = math.ceil(config.images / config.batch_size) * config.batch_size
         self.step = Step(state, config, group)
-        self.advance = captured_where_possible(self.step)
-        self.samples = addresses.draw(
+        self.advance = with_cuda_graph(self.step)
+        self.samples = draw_latents(
             SAMPLE_SEED,
             0,
             config.sample_images,
             config.latent_dim,
-            data.info.class_counts if config.conditional else (),
+            data.info.class_weights if config.conditional else (),
         )
 
     def finish(self) -> signal.Signals | None:
         """Trains until the images are seen, or a signal comes."""
         state, config = self.state, self.config
-        if self.journal:
-            self.journal.begin(config, self.data, self.total, self.group.size)
-            if self._ends_epoch() and self.journal.images_told < state.images_seen:
+        if self.logger:
+            self.logger.begin(config, self.data, self.total, self.group.size)
+            if self._ends_epoch() and self.logger.images_logged < state.images_seen:
                 self._end_epoch(0, 0.0)  # it was killed between the checkpoint and the line
         if self._ends_epoch():
-            state.reset_figures()
+            state.reset_metrics()
         first, started = state.images_seen, time.perf_counter()
         refreshed = checked = started
         throughput = Throughput(started)
@@ -212,30 +210,30 @@ class _Run:
                 self._warn_of_slowdown(throughput.best, rate)
             if self._ends_epoch():
                 self._save()
-                if self.journal:
+                if self.logger:
                     self._end_epoch(state.images_seen - first, time.perf_counter() - started)
-                state.reset_figures()
+                state.reset_metrics()
                 first, started = state.images_seen, time.perf_counter()
                 refreshed = checked = started
                 throughput.skip_to(started)
             elif now - checked > CHECK_SECONDS and self.group.size == 1:
                 self._check()
                 checked = now
-            if self.journal and now - refreshed > REFRESH_SECONDS:
-                self.journal.advance(state.images_seen)
+            if self.logger and now - refreshed > REFRESH_SECONDS:
+                self.logger.advance(state.images_seen)
                 refreshed = now
             if received := self._stop_requested():
                 self._save()
-                if self.journal:
-                    self.journal.say(f"{received.name}: saved {config.out} after {state.images_seen:,} images")
+                if self.logger:
+                    self.logger.say(f"{received.name}: saved {config.out} after {state.images_seen:,} images")
                 return received
         return None
 
     def _warn_of_slowdown(self, before: float, now: float) -> None:
         """Explains how to avoid that threads wait for a CPU that another program uses."""
         threads = self.config.threads
-        if self.journal and self.config.device == "cpu" and threads is not None and threads > 1:
-            self.journal.say(
+        if self.logger and self.config.device == "cpu" and threads is not None and threads > 1:
+            self.logger.say(
                 f"Warning: training has slowed down from {before:,.0f} to {now:,.0f} images/s. If other programs use "
                 f"the CPUs, the {threads} threads of this run block each other. Interrupt it (it saves first) and go "
                 f"on with OMP_NUM_THREADS=1 train --resume {self.config.out}"
@@ -247,37 +245,37 @@ class _Run:
 
     def _end_epoch(self, images: int, seconds: float) -> None:
         """Records an epoch, of which this process has trained `images` images in `seconds`: fewer after a resume."""
-        assert self.journal
+        assert self.logger
         state, epoch_images = self.state, self.batches.epoch_images
-        figures = {
+        metrics = {
             "epoch": math.ceil(state.images_seen / epoch_images),
             "images_seen": state.images_seen,
-            **state.figures(),
+            **state.metrics(),
             "lr": float(state.generator_optimizer.param_groups[0]["lr"]),
             "seconds": seconds,
             "images_per_second": images / seconds if seconds else 0.0,
         }
-        if self.quality and figures["epoch"] % self.config.evaluate_every == 0:
-            figures |= self.quality(partial(_sample, state))
-        self.journal.end_epoch(figures, _sample(state, *self.samples))
+        if self.quality and metrics["epoch"] % self.config.evaluate_every == 0:
+            metrics |= self.quality(partial(_sample, state))
+        self.logger.end_epoch(metrics, _sample(state, *self.samples))
 
     def _check(self) -> None:
         """Raises:
-        RunError: a figure or a weight is not finite, the logits have run away, or fp16 skips every step.
+        RunError: a metric or a weight is not finite, the logits have run away, or fp16 skips every step.
         """
-        self.group.average([self.state.sums])
-        figures = self.state.figures()
-        problems = [f"{name} {value:.3g}" for name, value in figures.items()]
-        # The figures of a step are those of the weights before it.
-        finite = self.group.agree(float(not self.state.finite()), self.config.device) == 0
+        self.group.all_reduce_mean([self.state.sums])
+        metrics = self.state.metrics()
+        problems = [f"{name} {value:.3g}" for name, value in metrics.items()]
+        # The metrics of a step are those of the weights before it.
+        finite = self.group.all_reduce_max(float(not self.state.finite()), self.config.device) == 0
         if not finite:
             problems.append("the weights are not finite")
         if stuck := self._skips_every_step():
             problems.append("fp16 skips every step")
-        logit = max(abs(figures["logit_real"]), abs(figures["logit_fake"]))
-        if all(map(math.isfinite, figures.values())) and logit < DIVERGED_LOGIT and finite and not stuck:
+        logit = max(abs(metrics["logit_real"]), abs(metrics["logit_fake"]))
+        if all(map(math.isfinite, metrics.values())) and logit < DIVERGED_LOGIT and finite and not stuck:
             return
-        kept = checkpoints.find(self.config.out)
+        kept = find_checkpoints(self.config.out)
         raise RunError(
             f"diverged after {self.state.images_seen:,} images: {', '.join(problems)}; "
             + (f"the last good checkpoint is {kept[-1]}" if kept else "there was no checkpoint yet")
@@ -299,8 +297,8 @@ class _Run:
             RunError: it has diverged.
         """
         self._check()
-        if self.group.leads:
-            checkpoints.save(_checkpoint(self.config, self.data, self.state), self.config.out)
+        if self.group.is_main_process:
+            save_checkpoint(_checkpoint(self.config, self.data, self.state), self.config.out)
 
     def _stop_requested(self) -> signal.Signals | None:
         if self.group.size == 1:
@@ -308,7 +306,7 @@ class _Run:
         # Processes hear of a signal at different steps, and have to end after the same one.
         if self.state.images_seen // self.config.batch_size % SIGNAL_STEPS:
             return None
-        number = int(self.group.agree(float(self.stop.received or 0), self.config.device))
+        number = int(self.group.all_reduce_max(float(self.stop.received or 0), self.config.device))
         return signal.Signals(number) if number else None
 
 
@@ -333,8 +331,8 @@ def _resolve(config: Config) -> Config:
     return config
 
 
-def _load(config: Config, download: bool = True) -> Images:
-    data = datasets.load(config.dataset, config.data_dir, config.image_size, config.channels, download=download).to(
+def _load(config: Config, download: bool = True) -> LabelledImages:
+    data = load_dataset(config.dataset, config.data_dir, config.image_size, config.channels, download=download).to(
         torch.device(config.device)
     )
     if config.batch_size > len(data):
@@ -342,18 +340,18 @@ def _load(config: Config, download: bool = True) -> Images:
     return data
 
 
-def _with_widths(config: Config, data: Images) -> Config:
+def _with_widths(config: Config, data: LabelledImages) -> Config:
     """Stores the widths that the size of the images led to."""
     generator, discriminator = resolve_widths(config, data.info.image_shape)
     return replace(config, generator_widths=generator, discriminator_widths=discriminator)
 
 
-def _checkpoint(config: Config, data: Images, state: State) -> Checkpoint:
+def _checkpoint(config: Config, data: LabelledImages, state: State) -> Checkpoint:
     training = Training(config.model_fields(), state.images_seen, config.seed, _git_commit(), _versions())
     return Checkpoint(state.tensors(), state.generator.config, data.info, training)
 
 
-def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State:
+def _begin(config: Config, data: LabelledImages, checkpoint: Checkpoint | None) -> State:
     """The state before the first step, or after that of the checkpoint.
 
     Raises:
@@ -366,13 +364,13 @@ def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State
         state = State(config, data.info)
     except (ValueError, RuntimeError) as error:  # PyTorch has no error of its own for sizes beyond the memory
         raise RunError(str(error)) from error
-    checkpoints.check(_checkpoint(config, data, state))
+    check_readable(_checkpoint(config, data, state))
     if checkpoint:
-        resumption.restore(state, checkpoint, config.out)
+        restore_state(state, checkpoint, config.out)
     elif config.init:
-        source = checkpoints.load(config.init)
+        source = load_checkpoint(config.init)
         try:
-            state.sampler.load_state_dict(source.part("average") or source.part("generator"))
+            state.sampler.load_state_dict(source.part("ema") or source.part("generator"))
             state.generator.load_state_dict(state.sampler.state_dict())
             state.discriminator.load_state_dict(source.part("discriminator"))
         except RuntimeError as error:
@@ -380,9 +378,9 @@ def _begin(config: Config, data: Images, checkpoint: Checkpoint | None) -> State
     return state
 
 
-def _quality(config: Config, data: Images) -> "Quality":
+def _quality(config: Config, data: LabelledImages) -> "Quality":
     # Imported only now: whoever does not measure should not wait for scikit-learn.
-    from training.evaluation.quality import Quality
+    from training.evaluation.training_metrics import Quality
 
     try:
         return Quality(data, config.data_dir, config.latent_dim, config.conditional)

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from models import checkpoint as checkpoints
-from models.card import Dataset
-from models.checkpoint import Checkpoint, CheckpointError
-from models.errors import MnistGanError
+from models.checkpoint import Checkpoint, CheckpointError, find_checkpoints, load_checkpoint
+from models.common.errors import MnistGanError
+from models.onnx_file.card import Dataset
 from training.config import Config
 from training.schedules import decay
 from training.state import State
@@ -20,16 +19,16 @@ class ResumeError(MnistGanError):
     """A run that cannot be continued with this data or up to this total."""
 
 
-def load_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
+def load_run_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
     """The newest checkpoint of a run, or None where it ended before its first one and begins anew.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
         ResumeError: the data is not what the run was trained on; the message names the differences.
     """
-    if not checkpoints.find(config.out):
+    if not find_checkpoints(config.out):
         return None
-    checkpoint = checkpoints.load(config.out)
+    checkpoint = load_checkpoint(config.out)
     if data != checkpoint.dataset:
         differences = "; ".join(_shortened(list(_differences(checkpoint.dataset, data))))
         raise ResumeError(
@@ -39,7 +38,7 @@ def load_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
     return checkpoint
 
 
-def restore(state: State, checkpoint: Checkpoint, run: Path) -> None:
+def restore_state(state: State, checkpoint: Checkpoint, run: Path) -> None:
     """Raises:
     CheckpointError: the checkpoint is one of other networks or another precision.
     """
@@ -47,7 +46,7 @@ def restore(state: State, checkpoint: Checkpoint, run: Path) -> None:
         state.restore(checkpoint.tensors)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{run}: the checkpoint does not fit config.json: {error}") from error
-    state.images_seen = checkpoint.training.images_seen
+    state.images_seen = checkpoint.training.images_seen or 0
 
 
 def check_total(config: Config, images_seen: int) -> None:
@@ -85,7 +84,7 @@ def _differences(before: Dataset, now: Dataset) -> Iterator[str]:
     """What changed from one version of the data to another."""
     if before.image_shape != now.image_shape:
         yield f"its images have the shape {_shape(now)} and had {_shape(before)} (channels x height x width)"
-    had, has = (dict(zip(data.class_names, data.class_counts, strict=True)) for data in (before, now))
+    had, has = (dict(zip(data.class_names, data.class_weights, strict=True)) for data in (before, now))
     if before.sha256 == now.sha256 and len(had) == len(has):
         for old, new in zip(had, has, strict=True):
             if old != new:

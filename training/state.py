@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from models.architectures import NetworkConfig, build_discriminator, build_generator
-from models.card import Dataset
+from models.networks import NetworkConfig, build_discriminator, build_generator
+from models.onnx_file.card import Dataset
 from training.config import Config
 from training.widths import resolve_widths
 
-FIGURES = (
+STEP_METRICS = (
     "loss_discriminator",
     "loss_generator",
     "penalty",
@@ -36,7 +36,7 @@ def generator_config(config: Config, data: Dataset) -> NetworkConfig:
 
 
 class State:
-    """The networks, the average of the generator, the optimizers, the loss scale, and the sums behind the figures."""
+    """The networks, the average of the generator, the optimizers, the loss scale, and the sums behind the metrics."""
 
     def __init__(self, config: Config, data: Dataset):
         """Fresh networks: the same ones for the same seed, on any device.
@@ -58,7 +58,7 @@ class State:
             )
         for network in (self.generator, self.discriminator):
             network.to(config.device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_half_life else None
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_half_life else None
 
         on_gpu = config.device == "cuda"
         self.generator_optimizer, self.discriminator_optimizer = (
@@ -73,8 +73,8 @@ class State:
         )
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self.images_seen = 0
-        self.sums = torch.zeros(len(FIGURES), dtype=torch.float64, device=config.device)
-        """Of the figures, over the steps of the epoch so far."""
+        self.sums = torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=config.device)
+        """Of the metrics, over the steps of the epoch so far."""
         self.steps = torch.zeros((), dtype=torch.int64, device=config.device)
         """Number of steps behind the sums: those of the epoch so far in which fp16 skipped no update."""
         self.skipped = torch.zeros((), dtype=torch.int64, device=config.device)
@@ -83,12 +83,12 @@ class State:
     @property
     def sampler(self) -> nn.Module:
         """The generator that is shown and exported."""
-        return self.generator if self.average is None else self.average
+        return self.generator if self.ema is None else self.ema
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The means over the epoch so far. Waits for the device."""
         means = self.sums / self.steps.clamp(min=1)
-        return dict(zip(FIGURES, means.tolist(), strict=True)) | {"skipped_updates": self.skipped.item()}
+        return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped.item()}
 
     @torch.no_grad()
     def finite(self) -> bool:
@@ -96,7 +96,7 @@ class State:
         weights = [tensor for _, tensor in self._network_tensors() if tensor.is_floating_point()]
         return bool(nn.utils.get_total_norm(weights).isfinite())
 
-    def reset_figures(self) -> None:
+    def reset_metrics(self) -> None:
         self.sums.zero_()
         self.steps.zero_()
 
@@ -131,8 +131,8 @@ class State:
 
     def _network_tensors(self) -> Iterator[tuple[str, Tensor]]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        if self.average is not None:
-            networks["average"] = self.average
+        if self.ema is not None:
+            networks["ema"] = self.ema
         for part, network in networks.items():
             for name, tensor in network.state_dict().items():
                 yield f"{part}.{name}", tensor

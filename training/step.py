@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.errors import MnistGanError
-from models.pixels import normalize
+from models.common.errors import MnistGanError
+from models.networks.pixels import normalize
 from training.config import Config
 from training.distributed import Group
 from training.losses import LOSSES
@@ -50,7 +50,7 @@ def resolve_precision(
 class Step:
     """Updates the discriminator on real and on detached fake images, then the generator; and keeps its average.
 
-    Nothing here waits for the device: figures are summed on it, and what changes over the run is written into tensors
+    Nothing here waits for the device: metrics are summed on it, and what changes over the run is written into tensors
     that live on it, so that the whole step can be captured in a CUDA graph.
 
     Mixed precision: the networks run under autocast; weights, losses, penalties, averages and optimizer state are fp32.
@@ -65,7 +65,7 @@ class Step:
         self.dtype = AUTOCAST_DTYPES.get(config.precision)
         self.one = torch.ones((), device=config.device)
         self.gamma = torch.tensor(config.gamma, device=config.device)
-        self.renewal = torch.zeros((), device=config.device)
+        self.ema_weight = torch.zeros((), device=config.device)
         """The share of the average that each step replaces."""
         # Batch statistics of reals and fakes together would tell the discriminator which is which.
         self.joint = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
@@ -83,7 +83,7 @@ class Step:
                     weights["lr"] = lr
                 weights["betas"] = (config.betas[0], beta2)
         self.gamma.fill_(ramp(seen, config.burn_in, _or(config.gamma_start, config.gamma), config.gamma))
-        self.renewal.fill_(1 - ema_beta(seen, config.batch_size, config.ema_half_life))
+        self.ema_weight.fill_(1 - ema_beta(seen, config.batch_size, config.ema_half_life))
 
     def __call__(self, batch: Batch) -> None:
         state = self.state
@@ -92,7 +92,7 @@ class Step:
 
         with torch.set_grad_enabled(not fresh):
             fake = self._generate(batch["latents"], label)
-        real_logits, fake_logits, penalty = self._judge(real, fake.detach(), label, batch)
+        real_logits, fake_logits, penalty = self._discriminate(real, fake.detach(), label, batch)
         loss_discriminator = self.loss.discriminator(real_logits, fake_logits)
         gradient_discriminator = self._update(
             state.discriminator, state.discriminator_optimizer, loss_discriminator + penalty
@@ -103,14 +103,14 @@ class Step:
             real, label = normalize(batch["generator_images"]), self._label(batch["generator_labels"])
             fake = self._generate(batch["generator_latents"], label)
         with self._autocast():
-            judged_fake = state.discriminator(fake, label)
-            judged_real = state.discriminator(real, label) if self.loss.relativistic else None
-        loss_generator = self.loss.generator(judged_fake, judged_real)
+            fake_logits_for_generator = state.discriminator(fake, label)
+            real_logits_for_generator = state.discriminator(real, label) if self.loss.relativistic else None
+        loss_generator = self.loss.generator(fake_logits_for_generator, real_logits_for_generator)
         gradient_generator = self._update(state.generator, state.generator_optimizer, loss_generator)
         state.discriminator.requires_grad_(True)
 
         state.scaler.update()
-        self._renew_average()
+        self._update_ema()
         self._record(
             loss_discriminator,
             loss_generator,
@@ -122,12 +122,12 @@ class Step:
         )
 
     @torch.no_grad()
-    def _record(self, *figures: Tensor) -> None:
-        """Adds the figures of a step to the sums, unless fp16 has skipped an update: then they are not finite.
+    def _record(self, *metrics: Tensor) -> None:
+        """Adds the metrics of a step to the sums, unless fp16 has skipped an update: then they are not finite.
 
         Without fp16 no update is skipped, and what is not finite has to enter the sums, because it is in the weights.
         """
-        state, values = self.state, torch.stack(figures)
+        state, values = self.state, torch.stack(metrics)
         if not state.scaler.is_enabled():
             state.sums += values
             state.steps += 1
@@ -143,7 +143,9 @@ class Step:
         with self._autocast():
             return self.state.generator(latents, label).float()
 
-    def _judge(self, real: Tensor, fake: Tensor, label: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _discriminate(
+        self, real: Tensor, fake: Tensor, label: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The discriminator's logits of reals and of fakes, and its penalty."""
         discriminator, penalty = self.state.discriminator, self.config.penalty
         if not self.joint:
@@ -183,19 +185,19 @@ class Step:
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        self.group.average(gradients)
+        self.group.all_reduce_mean(gradients)
         scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm(gradients)
         scaler.step(optimizer)
         return norm
 
     @torch.no_grad()
-    def _renew_average(self) -> None:
-        if self.state.average is None:
+    def _update_ema(self) -> None:
+        if self.state.ema is None:
             return
-        for mean, weight in zip(self.state.average.parameters(), self.state.generator.parameters(), strict=True):
-            mean.lerp_(weight, self.renewal)
-        for copied, buffer in zip(self.state.average.buffers(), self.state.generator.buffers(), strict=True):
+        for mean, weight in zip(self.state.ema.parameters(), self.state.generator.parameters(), strict=True):
+            mean.lerp_(weight, self.ema_weight)
+        for copied, buffer in zip(self.state.ema.buffers(), self.state.generator.buffers(), strict=True):
             copied.copy_(buffer)
 
     def _autocast(self) -> torch.autocast:

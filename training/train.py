@@ -16,8 +16,8 @@ import shlex
 import sys
 from dataclasses import replace
 
-from models.commands import ends_in_one_line, importing
-from models.threads import set_threads
+from models.common.commands import ends_in_one_line, importing
+from models.common.threads import set_threads
 
 
 @ends_in_one_line("train")

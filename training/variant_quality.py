@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.artifact import Generator
-from models.gate import GateError
+from models.export.parity import ParityError
+from models.onnx_file.generator import Generator
 from training.card_quality import measured
 from training.evaluation.classifier import ClassifierError
-from training.evaluation.judge import Verdict, judge
-from training.evaluation.sources import Source
+from training.evaluation.evaluator import EvaluationReport, evaluate_sources
+from training.evaluation.sources import ImageSource
 
 MAX_FID_TIMES = 1.25
 """How many times the fp32 file's Frechet distance a variant's may be."""
@@ -18,24 +18,24 @@ MAX_AGREEMENT_LOST = 0.005
 
 @dataclass(frozen=True)
 class VariantQuality:
-    """A verdict on two files: the fp32 one, then its variant."""
+    """A report on two files: the fp32 one, then its variant."""
 
-    verdict: Verdict
+    report: EvaluationReport
 
     def check(self) -> None:
         """Raises:
-        GateError: the variant loses too much.
+        ParityError: the variant loses too much.
         """
-        before, after = map(measured, self.verdict.candidates)
+        before, after = map(measured, self.report.sources_evaluated)
         if not after["fid"] <= MAX_FID_TIMES * before["fid"]:
-            raise GateError(
+            raise ParityError(
                 f"quality: the classifier FID goes from {before['fid']:.4g} to {after['fid']:.4g}, "
                 f"at most {MAX_FID_TIMES} times as much is allowed"
             )
         if "label_agreement" in before:
             lost = before["label_agreement"] - after["label_agreement"]
             if not lost <= MAX_AGREEMENT_LOST:
-                raise GateError(
+                raise ParityError(
                     f"quality: the label agreement falls by {lost:.2%}, at most {MAX_AGREEMENT_LOST:.2%} is allowed"
                 )
 
@@ -51,9 +51,9 @@ def compare(
     Raises:
         InputError, DataError, ClassifierError, SourceError: they cannot be judged.
     """
-    sources = [Source(generator.card.precision, generator) for generator in (original, variant)]
-    figures = None if all_metrics else ("fid", "label_agreement")
-    verdict = judge(sources, data_dir, figures=figures, fit_classifier=True)
-    if verdict.weakness:
-        raise ClassifierError(f"the quality cannot be compared, as {verdict.weakness}")
-    return VariantQuality(verdict)
+    sources = [ImageSource(generator.card.precision, generator) for generator in (original, variant)]
+    metrics = None if all_metrics else ("fid", "label_agreement")
+    report = evaluate_sources(sources, data_dir, metrics=metrics, fit_classifier=True)
+    if report.weakness:
+        raise ClassifierError(f"the quality cannot be compared, as {report.weakness}")
+    return VariantQuality(report)

@@ -1,6 +1,6 @@
 """Widths of the networks where the user gives none: the preset's, with further stages for larger images."""
 
-from models.architectures.base import default_halvings
+from models.networks.base import default_halvings
 from training.config import WIDTHS, Config
 
 PRESET_IMAGE_SHAPE = (1, 28, 28)

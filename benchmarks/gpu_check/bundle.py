@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.gpu_check.environment import BUNDLE
-from models.errors import MnistGanError
-from training import data as datasets
+from models.common.errors import MnistGanError
+from training.data import load_dataset
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tyro", "pydantic")
@@ -36,7 +36,7 @@ def main() -> None:
     _download_wheels(options.out / "wheels")
     try:
         for split in ("train", "test"):
-            datasets.load("mnist", options.data_dir, split=split)  # downloads what is missing
+            load_dataset("mnist", options.data_dir, split=split)  # downloads what is missing
         _compress(options.data_dir / RAW, options.out / "data" / RAW)
     except MnistGanError as error:
         print(f"gpu-bundle: without MNIST, which the stages speed, quality and profile need: {error}", file=sys.stderr)

@@ -13,5 +13,5 @@ def run(settings: Settings, record: Recorder) -> None:
     for name, capture in (("captured", True), ("eager", False)):
         with record.part(f"{name} step of {PRESET}"):
             trace = settings.out / f"profile-{name}.json.gz"
-            profile = profile_steps(config_of(PRESET, settings, capture=capture), data, trace, steps=1)
+            profile = profile_steps(config_of(PRESET, settings, cuda_graph=capture), data, trace, steps=1)
             record.row(f"{name} step of {PRESET}", profile.step_seconds * 1e6, "µs", note=f"{profile}; {trace.name}")

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.training_loops import CALIBRATION_BATCHES, package_loop
 from training.config import Config
-from training.data import Images
+from training.data import LabelledImages
 
 MATRIX = re.compile(r"gemm|gemv|nvjet|xmma|cutlass|conv|wgrad|dgrad|fprop|implicit|mm\b|bmm", re.IGNORECASE)
 """Names of the kernels of cuBLAS and cuDNN, and of ATen's operators on a CPU, that multiply matrices or convolve."""
@@ -50,7 +50,7 @@ class Profile:
         )
 
 
-def profile_steps(config: Config, data: Images, trace: Path | None = None, steps: int = 3) -> Profile:
+def profile_steps(config: Config, data: LabelledImages, trace: Path | None = None, steps: int = 3) -> Profile:
     """Profiles training steps.
 
     Args:

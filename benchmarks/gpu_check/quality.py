@@ -10,16 +10,15 @@ from benchmarks.gpu_check.report import Recorder, Skip
 from benchmarks.gpu_check.settings import Settings
 from benchmarks.gpu_check.speed import config_of, load_data
 from benchmarks.training_loops import alternate, medians, package_loop
-from models import checkpoint as checkpoints
-from models.checkpoint import Checkpoint
-from models.exporter import Export, export, with_quality
-from serving.images import png_sheet
+from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.common.image_files import png_sheet
+from models.export.exporter import Export, export, with_quality
 from training.card_quality import card_quality
 from training.config import PRESETS, Config
-from training.data import DataError, Images
-from training.evaluation.figures import FAST, FIGURES, Value
-from training.evaluation.judge import Verdict, judge
-from training.evaluation.sources import Source
+from training.data import DataError, LabelledImages
+from training.evaluation.evaluator import EvaluationReport, evaluate_sources
+from training.evaluation.metrics import FAST, METRICS, Measurement
+from training.evaluation.sources import ImageSource
 from training.loop import train
 from training.step import resolve_precision
 
@@ -65,18 +64,18 @@ def run(settings: Settings, record: Recorder) -> None:
     if best is None:
         raise Skip("no run was finished")
     with record.part(f"full evaluation of {best.name}"):
-        verdict = _evaluate(settings, best.export, tuple(FIGURES))
-        record.detail("evaluation", verdict.to_dict())
-        (candidate,) = verdict.candidates
-        _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(verdict, candidate))))
-        for name, value in candidate.values.items():
-            if isinstance(value, Value):
-                real = verdict.floor[name]
-                note = f"real images: {real.value:.4g}" if isinstance(real, Value) else ""
-                record.row(f"{best.name}: {FIGURES[name].title}", value.value, note=note)
+        report = _evaluate(settings, best.export, tuple(METRICS))
+        record.detail("evaluation", report.to_dict())
+        (evaluated,) = report.sources_evaluated
+        _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(report, evaluated))))
+        for name, value in evaluated.values.items():
+            if isinstance(value, Measurement):
+                real = report.floor[name]
+                note = f"real images: {real.value:.4g}" if isinstance(real, Measurement) else ""
+                record.row(f"{best.name}: {METRICS[name].title}", value.value, note=note)
 
 
-def _train(settings: Settings, record: Recorder, data: Images, preset: str, seconds: int, out: Path) -> Trained:
+def _train(settings: Settings, record: Recorder, data: LabelledImages, preset: str, seconds: int, out: Path) -> Trained:
     precision = resolve_precision("auto", settings.device)
     config = config_of(preset, settings, precision=precision, out=out, data_dir=settings.data_dir, **_data(settings))
     config = _fitted(config, data, 0.1 if settings.tiny else seconds)
@@ -85,18 +84,18 @@ def _train(settings: Settings, record: Recorder, data: Images, preset: str, seco
     train(config)
     took = time.perf_counter() - started
     record.row(f"{preset}, {seconds} s: images", config.images, "images", note=f"{precision}, {took:.1f} s in all")
-    checkpoint = checkpoints.load(out)
+    checkpoint = load_checkpoint(out)
     made = export(checkpoint)
-    verdict = _evaluate(settings, made, FAST)
-    (candidate,) = verdict.candidates
-    ratio = verdict.ratio(candidate.values)
+    report = _evaluate(settings, made, FAST)
+    (evaluated,) = report.sources_evaluated
+    ratio = report.ratio(evaluated.values)
     assert ratio is not None, "the Frechet distance was measured"
     record.row(f"{preset}, {seconds} s: FID over its real-data baseline", ratio, "times", bound=GOAL)
-    record.detail(f"{preset}, {seconds} s", {"seconds": took, "config": config.model_fields(), **verdict.to_dict()})
+    record.detail(f"{preset}, {seconds} s", {"seconds": took, "config": config.model_fields(), **report.to_dict()})
     return Trained(f"{preset}, {seconds} s", made, checkpoint, ratio)
 
 
-def _fitted(config: Config, data: Images, seconds: float) -> Config:
+def _fitted(config: Config, data: LabelledImages, seconds: float) -> Config:
     """The config with as many images as can be trained in the time, and schedules that end with them."""
     recipe = RECIPES[config.preset]
     probe = {config.preset: package_loop(replace(config, **recipe), data)}
@@ -110,11 +109,11 @@ def _data(settings: Settings) -> dict[str, str]:
     return {"dataset": "uci-digits" if settings.tiny else "mnist"}
 
 
-def _evaluate(settings: Settings, made: Export, figures: tuple[str, ...]) -> Verdict:
-    source = Source(made.generator.card.name, made.generator)
+def _evaluate(settings: Settings, made: Export, metrics: tuple[str, ...]) -> EvaluationReport:
+    source = ImageSource(made.generator.card.name, made.generator)
     n = 256 if settings.tiny else None
     try:
-        return judge([source], settings.data_dir, n=n, figures=figures, fit_classifier=settings.tiny)
+        return evaluate_sources([source], settings.data_dir, n=n, metrics=metrics, fit_classifier=settings.tiny)
     except DataError as error:
         raise Skip(str(error)) from error
 
@@ -123,14 +122,14 @@ def _keep(out: Path, trained: Trained) -> None:
     """Keeps the model file, the weights of its generator, and a picture of its images."""
     generator = trained.export.generator
     (out / "generator.onnx").write_bytes(generator.file)
-    part = "average." if trained.checkpoint.part("average") else "generator."
+    part = "ema." if trained.checkpoint.part("ema") else "generator."
     weights = {
         name.replace(part, "generator.", 1): tensor
         for name, tensor in trained.checkpoint.tensors.items()
         if name.startswith(part)
     }
     with tempfile.TemporaryDirectory() as folder:
-        saved = checkpoints.save(replace(trained.checkpoint, tensors=weights), Path(folder))
+        saved = save_checkpoint(replace(trained.checkpoint, tensors=weights), Path(folder))
         (out / "generator.safetensors").write_bytes(saved.read_bytes())
     labels = generator.card.class_names or None
     images, _ = generator.images(seed=0, first=0, n=200, labels=list(labels) if labels else None)

@@ -10,8 +10,8 @@ import onnxruntime
 
 from benchmarks.gpu_check.report import Recorder, Skip
 from benchmarks.gpu_check.settings import Settings
-from models.artifact import CPU, CUDA, GOLDEN_BOUNDS, Generator
-from models.store import SHIPPED
+from models.onnx_file.generator import CPU, CUDA, GOLDEN_BOUNDS, Generator
+from models.onnx_file.store import SHIPPED
 
 BATCHES = (1, 8, 64, 256, 1024)
 IMAGES = 1024
@@ -26,7 +26,7 @@ def run(settings: Settings, record: Recorder) -> None:
     provider = CUDA if settings.device == "cuda" else CPU
     with record.part(f"{provider} opens the file"):  # and really runs it: falling back to another one raises
         generator = Generator.open(path, provider)
-        record.row(f"{provider} opens {path.name}", status="passed", note=str(generator.match))
+        record.row(f"{provider} opens {path.name}", status="passed", note=str(generator.golden_comparison))
         _compare(record, generator, Generator.open(path))
         for batch in (8,) if settings.tiny else BATCHES:
             speed = _images_per_second(generator, batch, 0.05 if settings.tiny else 1.0)
@@ -61,7 +61,7 @@ def _images_per_second(generator: Generator, batch: int, seconds: float) -> floa
 def _check_service(record: Recorder, path: Path, device: str) -> None:
     if find_spec("bentoml") is None or find_spec("httpx") is None:
         raise Skip("bentoml is not installed")
-    from tests.serving.server import serving
+    from tests.serving.http.server import serving
 
     with tempfile.TemporaryDirectory() as folder:
         variables = {"MNIST_GAN_MODEL": str(path), "MNIST_GAN_DEVICE": device}

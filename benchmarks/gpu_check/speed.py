@@ -17,9 +17,8 @@ from benchmarks.training_loops import (
     step_flops,
     tutorial_loop,
 )
-from training import data as datasets
 from training.config import PRESETS, Config
-from training.data import Images
+from training.data import LabelledImages, load_dataset
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 GOAL = "goal: 30, aim: 50"
@@ -39,7 +38,7 @@ def run(settings: Settings, record: Recorder) -> None:
     for preset in PRESETS:
         for capture in (True, False):
             with record.part(f"what bounds {preset}, {_mode(capture)}"):
-                profile = profile_steps(config_of(preset, settings, capture=capture), data)
+                profile = profile_steps(config_of(preset, settings, cuda_graph=capture), data)
                 record.row(
                     f"what bounds {preset}, {_mode(capture)}",
                     profile.step_seconds * 1e6,
@@ -52,9 +51,9 @@ def run(settings: Settings, record: Recorder) -> None:
                     _preset(settings, record, data, preset, precision, capture, peaks[precision])
 
 
-def load_data(settings: Settings) -> Images:
+def load_data(settings: Settings) -> LabelledImages:
     """MNIST on the device; a few hundred images of it, or of what scikit-learn has, for a tiny run."""
-    data = datasets.load("uci-digits" if settings.tiny else "mnist", settings.data_dir)
+    data = load_dataset("uci-digits" if settings.tiny else "mnist", settings.data_dir)
     if settings.tiny:
         data = replace(data, images=data.images[:640], labels=data.labels[:640])
     return data.to(torch.device(settings.device))
@@ -67,7 +66,7 @@ def config_of(preset: str, settings: Settings, **differences: Any) -> Config:
     return Config(preset=preset, **PRESETS[preset] | tiny | fixed | differences)
 
 
-def _textbook(settings: Settings, record: Recorder, data: Images) -> None:
+def _textbook(settings: Settings, record: Recorder, data: LabelledImages) -> None:
     config = replace(Config(), device=settings.device, precision="fp32", images=1)
     loops: dict[str, Loop] = {
         "tutorial's loop, fp32": tutorial_loop(config, data),
@@ -86,9 +85,9 @@ def _textbook(settings: Settings, record: Recorder, data: Images) -> None:
 
 
 def _preset(
-    settings: Settings, record: Recorder, data: Images, preset: str, precision: str, capture: bool, peak: float
+    settings: Settings, record: Recorder, data: LabelledImages, preset: str, precision: str, capture: bool, peak: float
 ) -> None:
-    config = config_of(preset, settings, precision=precision, capture=capture)
+    config = config_of(preset, settings, precision=precision, cuda_graph=capture)
     measured = alternate({preset: package_loop(config, data)}, config.batch_size, 0.05 if settings.tiny else 0.7, 1)
     speed = medians(measured)[preset]
     share = speed * step_flops(config, data) / config.batch_size / peak

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from serving.image import BASE
-from tests.serving.server import ROOT
+from serving.http.container import BASE
+from tests.serving.http.server import ROOT
 
 BENTOML = Path(sys.executable).parent / "bentoml"
 STAND_IN = Path(os.environ.get("MNIST_GAN_CONTAINER_BASE", ROOT.parent / "shared/tools/container-base"))
@@ -50,7 +50,7 @@ class Engine(ABC):
         self.environment = {"BENTOML_HOME": str(home)}
 
     def __enter__(self) -> "Engine":
-        register = "from models.artifact import Generator; from models.store import register; "
+        register = "from models.onnx_file.generator import Generator; from models.onnx_file.store import register; "
         run(sys.executable, "-c", f"{register}register(Generator.open({str(PACKED)!r}))", **self.environment)
         run(BENTOML, "build", **self.environment)
         containerize = ("containerize", "mnist-gan:latest", "--backend", type(self).__name__.lower())

@@ -15,10 +15,10 @@ import httpx
 import pytest
 import yaml
 
-from models.artifact import Generator
-from serving.images import png, sheet
+from models.common.image_files import png, sheet
+from models.onnx_file.generator import Generator
 from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
-from tests.serving.server import ROOT
+from tests.serving.http.server import ROOT
 
 pytestmark = pytest.mark.slow
 

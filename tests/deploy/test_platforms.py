@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.server import ROOT
+from tests.serving.http.server import ROOT
 
 UV = Path(sys.executable).with_name("uv")
 PLATFORMS = [f"{machine}-manylinux_2_40" for machine in ("x86_64", "aarch64")]
@@ -20,7 +20,7 @@ def test_every_pinned_package_of_an_image_has_a_wheel_for(platform, image, tmp_p
         pytest.skip("it takes the uv that make setup installs")
     command = [UV, "pip", "install", "--dry-run", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--python-version=3.13", f"--python-platform={platform}", f"--target={tmp_path}"]
-    command += [f"--requirements={ROOT}/serving/requirements-{image}.txt"]
+    command += [f"--requirements={ROOT}/serving/http/requirements-{image}.txt"]
     done = subprocess.run(command, capture_output=True, text=True)
     if "Failed to fetch" in done.stderr:
         pytest.skip("no package index can be reached")

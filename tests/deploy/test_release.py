@@ -16,9 +16,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 
-from models.artifact import Generator
-from models.store import SHIPPED
-from tests.serving.server import ROOT, serving
+from models.onnx_file.generator import Generator
+from models.onnx_file.store import SHIPPED
+from tests.serving.http.server import ROOT, serving
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_bill_of_materials_is_valid_and_lists_what_the_image_installs_with_lic
     (bill,) = (text.decode() for name, text in released.items() if name.endswith(f"-{image}.cdx.json"))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
     components = {re.sub("[-_.]+", "-", one["name"]).lower(): one for one in json.loads(bill)["components"]}
-    lines = re.findall(r"^\w[^\\]*", (ROOT / f"serving/requirements-{image}.txt").read_text(), re.MULTILINE)
+    lines = re.findall(r"^\w[^\\]*", (ROOT / f"serving/http/requirements-{image}.txt").read_text(), re.MULTILINE)
     pins = [pin for pin in map(Requirement, lines) if not pin.marker or pin.marker.evaluate()]
     assert {name: f"=={one['version']}" for name, one in components.items()} == {p.name: str(p.specifier) for p in pins}
     assert {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}[image] in components

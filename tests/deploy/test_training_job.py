@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from models import checkpoint as checkpoints
+from models.checkpoint import load_checkpoint
 
 JOB = Path(__file__).parents[2] / "deploy/kubernetes/training/job.yaml"
 OPTIONS = ["--dataset=uci-digits", "--device=cpu", "--epochs=12", "--batch-size=64", "--ema-half-life=500"]
@@ -64,7 +64,7 @@ def evict(pod: subprocess.Popen) -> None:
 def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert "2 processes" in finish(run)
-    return checkpoints.load(run).tensors
+    return load_checkpoint(run).tensors
 
 
 @pytest.mark.parametrize("end", [kill, evict])
@@ -74,6 +74,6 @@ def test_a_run_whose_pod_goes_is_finished_by_the_next_to_the_same_bits(whole, tm
     wait_for_an_epoch(run, pod)
     end(pod)
     assert "going on after" in finish(run)
-    tensors = checkpoints.load(run).tensors
+    tensors = load_checkpoint(run).tensors
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, tensors[name])] == []
     assert "it is finished" in finish(run)

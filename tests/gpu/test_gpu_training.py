@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint as checkpoints
-from models.exporter import export
+from models.checkpoint import load_checkpoint
+from models.export.exporter import export
 from tests.training.test_penalties import discriminator, images, penalty_and_gradient
-from training import data as datasets
 from training.batches import Batches
-from training.capture import EAGER_STEPS, CapturedStep, captured_where_possible
 from training.config import PRESETS, Config
-from training.data import Images
+from training.cuda_graph import EAGER_STEPS, CudaGraphStep, with_cuda_graph
+from training.data import LabelledImages, load_dataset
 from training.distributed import Group
 from training.loop import train
 from training.losses import LOSSES
@@ -28,8 +27,8 @@ SMALL = {"generator_widths": (16, 8), "discriminator_widths": (8, 16), "batch_si
 
 
 @pytest.fixture(scope="module")
-def data(device) -> Images:
-    return datasets.load("uci-digits", Path(), image_size=16).to(torch.device(device))
+def data(device) -> LabelledImages:
+    return load_dataset("uci-digits", Path(), image_size=16).to(torch.device(device))
 
 
 def config_of(preset: str, device: str, **differences) -> Config:
@@ -46,19 +45,19 @@ def config_of(preset: str, device: str, **differences) -> Config:
 
 
 def advance(
-    config: Config, data: Images, steps: int = STEPS, scale: float | None = None, state: State | None = None
+    config: Config, data: LabelledImages, steps: int = STEPS, scale: float | None = None, state: State | None = None
 ) -> State:
     """Trains a state, by default a fresh one, for some steps, captured if the config and the device allow it."""
     state = state or State(config, data.info)
     if scale and state.scaler.is_enabled():
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale})
     step, batches = Step(state, config), Batches(data, config, Group())
-    run = captured_where_possible(step)
+    run = with_cuda_graph(step)
     for _ in range(steps):
         step.schedule(total_images=10**6)
         run(batches.at(state.images_seen))
         state.images_seen += config.batch_size
-    if isinstance(run, CapturedStep):
+    if isinstance(run, CudaGraphStep):
         assert run.graph, "the step was never captured"
     return state
 
@@ -74,7 +73,7 @@ def differing(one: State, other: State) -> list[str]:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_captured_steps_give_the_same_bits_as_eager_steps(device, deterministic, data, preset, precision):
     config = config_of(preset, device, precision=precision)
-    captured, eager = advance(config, data), advance(replace(config, capture=False), data)
+    captured, eager = advance(config, data), advance(replace(config, cuda_graph=False), data)
     assert differing(captured, eager) == []
 
 
@@ -83,9 +82,11 @@ def test_captured_and_eager_runs_give_the_same_loss_curve(device, tmp_path, pres
     """Without deterministic algorithms, as people train."""
     curves = []
     for capture in (True, False):
-        config = config_of(preset, device, precision="fp32", out=tmp_path / str(capture), capture=capture, images=3_000)
+        config = config_of(
+            preset, device, precision="fp32", out=tmp_path / str(capture), cuda_graph=capture, images=3_000
+        )
         train(config)
-        tensors = checkpoints.load(config.out).tensors
+        tensors = load_checkpoint(config.out).tensors
         curves.append(tensors["progress.sums"] / tensors["progress.steps"])
     torch.testing.assert_close(*curves, rtol=1e-2, atol=1e-3)
 
@@ -100,7 +101,7 @@ def test_gradients_in_mixed_precision_are_those_of_fp32(device, data, check, pre
 
     def gradients(precision: str) -> dict[str, torch.Tensor]:
         # The learning rate is so small that the generator meets the same discriminator in each precision.
-        config = config_of(preset, device, precision=precision, lr=1e-12, capture=False)
+        config = config_of(preset, device, precision=precision, lr=1e-12, cuda_graph=False)
         state = advance(config, data, steps=1, scale=2.0**10)
         return {
             part: torch.cat([weight.grad.flatten().double() for weight in network.parameters()])
@@ -127,7 +128,7 @@ def test_every_penalty_and_loss_trains(device, data, penalty, precision):
             conditional=True,
         )
         state = advance(config, data)
-        means = state.figures()
+        means = state.metrics()
         assert all(abs(value) < 1e6 for value in means.values()), f"{loss}, {network}: {means}"
         assert (means["penalty"] > 0) == (penalty != "none"), f"{loss}, {network}: {means}"
         assert means["gradient_generator"] > 0, f"{loss}, {network}: {means}"
@@ -152,9 +153,9 @@ def test_the_penalty_in_mixed_precision_is_that_of_fp32(device, check, dtype, sc
 @pytest.mark.parametrize("capture", [True, False])
 def test_the_loss_scaler_skips_steps_whose_gradients_overflow(device, data, capture):
     """A scale of 2^40 overflows fp16 until it has been halved often enough; then the run goes on as if without."""
-    config = config_of("r3gan", device, precision="fp16", capture=capture)
+    config = config_of("r3gan", device, precision="fp16", cuda_graph=capture)
     state = advance(config, data, steps=EAGER_STEPS + 60, scale=2.0**40)
-    means = state.figures()
+    means = state.metrics()
     assert means["skipped_updates"] > 0
     assert state.scaler.get_scale() < 2.0**40
     assert all(weight.isfinite().all() for weight in state.generator.parameters())
@@ -177,13 +178,13 @@ def test_a_resumed_run_gives_the_same_bits_as_an_unbroken_one(device, determinis
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_generator_trained_here_passes_the_parity_checks(device, tmp_path, preset):
     train(config_of(preset, device, precision="auto", out=tmp_path, images=2_000))
-    export(checkpoints.load(tmp_path))
+    export(load_checkpoint(tmp_path))
 
 
 def test_a_deterministic_run_gives_the_same_bits_twice(device, tmp_path):
     runs = []
     for name in ("one", "other"):
         train(config_of("fast", device, precision="auto", out=tmp_path / name, images=2_000, deterministic=True))
-        runs.append(checkpoints.load(tmp_path / name).tensors)
+        runs.append(load_checkpoint(tmp_path / name).tensors)
     torch.use_deterministic_algorithms(False)
     assert [name for name, tensor in runs[0].items() if not torch.equal(tensor, runs[1][name])] == []

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import small_config
 from training.batches import Batches
-from training.data import load
+from training.data import load_dataset
 from training.distributed import Group
 
 
@@ -15,7 +15,7 @@ def test_no_random_numbers_are_used_twice(penalty, batch_size):
     config = small_config(
         Path("unused"), penalty=penalty, batch_size=batch_size, generator_data="fresh", image_size=8, latent_dim=64
     )
-    batches = Batches(load("uci-digits", config.data_dir, config.image_size), config, Group())
+    batches = Batches(load_dataset("uci-digits", config.data_dir, config.image_size), config, Group())
     drawn = []
     for step in range(50):
         batch = batches.at(step * batch_size)

@@ -26,7 +26,7 @@ def test_every_loss_trains_with_every_penalty(tmp_path, precision, discriminator
             continue
         run = tmp_path / "-".join(combination)
         train(tiny_config(run, combination, images=192))
-        (figures,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-        assert all(math.isfinite(value) for value in figures.values()), combination
-        assert (figures["penalty"] > 0) == (combination[1] != "none"), combination
-        assert figures["gradient_generator"] > 0, combination
+        (metrics,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        assert all(math.isfinite(value) for value in metrics.values()), combination
+        assert (metrics["penalty"] > 0) == (combination[1] != "none"), combination
+        assert metrics["gradient_generator"] > 0, combination

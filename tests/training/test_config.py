@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.architectures import DISCRIMINATORS, GENERATORS, NetworkConfig, build_discriminator, build_generator
+from models.networks import DISCRIMINATORS, GENERATORS, NetworkConfig, build_discriminator, build_generator
 from training.config import PRESETS, Config, parse
 from training.data import LOADERS
 from training.loop import dry_run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint as checkpoints
+from models.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +44,8 @@ def runs(tmp_path_factory) -> dict[int, Path]:
 
 
 def test_two_processes_train_as_one_does(runs):
-    one, two = (checkpoints.load(run).tensors for run in runs.values())
-    for part in ("generator.", "discriminator.", "average."):
+    one, two = (load_checkpoint(run).tensors for run in runs.values())
+    for part in ("generator.", "discriminator.", "ema."):
         for name in (name for name in one if name.startswith(part)):
             if one[name].numel() == 1:
                 continue  # the bias of the logit: a relativistic loss does not feel it, and Adam follows the rounding

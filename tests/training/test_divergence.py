@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint as checkpoints
+from models.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import small_run
 from training.config import Config
 from training.loop import RunError, train
@@ -61,7 +61,7 @@ def test_diverged_weights_never_become_a_checkpoint(tmp_path, monkeypatch, numbe
     at_step(number, monkeypatch, before, after)
     with pytest.raises(RunError, match=r"diverged after .* the last good checkpoint is"):
         small_run(tmp_path / "run", epochs=3)
-    assert checkpoints.load(tmp_path / "run").training.images_seen == EPOCH_STEPS * BATCH
+    assert load_checkpoint(tmp_path / "run").training.images_seen == EPOCH_STEPS * BATCH
 
 
 @pytest.mark.parametrize("penalty", ["r1+r2", "wgan-gp"])
@@ -69,15 +69,15 @@ def test_steps_that_fp16_skips_do_not_count(tmp_path, penalty):
     """A loss scale that is far too large overflows, so that the first steps after the resume are skipped."""
     run = tmp_path / "run"
     small_run(run, precision="fp16", penalty=penalty, epochs=1)
-    checkpoint = checkpoints.load(run)
+    checkpoint = load_checkpoint(run)
     scale = torch.tensor(2.0**30, dtype=torch.float64)
-    checkpoints.save(replace(checkpoint, tensors=checkpoint.tensors | {"scaler.scale": scale}), run)
+    save_checkpoint(replace(checkpoint, tensors=checkpoint.tensors | {"scaler.scale": scale}), run)
     train(replace(Config.load(run), images=2 * EPOCH_STEPS * BATCH), resume=True)
     first, second = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     assert second["skipped_updates"] > first["skipped_updates"] + 5
     assert all(math.isfinite(value) for value in second.values())
     assert second["loss_discriminator"] == pytest.approx(first["loss_discriminator"], rel=0.5)
-    assert checkpoints.load(run).training.images_seen == 2 * EPOCH_STEPS * BATCH
+    assert load_checkpoint(run).training.images_seen == 2 * EPOCH_STEPS * BATCH
 
 
 @pytest.mark.parametrize("images", [3 * BATCH, 3 * EPOCH_STEPS * BATCH])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models import checkpoint as checkpoints
+from models.checkpoint import load_checkpoint
 from tests.conftest import small_config
 from training.config import Config, parse
 from training.loop import dry_run, train
@@ -42,7 +42,7 @@ def resume(run: Path, *options: str) -> None:
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(run).tensors
+    return load_checkpoint(run).tensors
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -55,7 +55,7 @@ def test_two_epochs_extended_to_four_are_the_same_bits_as_four(tmp_path):
         train(small_config(tmp_path / name, epochs=epochs, ema_half_life=500, conditional=True))
     resume(tmp_path / "extended", "--epochs", "4")
     assert_same(tmp_path / "extended", tmp_path / "whole")
-    assert checkpoints.load(tmp_path / "extended").sha256 == checkpoints.load(tmp_path / "whole").sha256
+    assert load_checkpoint(tmp_path / "extended").sha256 == load_checkpoint(tmp_path / "whole").sha256
     told = [json.loads(line) for line in (tmp_path / "extended" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in told] == [1, 2, 3, 4]
 
@@ -73,7 +73,7 @@ def test_minutes_are_added_to_what_a_run_has_done(tmp_path):
     config = Config.load(tmp_path / "run")
     assert config.images > 48
     assert config.minutes is None
-    assert checkpoints.load(tmp_path / "run").training.images_seen >= config.images
+    assert load_checkpoint(tmp_path / "run").training.images_seen >= config.images
 
 
 def test_a_schedule_that_depends_on_the_total_is_reported(tmp_path, capsys):
@@ -154,7 +154,7 @@ def test_a_run_is_continued_without_the_run_that_it_started_from(tmp_path):
     train(folder_config(tmp_path, images=48, init=tmp_path / "first"))
     shutil.rmtree(tmp_path / "first")
     resume(tmp_path / "run", "--images", "96")
-    assert checkpoints.load(tmp_path / "run").training.images_seen == 96
+    assert load_checkpoint(tmp_path / "run").training.images_seen == 96
 
 
 def test_a_dry_run_of_a_continued_run_makes_the_same_checks_and_writes_nothing(tmp_path):

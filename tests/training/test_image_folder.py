@@ -39,7 +39,7 @@ def pets(tmp_path) -> Path:
 
 def refusal(folder: Path, **options) -> str:
     with pytest.raises(DataError) as caught:
-        data.load("folder", folder, **options)
+        data.load_dataset("folder", folder, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -91,7 +91,7 @@ def test_two_class_names_that_look_the_same_are_refused(tmp_path, one, other):
 
 def test_class_names_are_stored_composed_as_keyboards_type_them(tmp_path):
     write(tmp_path / "cafe\u0301" / "0.png")
-    assert data.load("folder", tmp_path).info.class_names == ("caf\u00e9",)
+    assert data.load_dataset("folder", tmp_path).info.class_names == ("caf\u00e9",)
 
 
 # Layouts
@@ -117,7 +117,7 @@ def test_splits_without_classes_are_refused(tmp_path):
 def test_a_class_may_have_the_name_of_a_split(tmp_path, names):
     for name in names:
         write(tmp_path / name / "0.png")
-    assert data.load("folder", tmp_path).info.class_names == tuple(sorted(names))
+    assert data.load_dataset("folder", tmp_path).info.class_names == tuple(sorted(names))
 
 
 def test_images_next_to_class_folders_are_refused(pets):
@@ -130,7 +130,7 @@ def test_images_next_to_class_folders_are_refused(pets):
 def test_classes_that_lie_one_folder_deeper_are_reported(tmp_path):
     for name in ("cats", "dogs"):
         write(tmp_path / "archive" / name / "0.png")
-    assert data.load("folder", tmp_path).summary[-1] == (
+    assert data.load_dataset("folder", tmp_path).summary[-1] == (
         "the only class, archive, has subfolders (cats, dogs); if those are the classes, "
         f"give --data-dir {tmp_path / 'archive'}"
     )
@@ -155,7 +155,7 @@ def test_files_that_are_known_not_to_be_images_are_skipped_and_counted(pets):
     for thumbnails in ("@eaDir", "#recycle", "__MACOSX"):
         write(pets / thumbnails / "cats" / "thumb.png")
         write(pets / "dogs" / thumbnails / "thumb.png")
-    loaded = data.load("folder", pets)
+    loaded = data.load_dataset("folder", pets)
     assert (loaded.info.class_names, loaded.info.class_counts) == (("cats", "dogs"), (1, 1))
     (skipped,) = [line for line in loaded.summary if line.startswith("skipped")]
     assert skipped.startswith("skipped 15 that are not images of a class (")
@@ -189,7 +189,7 @@ def test_nothing_but_a_regular_file_blocks_the_load(pets):
             server.bind("dogs/socket.png")
         finally:
             os.chdir(here)
-    loaded = data.load("folder", pets)
+    loaded = data.load_dataset("folder", pets)
     assert loaded.info.class_counts == (2, 1)
     assert (
         "skipped 8 that are not images of a class "
@@ -208,7 +208,7 @@ def test_the_summary_reports_all_that_was_altered(tmp_path):
     write(tmp_path / "b" / "red.png", Image.new("RGB", (16, 16), "red"))
     frames = [picture((16, 16), level) for level in (0, 255)]
     frames[0].save(tmp_path / "b" / "film.gif", save_all=True, append_images=frames[1:])
-    loaded = data.load("folder", tmp_path, image_size=16, channels=1)
+    loaded = data.load_dataset("folder", tmp_path, image_size=16, channels=1)
     assert loaded.summary == (
         "folder: 6 images of 16 x 16 pixels, grey; 2 classes: a (3), b (3)",
         "1 of 6 images cropped to the middle square",
@@ -221,7 +221,7 @@ def test_the_summary_reports_all_that_was_altered(tmp_path):
 
 
 def test_images_that_are_used_as_they_are_need_one_line(pets):
-    assert data.load("folder", pets).summary == (
+    assert data.load_dataset("folder", pets).summary == (
         "folder: 2 images of 28 x 28 pixels, grey; 2 classes: cats (1), dogs (1)",
     )
 
@@ -229,7 +229,7 @@ def test_images_that_are_used_as_they_are_need_one_line(pets):
 def test_many_classes_are_summarised(tmp_path):
     for index in range(100):
         write(tmp_path / f"{index:02}" / "0.png")
-    (summary,) = data.load("folder", tmp_path).summary
+    (summary,) = data.load_dataset("folder", tmp_path).summary
     assert "100 classes: 00 (1), 01 (1)," in summary
     assert summary.endswith("09 (1), and so on, 1 to 1 images each")
 
@@ -241,8 +241,8 @@ def test_photographs_need_an_image_size(tmp_path, size, refused):
     write(tmp_path / "a" / "small.png")
     if refused:
         assert "give --image-size; half of the images are at least" in refusal(tmp_path)
-    assert data.load("folder", tmp_path, image_size=28).info.image_shape == (1, 28, 28)
-    assert refused or data.load("folder", tmp_path).info.image_shape == (1, 28, 28)
+    assert data.load_dataset("folder", tmp_path, image_size=28).info.image_shape == (1, 28, 28)
+    assert refused or data.load_dataset("folder", tmp_path).info.image_shape == (1, 28, 28)
 
 
 def test_a_run_and_a_dry_run_print_the_summary(pets, tmp_path, capsys):

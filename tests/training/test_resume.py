@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint as checkpoints
-from models.checkpoint import CheckpointError
-from models.exporter import export
+from models.checkpoint import CheckpointError, find_checkpoints, load_checkpoint
+from models.export.exporter import export
 from tests.conftest import small_config, small_run
 from training.config import Config
 from training.loop import train
@@ -54,10 +53,10 @@ def lines(run: Path) -> list[dict]:
 
 
 def assert_same(run: Path, whole: Path) -> None:
-    resumed, expected = checkpoints.load(run).tensors, checkpoints.load(whole).tensors
+    resumed, expected = load_checkpoint(run).tensors, load_checkpoint(whole).tensors
     assert resumed.keys() == expected.keys()
     assert [name for name, tensor in expected.items() if not torch.equal(resumed[name], tensor)] == []
-    assert checkpoints.find(run)[-1].read_bytes() == checkpoints.find(whole)[-1].read_bytes()
+    assert find_checkpoints(run)[-1].read_bytes() == find_checkpoints(whole)[-1].read_bytes()
     assert lines(run) == lines(whole)
 
 
@@ -83,7 +82,7 @@ def test_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_p
     with monkeypatch.context() as patch:
         stop_after(steps, patch)
         train(Config.load(run), resume=True)
-    assert checkpoints.load(run).training.images_seen == steps * 16
+    assert load_checkpoint(run).training.images_seen == steps * 16
     train(Config.load(run), resume=True)
     assert_same(run, whole)
 
@@ -98,7 +97,7 @@ def test_the_files_of_a_resumed_run_are_those_of_an_unbroken_one(whole, tmp_path
     train(Config.load(run), resume=True)
     assert (run / "config.json").read_bytes() == before
     assert_same(run, whole)
-    resumed, expected = (export(checkpoints.load(folder)).generator.file for folder in (run, whole))
+    resumed, expected = (export(load_checkpoint(folder)).generator.file for folder in (run, whole))
     assert resumed == expected
 
 
@@ -139,17 +138,17 @@ def test_killed_between_a_checkpoint_and_its_line_the_line_is_told(whole, tmp_pa
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
-    before = checkpoints.load(whole).sha256
+    before = load_checkpoint(whole).sha256
     train(Config.load(whole), resume=True)
     assert "it is finished" in capsys.readouterr().out
-    assert checkpoints.load(whole).sha256 == before
+    assert load_checkpoint(whole).sha256 == before
 
 
 def test_a_damaged_checkpoint_stops_and_the_one_before_it_goes_on(whole, tmp_path):
     run = tmp_path / "run"
     begin(run)
     train(Config.load(run), resume=True)
-    newest = checkpoints.find(run)[-1]
+    newest = find_checkpoints(run)[-1]
     newest.write_bytes(newest.read_bytes()[:1_000])
     with pytest.raises(CheckpointError, match="the one before it is"):
         train(Config.load(run), resume=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint as checkpoints
+from models.checkpoint import load_checkpoint
 from tests.conftest import small_run
 from training.throughput import Throughput
 from training.train import main
@@ -38,7 +38,7 @@ def test_a_run_stores_its_number_of_threads_and_a_resume_reports_another_one(tmp
     options = ["--dataset", "uci-digits", "--images", 640, "--generator-widths", 16, "--discriminator-widths", 16]
     train_command(monkeypatch, *options, "--out", run, "--threads", 1)
     assert "CPU threads: 1 (--threads)\n" in capsys.readouterr().out
-    assert stored(run) == checkpoints.load(run).training.config["threads"] == 1
+    assert stored(run) == load_checkpoint(run).training.config["threads"] == 1
 
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)

@@ -12,10 +12,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from models import checkpoint as checkpoints
-from models.errors import MnistGanError
-from models.exporter import export
-from serving.images import sheet
+from models.checkpoint import find_checkpoints, load_checkpoint
+from models.common.errors import MnistGanError
+from models.common.image_files import sheet
+from models.export.exporter import export
 from tests.conftest import small_config, small_run
 from training.config import PRESETS, parse
 from training.loop import RunError, dry_run, train
@@ -33,7 +33,7 @@ def losses(run: Path) -> list[float]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(run).part("generator")
+    return load_checkpoint(run).part("generator")
 
 
 GOLDEN = {
@@ -89,7 +89,7 @@ def test_a_run_tells_its_whole_story(runs):
 
 def test_the_sheets_show_the_addresses_that_the_model_file_will_show(runs, files):
     """Images 0 to 63 of seed 0, in a grid with a line of 2 pixels around each."""
-    from models.artifact import Generator
+    from models.onnx_file.generator import Generator
 
     images, _ = Generator.open(files["conditional"]).images(seed=0, first=0, n=64)
     with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as grid:
@@ -123,7 +123,7 @@ def test_minimax_and_non_saturating_differ_in_the_generator_loss(runs, tmp_path)
 def test_a_run_that_diverges_stops_and_says_so(tmp_path):
     with pytest.raises(RunError, match=r"diverged after .* images: loss_discriminator .* there was no checkpoint yet"):
         small_run(tmp_path / "run", lr=1e38)
-    assert not checkpoints.find(tmp_path / "run")
+    assert not find_checkpoints(tmp_path / "run")
 
 
 def test_a_run_that_never_had_a_checkpoint_leaves_its_folder_to_the_next(runs, tmp_path):
@@ -168,7 +168,7 @@ def test_ctrl_c_saves_before_the_run_ends(tmp_path):
         said = process.stdout.read()
     assert process.returncode == 128 + number
     assert f"{number.name}: saved {run}" in " ".join(said.split())
-    assert checkpoints.load(run).training.images_seen >= metrics(run)[-1]["images_seen"]
+    assert load_checkpoint(run).training.images_seen >= metrics(run)[-1]["images_seen"]
     assert all(math.isfinite(weight.sum()) for weight in weights(run).values())
 
 
@@ -187,13 +187,13 @@ def test_any_generator_trains_against_any_discriminator(tmp_path, generator, dis
         images=192,
     )
     assert math.isfinite(sum(losses(tmp_path / "run")))
-    export(checkpoints.load(tmp_path / "run"))
+    export(load_checkpoint(tmp_path / "run"))
 
 
 def test_the_average_of_the_weights_is_what_is_shown_and_exported(tmp_path):
     small_run(tmp_path / "run", ema_half_life=1_000)
-    checkpoint = checkpoints.load(tmp_path / "run")
-    average, raw = checkpoint.part("average"), checkpoint.part("generator")
+    checkpoint = load_checkpoint(tmp_path / "run")
+    average, raw = checkpoint.part("ema"), checkpoint.part("generator")
     assert not any(torch.equal(average[name], raw[name]) for name in raw)
     assert all(torch.equal(weight, average[name]) for name, weight in checkpoint.build().state_dict().items())
 
@@ -201,11 +201,11 @@ def test_the_average_of_the_weights_is_what_is_shown_and_exported(tmp_path):
 def test_the_average_follows_its_half_life(tmp_path):
     """Steps of weights w1, w2, ... give beta average + (1 - beta) w, which is checked from two checkpoints of a run."""
     small_run(tmp_path / "run", ema_half_life=50, epochs=3, batch_size=1797)
-    before, after = (checkpoints.load(path) for path in checkpoints.find(tmp_path / "run"))
+    before, after = (load_checkpoint(path) for path in find_checkpoints(tmp_path / "run"))
     beta = 0.5 ** (1797 / 50)
     for name, weight in after.part("generator").items():
-        expected = torch.lerp(before.part("average")[name], weight, 1 - beta)
-        torch.testing.assert_close(after.part("average")[name], expected)
+        expected = torch.lerp(before.part("ema")[name], weight, 1 - beta)
+        torch.testing.assert_close(after.part("ema")[name], expected)
 
 
 def test_schedules_follow_the_images_seen(tmp_path):

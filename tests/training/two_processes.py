@@ -14,7 +14,7 @@ from tests.conftest import small_config
 from tests.training.combinations import PAIRWISE, tiny_config
 from training import data, loop
 from training.config import Config
-from training.data import DataUnavailableError, Loaded, Request
+from training.data import DataUnavailableError, Loaded, LoadOptions
 from training.state import State
 
 
@@ -58,7 +58,7 @@ def _weights_after(config: Config) -> dict[str, torch.Tensor]:
     with patch.object(loop, "State", Recorded):
         loop.train(config)
     (state,) = states
-    networks = {"generator": state.generator, "discriminator": state.discriminator, "average": state.average}
+    networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema}
     return {
         f"{part}.{name}": weight.detach().clone()
         for part, network in networks.items()
@@ -67,7 +67,7 @@ def _weights_after(config: Config) -> dict[str, torch.Tensor]:
     } | {"images_seen": torch.tensor(state.images_seen)}
 
 
-def _slow_download(log: Path, fails: bool, request: Request) -> Loaded:
+def _slow_download(log: Path, fails: bool, request: LoadOptions) -> Loaded:
     """Stands for a data set that is downloaded if it is not in the folder yet."""
     folder = request.data_dir
     if not (folder / "downloaded").exists():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models.card import Dataset
+from models.onnx_file.card import Dataset
 from training.data.digits import STACKED_IMAGES, stacked_mnist, uci_digits
 from training.data.folder import load_folder
 from training.data.idx import IDX_SETS
@@ -15,9 +15,9 @@ from training.data.images import (
     MIN_IMAGE_SIZE,
     DataError,
     DataUnavailableError,
-    Images,
+    LabelledImages,
     Loaded,
-    Request,
+    LoadOptions,
     Split,
 )
 
@@ -28,18 +28,18 @@ __all__ = [
     "WITH_TEST_SPLIT",
     "DataError",
     "DataUnavailableError",
-    "Images",
+    "LabelledImages",
+    "LoadOptions",
     "Loaded",
-    "Request",
     "Split",
-    "load",
+    "load_dataset",
 ]
 
 WITH_TEST_SPLIT = (*IDX_SETS, "stacked-mnist")
 CLASSES_SHOWN = 12
 """Longest list of classes in a summary."""
 
-LOADERS: dict[str, Callable[[Request], Loaded]] = {
+LOADERS: dict[str, Callable[[LoadOptions], Loaded]] = {
     **{name: idx_set.load for name, idx_set in IDX_SETS.items()},
     "stacked-mnist": lambda request: stacked_mnist(request, LOADERS["mnist"]),
     "uci-digits": uci_digits,
@@ -47,14 +47,14 @@ LOADERS: dict[str, Callable[[Request], Loaded]] = {
 }
 
 
-def load(
+def load_dataset(
     name: str,
     data_dir: Path,
     image_size: int | None = None,
     channels: int | None = None,
     split: Split = "train",
     download: bool = True,
-) -> Images:
+) -> LabelledImages:
     """Loads a split of a data set, downloading it if it is not in `data_dir`.
 
     Args:
@@ -76,7 +76,7 @@ def load(
         raise DataError(f"the channels must be 1 or 3, got {channels}")
     if split == "test" and name not in WITH_TEST_SPLIT:
         raise DataError(f"{name} has no test split")
-    loaded = LOADERS[name](Request(data_dir, image_size, channels, split, download))
+    loaded = LOADERS[name](LoadOptions(data_dir, image_size, channels, split, download))
     images, labels, class_names = loaded.images, loaded.labels, loaded.class_names
     if len(images) != len(labels):
         raise DataError(f"{name} in {data_dir}: {len(images):,} images, but {len(labels):,} labels")
@@ -87,19 +87,19 @@ def load(
     sha256.update(labels.numpy().data)
     _, depth, height, width = images.shape
     info = Dataset(name, sha256.hexdigest(), (depth, height, width), tuple(class_names), tuple(counts.tolist()))
-    return Images(images, labels, info, (_describe(info), *loaded.notes))
+    return LabelledImages(images, labels, info, (_describe(info), *loaded.notes))
 
 
 def _describe(info: Dataset) -> str:
     """The data set in one line: images, size, channels, and the classes with their counts."""
     channels, height, width = info.image_shape
     names = [name if name.isprintable() else ascii(name) for name in info.class_names]
-    classes = [f"{name} ({count:,})" for name, count in zip(names, info.class_counts, strict=True)]
+    classes = [f"{name} ({count:,})" for name, count in zip(names, info.class_weights, strict=True)]
     if len(classes) > CLASSES_SHOWN:
-        least, most = min(info.class_counts), max(info.class_counts)
+        least, most = min(info.class_weights), max(info.class_weights)
         classes = [*classes[: CLASSES_SHOWN - 2], f"and so on, {least:,} to {most:,} images each"]
     return (
-        f"{info.name}: {sum(info.class_counts):,} images of {width} x {height} pixels, "
+        f"{info.name}: {sum(info.class_weights):,} images of {width} x {height} pixels, "
         f"{'grey' if channels == 1 else 'RGB'}; {len(names):,} {'class' if len(names) == 1 else 'classes'}: "
         + ", ".join(classes)
     )

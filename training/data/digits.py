@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import interpolate
 
-from training.data.images import IMAGE_SIZE, DataError, Loaded, Request, Split
+from training.data.images import IMAGE_SIZE, DataError, Loaded, LoadOptions, Split
 from training.data.resampling import fit
 
 STACKED_IMAGES: dict[Split, int] = {"train": 128_000, "test": 26_000}
 
 
-def stacked_mnist(request: Request, load_digits: Callable[[Request], Loaded]) -> Loaded:
+def stacked_mnist(request: LoadOptions, load_digits: Callable[[LoadOptions], Loaded]) -> Loaded:
     """Three random digits of MNIST as the channels of one image, 1,000 classes: measures how many a generator covers.
 
     Metz et al. (2017), "Unrolled generative adversarial networks"; sizes as in Lin et al. (2018), "PacGAN".
@@ -27,7 +27,7 @@ def stacked_mnist(request: Request, load_digits: Callable[[Request], Loaded]) ->
     return Loaded(digits.images[index].squeeze(2), labels, class_names, digits.notes)
 
 
-def uci_digits(request: Request) -> Loaded:
+def uci_digits(request: LoadOptions) -> Loaded:
     """Optical recognition of handwritten digits (Alpaydin and Kaynak, 1998): 8x8 images in 17 levels of grey."""
     from sklearn.datasets import load_digits
 

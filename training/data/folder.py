@@ -10,13 +10,13 @@ from statistics import median
 
 import torch
 
-from training.data.images import IMAGE_SIZE, DataError, Loaded, Request, check_is_folder
+from training.data.images import IMAGE_SIZE, DataError, Loaded, LoadOptions, check_is_folder
 from training.data.layout import find_classes
 from training.data.pictures import Picture, PictureError, describe_changes, is_grey, read_picture, read_size
 from training.data.scan import Scan, count, in_brackets, listing, search, shown
 
 
-def load_folder(request: Request) -> Loaded:
+def load_folder(request: LoadOptions) -> Loaded:
     """Reads images of any size, at any depth in one subfolder per class.
 
     Raises:

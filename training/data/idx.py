@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.images import DataError, DataUnavailableError, Loaded, Request, Split, check_is_folder
+from training.data.images import DataError, DataUnavailableError, Loaded, LoadOptions, Split, check_is_folder
 from training.data.resampling import fit
 from training.data.scan import find_image
 
@@ -41,7 +41,7 @@ class IdxSet:
     subset: str | None = None
     """torchvision's name for it, where a class has several data sets."""
 
-    def load(self, request: Request) -> Loaded:
+    def load(self, request: LoadOptions) -> Loaded:
         """Reads a split; downloads it first if it is missing.
 
         Raises:
@@ -71,7 +71,7 @@ class IdxSet:
         assert file
         return file
 
-    def _download(self, request: Request) -> None:
+    def _download(self, request: LoadOptions) -> None:
         """Downloads all files into a temporary folder, then moves those that are missing to their place."""
         from torchvision import datasets
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.card import Dataset
-from models.errors import MnistGanError
+from models.common.errors import MnistGanError
+from models.onnx_file.card import Dataset
 
 IMAGE_SIZE = 28
 MIN_IMAGE_SIZE = 8
@@ -28,7 +28,7 @@ class DataUnavailableError(DataError):
 
 
 @dataclass(frozen=True)
-class Images:
+class LabelledImages:
     """A labelled data set in memory."""
 
     images: Tensor
@@ -42,12 +42,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device) -> "Images":
+    def to(self, device: torch.device) -> "LabelledImages":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadOptions:
     """The arguments of `training.data.load`, less the name of the data set."""
 
     data_dir: Path

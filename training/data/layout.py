@@ -3,7 +3,7 @@
 import unicodedata
 from pathlib import Path
 
-from models.files import is_utf8
+from models.common.files import is_utf8
 from training.data.images import DataError
 from training.data.scan import IMAGE_SUFFIXES, Scan, count, entries, listed, listing, shown
 

@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.data.images import Request
+from training.data.images import LoadOptions
 
 
-def fit(images: Tensor, request: Request) -> tuple[Tensor, tuple[str, ...]]:
+def fit(images: Tensor, request: LoadOptions) -> tuple[Tensor, tuple[str, ...]]:
     """Resamples uint8 (n, 1, height, width) and repeats the channel; None in the request leaves them as they are.
 
     Returns:

@@ -1,9 +1,9 @@
-"""The ruler: a small digit classifier, whose features and opinions the figures are made of.
+"""The context: a small digit classifier, whose features and opinions the metrics are made of.
 
     python -m training.evaluation.classifier --data-dir data --out training/evaluation/mnist-classifier.safetensors
 
 trains the one that is pinned for MNIST (about half an hour on one CPU core). Figures can only be compared under one
-ruler, so `load_pinned` refuses any other weights than those whose SHA-256 is written here.
+context, so `load_pinned_classifier` refuses any other weights than those whose SHA-256 is written here.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from models.errors import MnistGanError
-from models.files import write_atomically
-from models.threads import set_threads
-from training.data import Images, load
+from models.common.errors import MnistGanError
+from models.common.files import write_atomically
+from models.common.threads import set_threads
+from training.data import LabelledImages, load_dataset
 
 PINNED = Path(__file__).with_name("mnist-classifier.safetensors")
 PINNED_SHA256 = "3bdf2b865dd3d262eea76755b25b51d26b56d4b7f0daa6243a9ade0468a64eb7"
@@ -63,9 +63,9 @@ class Classifier(nn.Module):
         self.output = nn.Linear(FEATURES, classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.read(image.float() / 255)
+        return self.forward_float(image.float() / 255)
 
-    def read(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_float(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, for float images in [0, 1]."""
         features = self.convolutions(image.contiguous(memory_format=torch.channels_last)).mean((2, 3))
         return features, self.output(features)
@@ -87,27 +87,31 @@ class Reading:
 
 
 @torch.inference_mode()
-def read(classifier: Classifier, images: Tensor) -> Reading:
+def classify(classifier: Classifier, images: Tensor) -> Reading:
     """Classifies images, uint8 (n, channels, height, width)."""
     features, logits = zip(*(classifier.eval()(chunk) for chunk in images.split(512)), strict=True)
     return Reading(torch.cat(features).double().numpy(), torch.cat(logits).double().softmax(1).numpy())
 
 
-def read_stacked(classifier: Classifier, images: Tensor) -> Reading:
+def classify_stacked(classifier: Classifier, images: Tensor) -> Reading:
     """Reads images of several digits, one a channel: their features side by side, the classes of all digits together.
 
     Returns:
         features float64 (n, channels * 128), probabilities float64 (n, classes ** channels).
     """
-    readings = [read(classifier, images[:, [channel]]) for channel in range(images.shape[1])]
+    readings = [classify(classifier, images[:, [channel]]) for channel in range(images.shape[1])]
     probabilities = readings[0].probabilities
     for reading in readings[1:]:
         probabilities = (probabilities[:, :, None] * reading.probabilities[:, None]).reshape(len(images), -1)
     return Reading(np.concatenate([reading.features for reading in readings], 1), probabilities)
 
 
-def fit(
-    data: Images, epochs: int = _EPOCHS, seed: int = 0, progress: Progress | None = None, task: str = "classifier"
+def train_classifier(
+    data: LabelledImages,
+    epochs: int = _EPOCHS,
+    seed: int = 0,
+    progress: Progress | None = None,
+    task: str = "classifier",
 ) -> Classifier:
     """Trains a classifier on labelled images that are turned, moved, zoomed and sheared a little each time.
 
@@ -124,7 +128,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LR, steps, pct_start=_WARMUP)
     batches = _batches(len(data), size, epochs, random)
     for index in progress.track(batches, total=steps, description=task) if progress else batches:
-        _, logits = classifier.read(_distort(data.images[index].float() / 255, random))
+        _, logits = classifier.forward_float(_distort(data.images[index].float() / 255, random))
         optimizer.zero_grad()
         cross_entropy(logits, data.labels[index]).backward()
         optimizer.step()
@@ -137,8 +141,8 @@ def enough_epochs(n: int) -> int:
     return max(_EPOCHS, math.ceil(MIN_STEPS / max(1, n // _BATCH)))
 
 
-def load_pinned() -> Classifier:
-    """The classifier that every figure for MNIST is measured with.
+def load_pinned_classifier() -> Classifier:
+    """The classifier that every metric for MNIST is measured with.
 
     Raises:
         ClassifierError: its file is not the one that it should be.
@@ -146,7 +150,7 @@ def load_pinned() -> Classifier:
     file = PINNED.read_bytes()
     if (sha256 := hashlib.sha256(file).hexdigest()) != PINNED_SHA256:
         raise ClassifierError(
-            f"{PINNED}: its SHA-256 is {sha256}, it should be {PINNED_SHA256}: figures would not be comparable; "
+            f"{PINNED}: its SHA-256 is {sha256}, it should be {PINNED_SHA256}: metrics would not be comparable; "
             "restore the file"
         )
     classifier = Classifier(channels=1, classes=10)
@@ -187,9 +191,9 @@ def main() -> None:
     options = tyro.cli(_Options)
     torch.set_num_threads(set_threads().number)
     with Progress() as progress:
-        classifier = fit(load("mnist", options.data_dir), options.epochs, options.seed, progress)
-    test = load("mnist", options.data_dir, split="test")
-    accuracy = (read(classifier, test.images).labels == test.labels.numpy()).mean()
+        classifier = train_classifier(load_dataset("mnist", options.data_dir), options.epochs, options.seed, progress)
+    test = load_dataset("mnist", options.data_dir, split="test")
+    accuracy = (classify(classifier, test.images).labels == test.labels.numpy()).mean()
     facts = {"test_accuracy": f"{accuracy:.4f}", "epochs": str(options.epochs), "seed": str(options.seed)}
     # As plain arrays: safetensors keeps no memory format.
     file = safetensors.torch.save(

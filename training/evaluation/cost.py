@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from models import latents as addresses
-from models.artifact import CHUNK, Generator
+from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator
+from models.onnx_file.latents import draw_latents
 
 ROUNDS = 5
 ROUND_SECONDS = 0.4
@@ -24,7 +24,7 @@ class Cost:
     """Through onnxruntime, on one CPU thread, 256 at a time: the median of 5 rounds."""
 
 
-def measure(generator: Generator) -> Cost:
+def measure_cost(generator: Generator) -> Cost:
     """Counts in the model file, and times it."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(generator.file), data_prop=True)
     # Not the numbers of the quantisation to pixels, which are scalars, nor scales and zero points, nor shapes.
@@ -62,13 +62,13 @@ def _multiply_adds(graph: onnx.GraphProto) -> int:
 
 def _speed(generator: Generator) -> float:
     card = generator.card
-    latents, labels = addresses.draw(0, 0, CHUNK, card.latent_dim, card.class_counts)
+    latents, labels = draw_latents(0, 0, MAX_ROWS_PER_RUN, card.latent_dim, card.class_weights)
     generator.decode(latents, labels)
     rates = []
     for _ in range(ROUNDS):
         images, started = 0, time.perf_counter()
         while (seconds := time.perf_counter() - started) < ROUND_SECONDS:
             generator.decode(latents, labels)
-            images += CHUNK
+            images += MAX_ROWS_PER_RUN
         rates.append(images / seconds)
     return statistics.median(rates)

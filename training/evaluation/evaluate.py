@@ -1,10 +1,10 @@
-"""Judges generators, by images they draw: one table, every figure beside its noise floor.
+"""Judges generators, by images they draw: one table, every metric beside its noise floor.
 
     evaluate a.onnx --data-dir data                       # the file that ships
     evaluate a.onnx runs/b others.npz --report report     # several side by side, with pictures
 
-The noise floor is the same figure of as many real training images: what a perfect generator would get. Images 0 to
-n - 1 of seed 0 are judged, so that the same file gives the same figures; only its speed is measured anew.
+The noise floor is the same metric of as many real training images: what a perfect generator would get. Images 0 to
+n - 1 of seed 0 are judged, so that the same file gives the same metrics; only its speed is measured anew.
 """
 
 import json
@@ -14,14 +14,14 @@ from typing import Annotated
 
 import tyro
 
-from models.commands import ends_in_one_line, importing
-from models.files import check_writable, write_atomically
-from models.threads import set_threads
+from models.common.commands import ends_in_one_line, importing
+from models.common.files import check_writable, write_atomically
+from models.common.threads import set_threads
 
 
 @dataclass(frozen=True)
 class Options:
-    """Judges generators by images they draw: one table, every figure beside its noise floor."""
+    """Judges generators by images they draw: one table, every metric beside its noise floor."""
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Model files, runs (judged with and without averaged weights), or .npz files of `images` and perhaps `labels`."""
@@ -32,18 +32,18 @@ class Options:
     """The real images; if omitted, those that the first model was trained on, else mnist."""
     n: int | None = None
     """How many images to judge; 10,000 if omitted, and 26,000 for stacked-mnist, as its protocol has it."""
-    figures: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = None
     """Only these; all of them if omitted."""
     fit_classifier: bool = False
-    """For data other than MNIST: train the classifier, from whose features the figures are made, on that data."""
+    """For data other than MNIST: train the classifier, from whose features the metrics are made, on that data."""
     allow_weak_classifier: bool = False
     """Measure even if the classifier does not separate the classes of real images."""
     threads: int | None = None
     """CPU threads; if omitted: $OMP_NUM_THREADS, else the number of CPUs that are idle at the start."""
     json: Path | None = None
-    """File for the figures."""
+    """File for the metrics."""
     report: Path | None = None
-    """Folder for a page with the figures and pictures."""
+    """Folder for a page with the metrics and pictures."""
 
 
 @ends_in_one_line("evaluate")
@@ -54,31 +54,31 @@ def main() -> None:
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("evaluate", "PyTorch"):
         from training.evaluation.classifier import ClassifierError
-        from training.evaluation.judge import judge
-        from training.evaluation.report import write_report
+        from training.evaluation.evaluator import evaluate_sources
+        from training.evaluation.html_report import write_report
         from training.evaluation.sources import open_sources
 
     if options.json:
         check_writable(options.json)
-    verdict = judge(
+    report = evaluate_sources(
         open_sources(options.sources),
         options.data_dir,
         options.dataset,
         options.n,
-        options.figures,
+        options.metrics,
         options.fit_classifier,
         options.allow_weak_classifier,
     )
     print(threads)
-    verdict.show()
+    report.show()
     if options.json:
-        write_atomically(options.json, json.dumps(verdict.to_dict(), indent=2).encode() + b"\n")
+        write_atomically(options.json, json.dumps(report.to_dict(), indent=2).encode() + b"\n")
     if options.report:
-        write_report(verdict, options.report)
-        print(f"{options.report / 'index.html'}: the figures with pictures")
-    if verdict.weakness and not options.allow_weak_classifier:
+        write_report(report, options.report)
+        print(f"{options.report / 'index.html'}: the metrics with pictures")
+    if report.weakness and not options.allow_weak_classifier:
         raise ClassifierError(
-            f"{verdict.weakness}. Metrics that depend on it are left out; --allow-weak-classifier measures them"
+            f"{report.weakness}. Metrics that depend on it are left out; --allow-weak-classifier measures them"
         )
 
 

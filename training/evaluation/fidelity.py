@@ -1,6 +1,6 @@
 """How close two sets of images are, as seen in a classifier's features: distances, and what covers what.
 
-Each takes features, float (n, d) and (m, d), and is biased by the sample sizes: compare figures of equal n only, and
+Each takes features, float (n, d) and (m, d), and is biased by the sample sizes: compare metrics of equal n only, and
 beside them that of real images against real ones.
 """
 

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import checkpoint as checkpoints
-from models.artifact import Generator
-from models.checkpoint import Checkpoint
-from models.errors import MnistGanError
+from models.checkpoint import Checkpoint, load_checkpoint
+from models.common.errors import MnistGanError
+from models.onnx_file.generator import Generator
 
 SEED = 0
-"""Images 0 to n - 1 of this seed are judged, so that a file's figures can be had again."""
+"""Images 0 to n - 1 of this seed are judged, so that a file's metrics can be had again."""
 
 
 class SourceError(MnistGanError):
@@ -43,7 +42,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Images to judge: those that a model draws, or some from anywhere."""
 
     name: str
@@ -69,11 +68,11 @@ class Source:
         return torch.from_numpy(images), None if labels is None else torch.from_numpy(labels)
 
 
-def open_sources(paths: Sequence[Path]) -> Iterator[Source]:
+def open_sources(paths: Sequence[Path]) -> Iterator[ImageSource]:
     """Opens model files, runs (their newest checkpoint), and .npz files. They are named as they differ.
 
     Raises:
-        SourceError, ModelFileError, CheckpointError, GateError: one cannot be read; the message says why.
+        SourceError, ModelFileError, CheckpointError, ParityError: one cannot be read; the message says why.
     """
     paths = tuple(dict.fromkeys(paths))
     ends = [path.name for path in paths]
@@ -81,26 +80,26 @@ def open_sources(paths: Sequence[Path]) -> Iterator[Source]:
         yield from _open(path, path.name if ends.count(path.name) == 1 else str(path))
 
 
-def _open(path: Path, name: str) -> Iterator[Source]:
+def _open(path: Path, name: str) -> Iterator[ImageSource]:
     if path.suffix == ".npz":
-        yield Source(name, _arrays(path))
+        yield ImageSource(name, _arrays(path))
     elif path.is_dir() or path.suffix == ".safetensors":
-        from models.exporter import export  # takes seconds to import, and model files do without
+        from models.export.exporter import export  # takes seconds to import, and model files do without
 
-        checkpoint = checkpoints.load(path)
+        checkpoint = load_checkpoint(path)
         history = path / "metrics.jsonl" if (path / "metrics.jsonl").is_file() else None
-        if not checkpoint.part("average"):
-            yield Source(name, export(checkpoint).generator, history)
+        if not checkpoint.part("ema"):
+            yield ImageSource(name, export(checkpoint).generator, history)
         else:
-            raw = replace(checkpoint, tensors=_without_average(checkpoint))
-            yield Source(f"{name}, averaged", export(checkpoint).generator, history)
-            yield Source(f"{name}, raw", export(raw).generator)
+            raw = replace(checkpoint, tensors=_without_ema(checkpoint))
+            yield ImageSource(f"{name}, averaged", export(checkpoint).generator, history)
+            yield ImageSource(f"{name}, raw", export(raw).generator)
     else:
-        yield Source(name, Generator.open(path))
+        yield ImageSource(name, Generator.open(path))
 
 
-def _without_average(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("average.")}
+def _without_ema(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("ema.")}
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

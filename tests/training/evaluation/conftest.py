@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from training import data
-from training.data import Loaded, Request
+from training.data import Loaded, LoadOptions
 from training.evaluation import classifier as classifiers
 from training.evaluation import cost
 from training.evaluation.classifier import Classifier
@@ -27,11 +27,11 @@ def digit_classifier() -> bytes:
 
     It is right about nine of ten digits and takes a second.
     """
-    digits = data.load("uci-digits", Path())
+    digits = data.load_dataset("uci-digits", Path())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         classifier = Classifier(channels=1, classes=10)
-    features = torch.from_numpy(classifiers.read(classifier, digits.images[:600]).features)
+    features = torch.from_numpy(classifiers.classify(classifier, digits.images[:600]).features)
     mean, deviation = features.mean(0), features.std(0) + 1e-9
     inputs = torch.cat(((features - mean) / deviation, torch.ones(len(features), 1)), 1)
     targets = one_hot(digits.labels[:600], 10).double() * 10
@@ -46,7 +46,7 @@ def digit_classifier() -> bytes:
 def toy_mnist(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """The digits of scikit-learn as MNIST, every second one for testing, and their classifier as the pinned one."""
 
-    def digits(request: Request) -> Loaded:
+    def digits(request: LoadOptions) -> Loaded:
         loaded = data.LOADERS["uci-digits"](request)
         every_second = slice(request.split == "test", None, 2)
         images, labels = (tensor[every_second].contiguous() for tensor in (loaded.images, loaded.labels))

@@ -1,4 +1,4 @@
-"""The pinned classifier, and what the figures say through it of real digits, noise and mixed up labels."""
+"""The pinned classifier, and what the metrics say through it of real digits, noise and mixed up labels."""
 
 import re
 
@@ -8,18 +8,25 @@ import torch
 
 from training import data
 from training.evaluation import classifier
-from training.evaluation.classifier import Classifier, ClassifierError, Reading, load_pinned, read, read_stacked
-from training.evaluation.judge import Verdict, judge
+from training.evaluation.classifier import (
+    Classifier,
+    ClassifierError,
+    Reading,
+    classify,
+    classify_stacked,
+    load_pinned_classifier,
+)
+from training.evaluation.evaluator import EvaluationReport, evaluate_sources
 from training.evaluation.sources import open_sources
 
 N = 2_000
 
 
 @pytest.fixture(scope="module")
-def verdict(mnist, tmp_path_factory) -> Verdict:
+def report(mnist, tmp_path_factory) -> EvaluationReport:
     """Of training images, of the same with their labels mixed up, and of noise."""
     folder = tmp_path_factory.mktemp("arrays")
-    train = data.load("mnist", mnist)
+    train = data.load_dataset("mnist", mnist)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:N]
     images, labels = train.images[order, 0].numpy(), train.labels[order].numpy()
     random = np.random.default_rng(0)
@@ -27,16 +34,16 @@ def verdict(mnist, tmp_path_factory) -> Verdict:
     np.savez(folder / "shuffled.npz", images=images, labels=random.permutation(labels))
     np.savez(folder / "noise.npz", images=random.integers(0, 256, images.shape, np.uint8))
     paths = [folder / f"{name}.npz" for name in ("real", "shuffled", "noise")]
-    return judge(open_sources(paths), mnist, "mnist", N, ("fid", "modes", "label_agreement"))
+    return evaluate_sources(open_sources(paths), mnist, "mnist", N, ("fid", "modes", "label_agreement"))
 
 
 @pytest.fixture
-def by_name(verdict) -> dict:
-    return {name: source | source["figures"] for name, source in verdict.to_dict()["sources"].items()}
+def by_name(report) -> dict:
+    return {name: source | source["metrics"] for name, source in report.to_dict()["sources"].items()}
 
 
-def test_the_pinned_classifier_reads_the_test_images(verdict):
-    right = verdict.test.ruler.reference.labels == verdict.test.labels.numpy()
+def test_the_pinned_classifier_reads_the_test_images(report):
+    right = report.test.context.reference.labels == report.test.labels.numpy()
     assert right.mean() >= 0.995
 
 
@@ -57,11 +64,11 @@ def test_mixed_up_labels_agree_by_chance_and_change_nothing_else(by_name):
 
 def test_the_pinned_classifier_is_small():
     assert classifier.PINNED.stat().st_size <= 2 * 2**20
-    assert load_pinned().training is False
+    assert load_pinned_classifier().training is False
 
 
 def test_changed_weights_are_refused(toy, tmp_path):
-    load_pinned()
+    load_pinned_classifier()
     file = bytearray(classifier.PINNED.read_bytes())
     file[-1] ^= 1
     toy.setattr(classifier, "PINNED", tmp_path / "changed.safetensors")
@@ -69,7 +76,7 @@ def test_changed_weights_are_refused(toy, tmp_path):
     with pytest.raises(
         ClassifierError, match=f"{re.escape(str(classifier.PINNED))}: its SHA-256 is .* restore the file"
     ):
-        load_pinned()
+        load_pinned_classifier()
 
 
 def test_a_missing_file_of_weights_is_named_by_the_command(toy, refusal, tmp_path):
@@ -81,7 +88,7 @@ def test_a_missing_file_of_weights_is_named_by_the_command(toy, refusal, tmp_pat
 def test_what_is_read_does_not_depend_on_the_batch():
     torch.manual_seed(0)
     images, network = torch.randint(0, 256, (600, 1, 8, 8), dtype=torch.uint8), Classifier(1, 10)
-    together, alone = read(network, images), read(network, images[-1:])
+    together, alone = classify(network, images), classify(network, images[-1:])
     assert together.features.shape == (600, 128)
     assert together.probabilities.sum(1) == pytest.approx(np.ones(600))
     assert together.features[-1] == pytest.approx(alone.features[0], rel=1e-4, abs=1e-6)
@@ -92,8 +99,8 @@ def test_the_classes_of_stacked_digits_are_those_of_their_channels():
     network = Classifier(1, 10)
     network.output.weight.data *= 1_000  # opinions that differ from image to image
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    digits: list[Reading] = [read(network, images[:, [channel]]) for channel in range(3)]
-    stacked = read_stacked(network, images)
+    digits: list[Reading] = [classify(network, images[:, [channel]]) for channel in range(3)]
+    stacked = classify_stacked(network, images)
     assert stacked.features.shape == (20, 3 * 128)
     assert stacked.probabilities.shape == (20, 1_000)
     assert stacked.probabilities.sum(1) == pytest.approx(np.ones(20))
@@ -101,6 +108,6 @@ def test_the_classes_of_stacked_digits_are_those_of_their_channels():
 
 
 def test_a_classifier_learns_the_same_each_time():
-    digits = data.load("uci-digits", classifier.PINNED.parent, image_size=8)
-    first, second = (classifier.fit(digits, epochs=1).state_dict() for _ in range(2))
+    digits = data.load_dataset("uci-digits", classifier.PINNED.parent, image_size=8)
+    first, second = (classifier.train_classifier(digits, epochs=1).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

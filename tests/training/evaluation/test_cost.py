@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.architectures import NetworkConfig, build_generator, multiply_adds, parameter_count
-from models.card import Dataset, Training
 from models.checkpoint import Checkpoint
-from models.exporter import export
+from models.export.exporter import export
+from models.networks import NetworkConfig, build_generator, multiply_adds, parameter_count
+from models.onnx_file.card import Dataset, Training
 from training.evaluation import cost
 
 DIGITS = Dataset("digits", "0" * 64, (1, 28, 28), tuple("0123456789"), (1,) * 10)
@@ -26,7 +26,7 @@ def test_a_file_costs_what_its_network_costs(monkeypatch, architecture, widths, 
     weights = {f"generator.{name}": weight for name, weight in generator.state_dict().items()}
     exported = export(Checkpoint(weights, config, DIGITS, Training({"preset": architecture}, 0, 0, None, {}))).generator
 
-    measured = cost.measure(exported)
+    measured = cost.measure_cost(exported)
     inputs = (torch.zeros(1, 12), *([torch.zeros(1, dtype=torch.int64)] if classes else []))
     norms = [module.num_features for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     # The first keeps its running mean and variance beside its two parameters; of the others one of two is left.

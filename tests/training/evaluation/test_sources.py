@@ -103,7 +103,7 @@ def test_a_folder_without_a_checkpoint_is_named(refusal, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
-        ("--figures", "fidd", "--figures: there is no 'fidd'; there are fid, kid"),
+        ("--metrics", "fidd", "--metrics: there is no 'fidd'; there are fid, kid"),
         ("--n", 0, "--n: must be at least 1, got 0"),
         ("--dataset", "cifar", "--dataset: there is no 'cifar'; there are mnist"),
     ],

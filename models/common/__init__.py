@@ -1,0 +1,1 @@
+"""Helpers that all packages share: errors, files, locks, checksums, images, threads and the frame of a command."""

@@ -1,0 +1,235 @@
+"""Checks the graph of a model file before onnxruntime sees it, and before an export is written.
+
+A file may come from anywhere. onnxruntime would run any operator of its own, load weights from other files, and
+allocate whatever memory a graph of 200 bytes asks for. `models.onnx_file.graph_memory` has the limits on memory.
+"""
+
+import math
+from collections.abc import Callable
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from models.common.errors import GraphError
+from models.onnx_file.card import METADATA_KEY, Card, CardError
+from models.onnx_file.graph_memory import MAX_ELEMENTS, measure_memory
+from models.onnx_file.protobuf_limits import check_structure
+from models.onnx_file.shape_inference import BATCH, MAX_RANK, attribute, dimensions
+
+# fmt: off
+OPERATORS = frozenset((
+    "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "DequantizeLinear",
+    "Gather", "Gemm", "LeakyRelu", "MatMul", "Mul", "QuantizeLinear", "Relu", "Reshape", "Resize", "Round", "Shape",
+    "Slice", "Squeeze", "Tanh", "Transpose", "Unsqueeze",
+))
+# fmt: on
+"""Of the standard domain: those that our generators are made of."""
+
+MAX_FILE_BYTES = 2**30
+MAX_CARD_CHARACTERS = 2**26
+"""Maximum length of the card. Most of it are the golden images."""
+MAX_CARD_VALUES = 2**20
+"""Maximum number of commas and opening brackets in the card: each value takes more memory than its text."""
+OPSETS = range(16, 27)
+"""Opset versions: from the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime
+opens."""
+
+_ATTRIBUTES = {
+    getattr(AttributeProto, kind) for kind in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS", "TENSOR")
+}
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_WEIGHTS = {
+    "fp32": {TensorProto.FLOAT},
+    "fp16": {TensorProto.FLOAT, TensorProto.FLOAT16},
+    "int8": {TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32},
+}
+_SHAPES = {TensorProto.INT64, TensorProto.INT32}
+_ONLY: dict[str, dict[str, object]] = {
+    "Conv": {"auto_pad": b"NOTSET"},
+    # ONNX infers another shape for these than onnxruntime makes.
+    "ConvTranspose": {"auto_pad": b"NOTSET", "output_shape": None},
+    # Other modes allocate images and tables of their own; an aspect ratio would depend on the number of rows.
+    "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
+}
+"""Attributes with the only value that is allowed. None: the attribute must not be there."""
+_LEAST = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+"""Attributes of convolutions with their least number: onnxruntime divides by some. Large ones would overflow."""
+
+
+def parse(file: bytes) -> ModelProto:
+    """Raises:
+    GraphError: not an ONNX file, or one that would take much more memory than its bytes.
+    """
+    check_structure(file)
+    try:
+        return ModelProto.FromString(file)
+    except DecodeError as error:
+        raise GraphError(f"format: not an ONNX file ({error})") from error
+
+
+def read_card(model: ModelProto) -> Card:
+    """Raises:
+    CardError: it has none, or one that cannot be read.
+    """
+    texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""  # bytes if it is not UTF-8
+    if len(text) > MAX_CARD_CHARACTERS or sum(map(text.count, ",[{")) > MAX_CARD_VALUES:
+        raise CardError(
+            f"card: it has more than {MAX_CARD_CHARACTERS:,} characters or {MAX_CARD_VALUES:,} values, the maximum"
+        )
+    return Card.from_json(text)
+
+
+def check(model: ModelProto, card: Card) -> tuple[str, ...]:
+    """Holds a graph to the file contract and to its card.
+
+    Returns:
+        The names of the checks that it passed.
+
+    Raises:
+        GraphError: it fails one.
+    """
+    for name, passes in _CHECKS.items():
+        try:
+            passes(model, card)
+        except GraphError as error:
+            raise GraphError(f"{name}: {error}") from None
+    return tuple(_CHECKS)
+
+
+def _one_graph(model: ModelProto, card: Card) -> None:
+    domains = [entry.domain or "ai.onnx" for entry in model.opset_import]
+    _require(domains == ["ai.onnx"], f"it uses the operator domains {sorted(domains)}; ai.onnx alone is allowed")
+    opset = model.opset_import[0].version
+    _require(opset in OPSETS, f"its opset is {opset}; {OPSETS[0]} to {OPSETS[-1]} are allowed")
+    _require(not model.functions and not model.training_info, "it brings functions or training steps of its own")
+    _require(not model.graph.sparse_initializer, "it has sparse weights")
+
+
+def _operators(model: ModelProto, card: Card) -> None:
+    for node in model.graph.node:
+        _require(
+            node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
+            f"{node.domain or 'ai.onnx'}.{node.op_type} is not on the list of those allowed",
+        )
+        names = [entry.name for entry in node.attribute]
+        _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of one name")
+        for entry in node.attribute:
+            _require(
+                entry.type in _ATTRIBUTES and not entry.ref_attr_name,
+                f"{node.op_type} has an attribute {entry.name} of another kind",
+            )
+
+
+def _whole_tensors(model: ModelProto, card: Card) -> None:
+    for tensor in _tensors(model.graph):
+        _require(len(tensor.dims) <= MAX_RANK, f"{tensor.name} has {len(tensor.dims):,} dimensions, maximum {MAX_RANK}")
+        _require(
+            not tensor.external_data and tensor.data_location == TensorProto.DEFAULT,
+            f"{tensor.name} lies in another file",
+        )
+        try:
+            itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        except KeyError:
+            raise GraphError(f"{tensor.name} is of the unknown type {tensor.data_type}") from None
+        declared = math.prod(tensor.dims) * itemsize
+        _require(
+            (min(tensor.dims, default=1) > 0 or list(tensor.dims) == [0]) and declared == len(tensor.raw_data),
+            f"{tensor.name} declares {declared:,} bytes and has {len(tensor.raw_data):,}",
+        )
+
+
+def _precision(model: ModelProto, card: Card) -> None:
+    allowed = _WEIGHTS[card.precision]
+    for tensor in _tensors(model.graph):
+        kind = TensorProto.DataType.Name(tensor.data_type)
+        _require(tensor.data_type in allowed | _SHAPES, f"{tensor.name} is {kind} in a file of {card.precision}")
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
+            kind = TensorProto.DataType.Name(to)
+            _require(to not in _FLOATS or to in allowed, f"a Cast to {kind} in a file of {card.precision}")
+
+
+def _inference(model: ModelProto, card: Card) -> None:
+    for node in model.graph.node:
+        training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        _require(not training, f"{node.op_type} is in training mode: an image would depend on its neighbours")
+
+
+def _contract(model: ModelProto, card: Card) -> None:
+    inputs: dict[str, tuple[str, list[str | int]]] = {"latent": ("FLOAT", [BATCH, card.latent_dim])}
+    if card.conditional:
+        inputs["label"] = ("INT64", [BATCH])
+    outputs = {"image": ("UINT8", [BATCH, *card.image_shape])}
+    for kind, expected, values in (("inputs", inputs, model.graph.input), ("outputs", outputs, model.graph.output)):
+        found = {
+            value.name: (TensorProto.DataType.Name(value.type.tensor_type.elem_type), list(dimensions(value.type)))
+            for value in values
+        }
+        _require(found == expected, f"the {kind} are {found}, by the card they should be {expected}")
+
+
+def _quantisation(model: ModelProto, card: Card) -> None:
+    """image = Cast(Clip(Round(...), 0, 255)): without the clip, too bright a white would wrap to black."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    numbers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if not tensor.dims}
+    node: NodeProto | None = makers.get("image")
+    for expected in ("Cast", "Clip", "Round"):
+        _require(
+            node is not None and node.op_type == expected,
+            f"image should be the Cast of a Clip of a Round; in the place of {expected} is "
+            f"{node.op_type if node else 'nothing'}",
+        )
+        assert node is not None
+        if expected == "Clip":
+            bounds = [numbers.get(name) for name in node.input[1:]]
+            _require(bounds == [0, 255], f"the Clip is to {bounds}, it should be to [0, 255]")
+        node = makers.get(node.input[0])
+
+
+def _kernels(model: ModelProto, card: Card) -> None:
+    """Checks the attributes of convolutions and of Resize on which the memory depends."""
+    for node in model.graph.node:
+        for name, allowed in _ONLY.get(node.op_type, {}).items():
+            value = attribute(node, name, allowed)
+            _require(value == allowed, f"{node.op_type} has {name} {value!r:.40}; allowed is {allowed or 'none'!r}")
+        if node.op_type in ("Conv", "ConvTranspose"):
+            for name, least in _LEAST.items():
+                numbers = attribute(node, name, [])
+                for number in numbers if isinstance(numbers, list) else [numbers]:
+                    _require(
+                        isinstance(number, int) and least <= number <= MAX_ELEMENTS,
+                        f"{node.op_type} has {name} {number}; {least} to {MAX_ELEMENTS:,} are allowed",
+                    )
+
+
+def _sizes(model: ModelProto, card: Card) -> None:
+    sizes = measure_memory(model)
+    image, expected = sizes.shapes.get("image"), (BATCH, *card.image_shape)
+    _require(image == expected, f"image has the shape {image}, by the card it should be {expected}")
+    sizes.rows(1)
+
+
+_CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
+    "standard domain": _one_graph,
+    "operators": _operators,
+    "weights": _whole_tensors,
+    "precision": _precision,
+    "inference mode": _inference,
+    "contract": _contract,
+    "quantisation": _quantisation,
+    "kernels": _kernels,
+    "sizes": _sizes,
+}
+
+
+def _tensors(graph: GraphProto) -> list[TensorProto]:
+    constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
+    return [*graph.initializer, *constants]
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise GraphError(otherwise)

@@ -1,0 +1,195 @@
+"""Infers the shape of every tensor that a graph makes, without running it.
+
+Operators are inferred one at a time, in the order of the graph, and each shape is checked before the next operator can
+build on it. Inference over a whole graph would take unbounded memory where the rank, or a list of sizes, doubles with
+each operator.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+
+from models.common.errors import GraphError
+
+BATCH = "batch"
+"""Symbol for the number of rows. Only the first dimension of a tensor may have it."""
+MAX_RANK = 8
+"""Maximum number of dimensions of a tensor."""
+
+Shape = tuple[int | str, ...]
+"""Dimensions: numbers and symbols, of which `BATCH` alone passes the checks. "?" is an unknown dimension."""
+
+
+def infer_shapes(model: ModelProto, max_elements: int) -> dict[str, Shape]:
+    """Infers the shapes of all inputs, weights and other tensors of a graph.
+
+    The first dimension of each tensor is `BATCH` or a positive number, all others are positive numbers. An empty weight
+    has the shape (0,).
+
+    Args:
+        max_elements: maximum number of elements of one tensor, for one row.
+
+    Raises:
+        GraphError: a tensor has another shape, more elements, or a shape that cannot be inferred.
+    """
+    inference = _Inference(model, max_elements)
+    for node in model.graph.node:
+        inference.add(node)
+    return inference.shapes
+
+
+def dimensions(kind: TypeProto) -> Shape:
+    """The shape of a tensor type."""
+    dims = kind.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in dims)
+
+
+def elements(shape: Shape) -> int:
+    """Number of elements of a tensor, for one row."""
+    return math.prod(size for size in shape if isinstance(size, int))
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute."""
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+class _Inference:
+    """What is known about the tensors of the nodes that were added so far."""
+
+    def __init__(self, model: ModelProto, max_elements: int):
+        self.shapes: dict[str, Shape] = {}
+        self._max_elements = max_elements
+        self._opset = onnx.helper.make_opsetid("", model.opset_import[0].version)
+        self._types: dict[str, TypeProto] = {}
+        self._constants: dict[str, TensorProto] = {}
+        """Small tensors: operators take sizes, axes and scales from them."""
+        self._sizes: dict[str, Shape] = {}
+        """Values of tensors that hold the dimensions of another tensor."""
+        for value in model.graph.input:
+            self._define(value.name, value.type, "an input")
+        for tensor in model.graph.initializer:
+            self._add_constant(tensor.name, tensor)
+
+    def add(self, node: NodeProto) -> None:
+        """Infers the outputs of the next node.
+
+        Raises:
+            GraphError: see `infer_shapes`.
+        """
+        constant = node.op_type == "Constant"
+        if not (node.output and node.output[0]) or not (constant or (node.input and node.input[0])):
+            raise GraphError(f"{node.op_type} lacks its first input or output")
+        for name in filter(None, node.input):
+            if name not in self._types:
+                raise GraphError(f"{name}, which {node.op_type} reads, is not made before it")
+        if constant and (value := attribute(node, "value", None)) is not None:
+            self._add_constant(node.output[0], value)
+            return
+        inferred = self._infer_per_row(node) if self._resizes_rows(node) else self._infer(node, {}, {})
+        for name in filter(None, node.output):
+            self._define(name, inferred.get(name, TypeProto()), node.op_type)
+        self._keep_sizes(node)
+
+    def _define(self, name: str, kind: TypeProto, source: str) -> None:
+        if name in self._types:
+            raise GraphError(f"two tensors have the name {name}")
+        shape = dimensions(kind)
+        shown = f"{name}, which {source} makes, has the shape [{', '.join(map(str, shape))}]"
+        if not kind.tensor_type.HasField("shape"):
+            raise GraphError(f"{name}, which {source} makes, has no shape before the graph runs")
+        if len(shape) > MAX_RANK:
+            raise GraphError(f"{name}, which {source} makes, has {len(shape):,} dimensions, maximum {MAX_RANK}")
+        for position, size in enumerate(shape):
+            if not (size == BATCH and position == 0) and not (isinstance(size, int) and size > 0):
+                raise GraphError(
+                    f"{shown}: the first dimension must be {BATCH} or a known positive number, all others known "
+                    "positive numbers"
+                )
+        if elements(shape) > self._max_elements:
+            raise GraphError(f"{shown}: it has {elements(shape):,} elements a row, maximum {self._max_elements:,}")
+        self._types[name], self.shapes[name] = kind, shape
+
+    def _add_constant(self, name: str, tensor: TensorProto) -> None:
+        if name in self._types:
+            raise GraphError(f"two tensors have the name {name}")
+        # Bounded by the size of the file, in which all of its elements stand.
+        self._types[name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        self.shapes[name] = tuple(tensor.dims)
+        if math.prod(tensor.dims) <= MAX_RANK:
+            self._constants[name] = tensor
+
+    def _infer(
+        self, node: NodeProto, types: dict[str, TypeProto], constants: dict[str, TensorProto]
+    ) -> dict[str, TypeProto]:
+        """Infers one node by itself; `types` and `constants` replace what is known."""
+        inputs = list(filter(None, node.input))
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._opset.version, "")
+            return onnx.shape_inference.infer_node_outputs(
+                schema,
+                node,
+                {name: types.get(name, self._types[name]) for name in inputs},
+                {
+                    name: tensor
+                    for name in inputs
+                    if (tensor := constants.get(name, self._constants.get(name))) is not None
+                },
+                opset_imports=[self._opset],
+            )
+        except Exception as error:  # the exceptions of onnx share no base class but this
+            reason = (str(error).splitlines() or [""])[0]
+            raise GraphError(f"the shapes of {node.op_type} do not fit together ({reason:.200})") from None
+
+    def _resizes_rows(self, node: NodeProto) -> bool:
+        """Whether the node changes the shape of each row: the inference of ONNX then loses the batch symbol."""
+        return node.op_type in ("Reshape", "Resize") and self.shapes[node.input[0]][:1] == (BATCH,)
+
+    def _infer_per_row(self, node: NodeProto) -> dict[str, TypeProto]:
+        """Infers Reshape or Resize for a batch of one row, if every row becomes one row."""
+        target_at = max(at for at, name in enumerate(node.input) if name)
+        name = node.input[target_at]
+        target = self._values(name) or ("?",)
+        keeps: Shape = (BATCH,) if target_at == 3 else (1,)  # sizes and scales of Resize
+        if node.op_type == "Reshape":
+            keeps = (BATCH, -1) if attribute(node, "allowzero", 0) else (BATCH, -1, 0)
+        row = TypeProto()
+        row.CopyFrom(self._types[node.input[0]])
+        row.tensor_type.shape.dim[0].dim_value = 1
+        constants = {}
+        if target[0] == BATCH:
+            numbers = [size for size in (1, *target[1:]) if isinstance(size, int)]
+            constants[name] = numpy_helper.from_array(np.array(numbers, np.int64), name)
+        if target_at and target[0] in keeps and BATCH not in target[1:] and not attribute(node, "axes", []):
+            inferred = self._infer(node, {node.input[0]: row}, constants)
+            made = inferred[node.output[0]]
+            if dimensions(made)[:1] == (1,):
+                made.tensor_type.shape.dim[0].dim_param = BATCH
+                return inferred
+        raise GraphError(
+            f"{node.op_type} to [{', '.join(map(str, target))}] does not keep the rows of {node.input[0]} apart"
+        )
+
+    def _values(self, name: str) -> Shape | None:
+        """The numbers in a small tensor, as far as they are known."""
+        if name in self._sizes:
+            return self._sizes[name]
+        constant = self._constants.get(name)
+        return None if constant is None else tuple(numpy_helper.to_array(constant).ravel().tolist())
+
+    def _keep_sizes(self, node: NodeProto) -> None:
+        """Keeps the dimensions that Shape reads, also when Concat joins them with others: exporters resize so."""
+        sizes: Shape = ()
+        if node.op_type == "Shape":
+            shape = self.shapes[node.input[0]]
+            sizes = shape[attribute(node, "start", 0) : attribute(node, "end", len(shape))]
+        elif node.op_type == "Concat" and any(name in self._sizes for name in node.input):
+            parts = [self._values(name) for name in node.input]
+            values = tuple(size for part in parts for size in part or ("?",))
+            if len(values) <= MAX_RANK and all(isinstance(size, int) or size == BATCH for size in values):
+                sizes = values
+        if sizes:
+            self._sizes[node.output[0]] = sizes

@@ -1,0 +1,76 @@
+"""The BentoML model store: where `bentoml serve` and `bentoml build` look for the newest generator."""
+
+import errno
+import os
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.common.errors import InputError
+from models.common.files import write_atomically
+from models.onnx_file.generator import Generator
+
+MODEL_NAME = "mnist-gan"
+SHIPPED = Path(__file__).parents[1] / "pretrained" / "mnist.onnx"
+"""What is served where the store is empty."""
+
+
+def check_home() -> None:
+    """Checks that the store has a place. Where there is no home folder, BentoML would make a folder named "~".
+
+    Raises:
+        InputError: BentoML is installed, BENTOML_HOME is not set, and this user has no home folder.
+    """
+    if find_spec("bentoml") is None or os.environ.get("BENTOML_HOME"):
+        return
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            "register",
+            "the BentoML model store has no place, since this user has no home folder: "
+            "set BENTOML_HOME to a folder, or give --no-register",
+        ) from None
+
+
+def register(generator: Generator) -> str | None:
+    """Adds a generator's file to the store, with what tells models apart.
+
+    Returns:
+        Its tag there, or None where BentoML is not installed.
+
+    Raises:
+        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written; the message names one file.
+    """
+    try:
+        import bentoml
+    except ImportError:
+        return None
+    card = generator.card
+    labels = {
+        "dataset": card.dataset.name,
+        "classes": str(len(card.class_names)),
+        "precision": card.precision,
+        "preset": str((card.training.config or {}).get("preset")),
+    }
+    metadata = {
+        "name": card.name,
+        "images_seen": card.training.images_seen,
+        "file_sha256": card.file_sha256,
+        "bytes": len(generator.file),
+    } | (card.quality or {})
+    try:
+        with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
+            write_atomically(Path(model.path_of("generator.onnx")), generator.file)
+    except shutil.Error as error:
+        raise _first_failure(error) from error
+    return str(model.tag)
+
+
+def _first_failure(error: shutil.Error) -> OSError:
+    """The first of the files that BentoML could not copy, of which Python makes a list of (source, target, reason)."""
+    _, target, reason = error.args[0][0]
+    number = re.match(r"\[Errno (\d+)\]", reason)
+    code = int(number[1]) if number else errno.EIO
+    return OSError(code, os.strerror(code), str(target))

@@ -1,0 +1,1 @@
+"""The HTTP service: BentoML runs it, and onnxruntime runs the model file."""

@@ -1,0 +1,44 @@
+"""Finds and opens the model file that the service serves."""
+
+import logging
+import os
+from pathlib import Path
+
+import bentoml
+import onnxruntime
+
+from models.common.errors import ModelFileError
+from models.onnx_file.generator import CUDA, Generator
+from models.onnx_file.store import MODEL_NAME, SHIPPED
+
+logger = logging.getLogger("bentoml.mnist-gan")
+
+
+def newest_in_store() -> Path | None:
+    """Returns the newest model file in the BentoML model store, which is the Bento's own in a Bento, or None."""
+    try:
+        return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
+    except bentoml.exceptions.NotFound:
+        return None
+
+
+def model_file() -> Path:
+    """Returns $MNIST_GAN_MODEL, else the newest in the BentoML model store, else the one that ships."""
+    path = os.environ.get("MNIST_GAN_MODEL")
+    return Path(path) if path else newest_in_store() or SHIPPED
+
+
+def open_model(path: Path, device: str) -> Generator:
+    """Opens a model file on a device: auto, cpu or cuda.
+
+    Raises:
+        ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use it.
+    """
+    if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
+        try:
+            return Generator.open(path, CUDA)
+        except ModelFileError as error:
+            if device == "cuda":
+                raise
+            logger.warning("no GPU is used: %s", error)
+    return Generator.open(path)

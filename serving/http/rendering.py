@@ -1,0 +1,118 @@
+"""Turns the latents of a request into its response: decoding, encoding, and the memory that the response may use."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from models.common.image_files import NPY, NPZ, PNG
+from models.common.threads import available_cpus
+from models.onnx_file.generator import CUDA, Generator, Images
+from serving.http.budget import Budget, Share
+from serving.http.encodings import Encoding
+from serving.http.engine import Engine, Labels, LatentSource
+from serving.http.errors import RequestError
+from serving.http.metrics import metrics
+from serving.http.settings import Settings
+
+SECONDS_PER_BYTE = {PNG: 7.5e-9, NPZ: 0.9e-9, NPY: 0.9e-9}
+"""Time that encoding takes for each byte of pixels on one core of an AMD EPYC. Animations take much longer."""
+EVENT_LOOP_BUDGET_SECONDS = 0.00025
+"""Longest encoding that runs on the event loop."""
+ENGINE_THREAD_BUDGET_SECONDS = 0.03
+"""Longest encoding that runs in a thread of the engine; it delays the batches of other requests."""
+
+
+GPU_THREADS = 2
+"""One thread draws latents while the GPU works for the other."""
+
+
+class Place(Enum):
+    """Where the encoding of a response runs."""
+
+    EVENT_LOOP = "event loop"
+    ENGINE_THREAD = "engine thread"
+    ENCODER_POOL = "encoder pool"
+
+
+def encoding_place(pixel_bytes: int, media_type: str) -> Place:
+    """Decides where a response of this size is encoded.
+
+    Handing data to another thread and back takes about 0.1 ms, so short encodings stay where the images are.
+    """
+    seconds = pixel_bytes * SECONDS_PER_BYTE.get(media_type, math.inf)
+    if seconds <= EVENT_LOOP_BUDGET_SECONDS:
+        return Place.EVENT_LOOP
+    return Place.ENGINE_THREAD if seconds <= ENGINE_THREAD_BUDGET_SECONDS else Place.ENCODER_POOL
+
+
+class Renderer:
+    """Makes the responses of one process, with the threads and the limits that the settings give."""
+
+    def __init__(self, generator: Generator, settings: Settings):
+        cpus = available_cpus()
+        threads = settings.threads or (GPU_THREADS if generator.provider == CUDA else cpus)
+        self._generator = generator
+        self._engine = Engine(generator, threads, settings.max_waiting_images)
+        self._encoders = ThreadPoolExecutor(settings.threads or cpus, "encoder")
+        self._max_response_bytes = settings.max_response_bytes
+        self._budget = Budget(settings.max_total_response_bytes, "responses")
+
+    async def respond(
+        self, route: str, source: LatentSource, encoding: Encoding, headers: Mapping[str, str]
+    ) -> Response:
+        """Decodes the latents of a request and encodes the images.
+
+        Args:
+            route: The path, for the metrics.
+            source: The latents and labels.
+            encoding: The form of the response.
+            headers: Additional response headers.
+
+        Raises:
+            RequestError: 400, the response would be too large; 429, too many images are queued or too many bytes held.
+        """
+        pixel_bytes = encoding.pixel_bytes(len(source), self._generator.card.image_shape)
+        if pixel_bytes > self._max_response_bytes:
+            raise RequestError(
+                400,
+                f"The response would hold {pixel_bytes:,} bytes of pixels, at most {self._max_response_bytes:,} are "
+                "allowed; ask for fewer images or a smaller scale",
+            )
+
+        def encode(images: Images, labels: Labels) -> bytes:
+            with metrics().encode_seconds.labels(route).time():
+                return encoding.encode(images, labels)
+
+        share = self._budget.hold()
+        share.resize(pixel_bytes)
+        try:
+            place = encoding_place(pixel_bytes, encoding.media_type)
+            if place is Place.ENCODER_POOL:
+                images, labels = await self._engine.decode(source)
+                body = await asyncio.get_running_loop().run_in_executor(self._encoders, encode, images, labels)
+            else:
+                body = await self._engine.decode(source, encode, in_thread=place is Place.ENGINE_THREAD)
+            share.resize(len(body))
+        except BaseException:
+            share.resize(0)
+            raise
+        metrics().images.labels(route).inc(len(source))
+        headers = {"X-Model": self._generator.card.file_sha256, **headers}
+        return _HeldResponse(share, body, encoding.media_type, headers)
+
+
+class _HeldResponse(Response):
+    """A response whose bytes count in the budget until it has been sent or its client is gone."""
+
+    def __init__(self, share: Share, body: bytes, media_type: str, headers: dict[str, str]):
+        super().__init__(body, media_type=media_type, headers=headers)
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._share:
+            await super().__call__(scope, receive, send)

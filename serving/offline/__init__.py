@@ -1,0 +1,1 @@
+"""The command `sample`, which writes images to files."""

@@ -1,0 +1,112 @@
+"""The files that shards are: .npz, tar files for WebDataset, and Parquet, each written without holding all images."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from models.common.image_files import png, sheet
+from models.onnx_file.generator import Generator, Images
+
+Format = Literal["npz", "webdataset", "parquet"]
+IMAGES_IN_MEMORY = 4_096
+"""Images that are in memory at a time, in each process."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The oldest time that a zip file can tell: so that the same images are the same bytes."""
+
+Chunk = tuple[int, Images, NDArray[np.int64] | None]
+"""Index of the first image, images, labels."""
+
+
+class ShardFile(io.BufferedWriter):
+    """A new file that fails once: after an error it drops what is written.
+
+    Otherwise the libraries, which try to complete their file when they are closed or deleted, would report the same
+    error again, one traceback after another.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path, "w"))
+        self._failed = False
+
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]
+        return memoryview(data).nbytes if self._failed else self._once(lambda: super(ShardFile, self).write(data))
+
+    def flush(self) -> None:
+        if not self._failed:
+            self._once(super().flush)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return offset if self._failed else self._once(lambda: super(ShardFile, self).seek(offset, whence))
+
+    def _once(self, call):  # type: ignore[no-untyped-def]
+        try:
+            return call()
+        except OSError:
+            self._failed = True
+            raise
+
+
+def _write_npz(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
+    """`images` uint8 (n, height, width), or (n, height, width, 3) for colour, and `labels` int64 (n,) if there are."""
+    channels, height, width = generator.card.image_shape
+    shape = (len(span), height, width) if channels == 1 else (len(span), height, width, channels)
+    labels = []
+    with zipfile.ZipFile(stream, "w") as archive:
+        with archive.open(zipfile.ZipInfo("images.npy", EPOCH), "w", force_zip64=True) as entry:
+            _write_npy_header(entry, np.dtype(np.uint8), shape)
+            for _, images, drawn in chunks:
+                entry.write((images[:, 0] if channels == 1 else images.transpose(0, 2, 3, 1)).tobytes())
+                if drawn is not None:
+                    labels.append(drawn)
+        if labels:
+            with archive.open(zipfile.ZipInfo("labels.npy", EPOCH), "w", force_zip64=True) as entry:
+                _write_npy_header(entry, np.dtype(np.int64), (len(span),))
+                entry.write(np.concatenate(labels).tobytes())
+
+
+def _write_npy_header(entry: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    told = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(entry, told)
+
+
+def _write_webdataset(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
+    """Of image i: `i.png`, and `i.cls` with the number of its class if there are classes."""
+    from webdataset import TarWriter
+
+    writer = TarWriter(stream, encoder=False, mtime=0, user="", group="", format=tarfile.USTAR_FORMAT)
+    for first, images, labels in chunks:
+        for i, image in enumerate(images):
+            sample = {"__key__": f"{first + i:016}", "png": png(sheet(image[None]))}
+            if labels is not None:
+                sample["cls"] = str(labels[i]).encode()
+            writer.write(sample)
+    writer.close()
+
+
+def _write_parquet(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
+    """Columns `image` (a struct of PNG `bytes` and a `path`, as Hugging Face's datasets decode it) and `label`."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    names = list(generator.card.class_names)
+    feature = {"label": {"names": names, "_type": "ClassLabel"}} if names else {}
+    features = {"info": {"features": {"image": {"_type": "Image"}} | feature}}
+    columns = [("image", image)] + ([("label", pa.int64())] if names else [])
+    schema = pa.schema(columns, {"huggingface": json.dumps(features)})
+    with parquet.ParquetWriter(stream, schema) as writer:
+        for first, images, labels in chunks:
+            rows = [{"bytes": png(sheet(one[None])), "path": f"{first + i:016}.png"} for i, one in enumerate(images)]
+            arrays = [pa.array(rows, image)] + ([] if labels is None else [pa.array(labels)])
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+WRITERS = {"npz": _write_npz, "webdataset": _write_webdataset, "parquet": _write_parquet}

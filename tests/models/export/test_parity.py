@@ -1,0 +1,180 @@
+"""One fault planted for every gate, through the command: the gate meant for it catches it, and nothing is left."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.export import exporter
+from models.export.parity import BATCH_SIZES, ParityError, ParityMetric, ParityReport
+from models.networks import build_generator
+from models.onnx_file.generator import Generator
+from training import export_onnx
+
+
+def a_changed_weight(model: ModelProto) -> None:
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("output.bias"))
+    values = numpy_helper.to_array(bias).copy()
+    values[0] += 0.02
+    bias.raw_data = values.tobytes()
+
+
+def a_weight_that_is_not_a_number(model: ModelProto) -> None:
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("output.bias"))
+    bias.raw_data = np.full(bias.dims, np.nan, np.float32).tobytes()
+
+
+def swapped_classes(model: ModelProto) -> None:
+    embedding = next(tensor for tensor in model.graph.initializer if "embedding" in tensor.name)
+    rows = numpy_helper.to_array(embedding).copy()
+    rows[[3, 7]] = rows[[7, 3]]
+    embedding.raw_data = rows.tobytes()
+
+
+def a_dropped_clamp(model: ModelProto) -> None:
+    clip = next(node for node in model.graph.node if node.op_type == "Clip")
+    cast = next(node for node in model.graph.node if node.output[0] == "image")
+    cast.input[0] = clip.input[0]
+
+
+def a_leak_of_fp16(model: ModelProto) -> None:
+    nodes = [onnx.helper.make_node("Cast", ["tanh_"], ["half"], to=TensorProto.FLOAT16)]
+    nodes += [onnx.helper.make_node("Cast", ["half"], ["tanh__"], to=TensorProto.FLOAT)]
+    tanh = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Tanh")
+    name = model.graph.node[tanh].output[0]
+    model.graph.node[tanh].output[0] = "tanh_"
+    nodes[1].output[0] = name
+    for node in reversed(nodes):
+        model.graph.node.insert(tanh + 1, node)
+
+
+def batch_norm_in_training_mode(model: ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    del node.attribute[:]
+    node.attribute.append(onnx.helper.make_attribute("training_mode", 1))
+
+
+def a_lost_dynamic_axis(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def another_opset(model: ModelProto) -> None:
+    model.opset_import[0].version = 21
+
+
+def an_operator_of_onnxruntime(model: ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Tanh")
+    node.op_type, node.domain = "Gelu", "com.microsoft"
+
+
+def different_bytes_each_time(model: ModelProto) -> None:
+    model.graph.name = f"traced {next(_counter)}"
+
+
+_counter = iter(range(10**9))
+
+FAULTS: list[tuple[Callable[[ModelProto], None], str]] = [
+    (a_changed_weight, "mean error against float64: "),
+    (a_weight_that_is_not_a_number, "pixels that are not finite: "),
+    (swapped_classes, "classes drawn as another: 2"),
+    (a_dropped_clamp, "quantisation: "),
+    (a_leak_of_fp16, "precision: "),
+    (batch_norm_in_training_mode, "inference mode: "),
+    (a_lost_dynamic_axis, "contract: "),
+    (another_opset, "asked for opset 20, got "),
+    (an_operator_of_onnxruntime, "operators: com.microsoft.Gelu "),
+    (different_bytes_each_time, "bytes of a second export that differ: "),
+]
+
+
+@pytest.fixture
+def run_of_dcgan(runs, tmp_path: Path) -> Path:
+    """A conditional run, whose network has batch norm."""
+    checkpoint = load_checkpoint(runs["conditional"])
+    network = build_generator(replace(checkpoint.generator, architecture="dcgan"))
+    tensors = {f"generator.{name}": weight for name, weight in network.state_dict().items()}
+    save_checkpoint(replace(checkpoint, tensors=tensors, generator=network.config), tmp_path / "dcgan")
+    return tmp_path / "dcgan"
+
+
+trace = exporter._trace
+traced: dict[str, ModelProto] = {}
+"""Graphs by network, each traced once: that takes most of the time of an export."""
+
+
+@pytest.mark.parametrize(("plant", "caught"), FAULTS, ids=[plant.__name__ for plant, _ in FAULTS])
+def test_a_planted_fault_is_caught_by_its_gate_and_leaves_no_file(
+    runs, run_of_dcgan, tmp_path, monkeypatch, capsys, plant, caught
+):
+    def faulty(generator, *arguments):
+        if (network := str(generator)) not in traced:
+            traced[network] = trace(generator, *arguments)
+        model = ModelProto()
+        model.CopyFrom(traced[network])
+        plant(model)
+        return model
+
+    monkeypatch.setattr(exporter, "_trace", faulty)
+    run = run_of_dcgan if plant is batch_norm_in_training_mode else runs["conditional"]
+    out, before = tmp_path / "a.onnx", [model.tag for model in bentoml.models.list()]
+    monkeypatch.setattr(sys, "argv", ["export-onnx", str(run), f"--out={out}", f"--report={tmp_path / 'a.json'}"])
+    with pytest.raises(SystemExit, match="1"):
+        export_onnx.main()
+    assert capsys.readouterr().err.startswith(f"export-onnx: {caught}")
+    assert [path.name for path in tmp_path.iterdir()] == ["dcgan"]
+    assert [model.tag for model in bentoml.models.list()] == before
+
+
+def test_a_neighbour_that_shows_in_an_image_is_caught(runs, tmp_path, monkeypatch):
+    """The image of each row shifted by the mean latent of the batch."""
+    trace = exporter._trace
+
+    def faulty(*arguments):
+        model = trace(*arguments)
+        monkeypatch.setattr("models.onnx_file.graph_checks.OPERATORS", exporter.graph.OPERATORS | {"ReduceMean"})
+        mean = onnx.helper.make_node("ReduceMean", ["latent"], ["mean"], keepdims=1, name="mean")
+        pixels = next(node for node in model.graph.node if node.op_type == "Round")
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(10), "ten"))
+        by_ten = onnx.helper.make_node("Mul", ["mean", "ten"], ["shift_"], name="by_ten")
+        shape = numpy_helper.from_array(np.array([1, 1, 1, 1]), "ones")
+        model.graph.initializer.append(shape)
+        reshape = onnx.helper.make_node("Reshape", ["shift_", "ones"], ["shift"], name="reshape_shift")
+        add = onnx.helper.make_node("Add", [pixels.input[0], "shift"], ["shifted"], name="add_shift")
+        at = list(model.graph.node).index(pixels)
+        for node in (add, reshape, by_ten, mean):
+            model.graph.node.insert(at, node)
+        model.graph.node[at + 4].input[0] = "shifted"
+        return model
+
+    monkeypatch.setattr(exporter, "_trace", faulty)
+    with pytest.raises(ParityError, match="off"):
+        exporter.export(load_checkpoint(runs["unconditional"]))
+
+
+def test_every_batch_size_to_256_is_tried():
+    assert set(range(1, 257)) < set(BATCH_SIZES)
+
+
+@pytest.mark.parametrize("value", [1.1, float("nan"), float("inf")])
+def test_the_first_figure_beyond_its_bound_is_named(value):
+    good = ParityMetric("good", 1.0, 1.0)
+    ParityReport((), (good,)).check()
+    with pytest.raises(ParityError, match=r"^bad: .*, at most 1 allowed"):
+        ParityReport((), (good, ParityMetric("bad", value, 1.0), ParityMetric("worse", 9.0, 1.0))).check()
+
+
+def test_the_card_tells_every_figure_with_its_bound(files):
+    parity = Generator.open(files["conditional"]).card.parity
+    assert json.loads(json.dumps(parity)) == parity
+    assert {"contract", "operators", "onnx.checker"} < set(parity["graph"])
+    assert parity["metrics"]["pixels off in a batch against alone"]["value"] == 0
+    for metric in parity["metrics"].values():
+        assert metric["value"] <= metric["bound"]

@@ -1,0 +1,351 @@
+"""No graph that passes the checks takes more memory than was computed before it was opened."""
+
+import random
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto
+
+from models.common.checksum import EMPTY_CHECKSUM, verify_checksum, write_checksum
+from models.common.errors import GraphError, ModelFileError
+from models.onnx_file import graph_memory as sizes
+from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator, open_session
+from models.onnx_file.graph_memory import measure_memory
+from models.onnx_file.shape_inference import BATCH
+from tests.models.onnx_file.hostile_graphs import LATENT, Draft, card, hostile_graph, sealed
+
+CARD = card()
+
+
+def try_graph(seed: int) -> tuple[str, float]:
+    """Opens the file of a random graph and runs it with all of its tensors as outputs.
+
+    Returns:
+        What became of the file, and the elements of its tensors as a share of those computed.
+    """
+    model = hostile_graph(random.Random(seed))
+    try:
+        Generator.from_bytes(sealed(model, CARD))
+    except GraphError:
+        return "rejected", 0.0
+    except ModelFileError as error:
+        if not str(error).startswith(("onnxruntime", "golden images")):
+            raise
+        outcome = "refused by onnxruntime"
+    else:
+        outcome = "opened"
+    computed = measure_memory(model)
+    share = 0.0
+    try:
+        session = open_session(_with_all_outputs(model))
+    except ModelFileError:
+        return outcome, share
+    for rows in (1, 2, 3, 7):
+        feeds = {"latent": np.ones((rows, LATENT), np.float32), "label": np.arange(rows) % 10}
+        try:
+            tensors = dict(zip((o.name for o in session.get_outputs()), session.run(None, feeds), strict=True))
+        except Exception:  # onnxruntime's own exceptions share no base class but this
+            continue
+        for name, tensor in tensors.items():
+            expected = tuple(rows if size == BATCH else size for size in computed.shapes[name])
+            assert tensor.shape == expected, f"seed {seed}: {name} has {tensor.shape} at {rows} rows"
+        share = max(share, sum(map(np.size, tensors.values())) / (computed.fixed + rows * computed.row))
+    return outcome, share
+
+
+def _with_all_outputs(model: ModelProto) -> bytes:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    names = [name for node in model.graph.node for name in node.output]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return copy.SerializeToString()
+
+
+def try_graphs(seeds: range) -> str:
+    """A line that reports what became of the graphs of those seeds."""
+    outcomes, worst = Counter(), 0.0
+    for seed in seeds:
+        outcome, share = try_graph(seed)
+        outcomes[outcome] += 1
+        worst = max(worst, share)
+    counted = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
+    assert outcomes["opened"] > len(seeds) / 10
+    assert outcomes["rejected"] > len(seeds) / 10
+    assert worst <= 1
+    return f"{len(seeds):,} hostile graphs: {counted}; at most {worst:.3f} of the computed elements"
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    """Limits at which a test with many graphs takes seconds."""
+    monkeypatch.setattr(sizes, "MAX_ELEMENTS", 2**17)
+    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", 2**21)
+
+
+def test_no_random_graph_that_is_accepted_exceeds_the_computed_size(small_limits, capsys):
+    line = try_graphs(range(200))
+    with capsys.disabled():
+        print(f"\n{line}")
+
+
+@pytest.mark.slow
+def test_none_of_thousands_of_random_graphs_that_are_accepted_exceeds_the_computed_size(small_limits, capsys):
+    line = try_graphs(range(1_000, 6_000))
+    with capsys.disabled():
+        print(f"\n{line}")
+
+
+def draft() -> Draft:
+    return Draft(random.Random(0))
+
+
+def image(graph: Draft, *shape: int) -> str:
+    """A tensor [batch, *shape] whose numbers come from the latent."""
+    flat = graph.append("Reshape", ["latent", graph.integers([-1, *[1] * (len(shape) - 1), LATENT])], "flat_image")
+    scales = graph.weight(np.array([1, *shape[:-1], shape[-1] / LATENT], np.float32))
+    return graph.append("Resize", [flat, "", scales], "large_image")
+
+
+def rows_that_double(graph: Draft) -> None:
+    """An inference of shapes does not know the first dimension of any of them."""
+    for step in range(40):
+        name = f"doubled{step - 1}" if step else "latent"
+        graph.append("Concat", [name, name], f"doubled{step}", axis=0)
+
+
+def ranks_that_double(graph: Draft) -> None:
+    name = graph.integers([[0]])
+    for step in range(40):
+        name = graph.append("Gather", [name, name], f"gathered{step}")
+
+
+def sizes_that_double(graph: Draft) -> None:
+    """An inference that follows the values of shapes would hold 2^40 of them."""
+    name = graph.append("Shape", ["latent"], "shape")
+    for step in range(40):
+        name = graph.append("Concat", [name, name], f"joined{step}", axis=0)
+
+
+def a_product_of_the_batch_with_itself(graph: Draft) -> None:
+    column = graph.append("Unsqueeze", ["label", graph.integers([1])], "column")
+    graph.append("Add", ["label", column], "square")
+
+
+def rows_by_the_value_of_a_shape(graph: Draft) -> None:
+    rows = graph.append("Shape", ["latent"], "rows", start=0, end=1)
+    square = graph.append("Concat", [rows, rows], "pair", axis=0)
+    graph.append("Reshape", ["latent", square], "square")
+
+
+def a_cropped_transposed_convolution(graph: Draft) -> None:
+    kernel = graph.weight(np.ones((1, 1, 512, 512), np.float32))
+    graph.append("ConvTranspose", [image(graph, 1, 64, 64), kernel], "cropped", pads=[270] * 4)
+
+
+def a_transposed_convolution_with_output_shape(graph: Draft) -> None:
+    """ONNX infers [batch, 1] for its shape."""
+    kernel = graph.weight(np.ones((1, 1, 3, 3), np.float32))
+    graph.append("ConvTranspose", [image(graph, 1, 4, 4), kernel], "grown", output_shape=[6000, 6000])
+
+
+def a_transposed_convolution_with_output_padding(graph: Draft) -> None:
+    kernel = graph.weight(np.ones((1, 1, 3, 3), np.float32))
+    attributes = {"auto_pad": "SAME_UPPER", "output_padding": [0, 1], "strides": [3, 2]}
+    graph.append("ConvTranspose", [image(graph, 1, 4, 4), kernel], "grown", **attributes)
+
+
+def a_convolution_without_strides(graph: Draft) -> None:
+    kernel = graph.weight(np.ones((1, 1, 3, 3), np.float32))
+    graph.append("Conv", [image(graph, 1, 4, 4), kernel], "divided", strides=[0, 0])
+
+
+def a_resize_with_filtered_rows(graph: Draft) -> None:
+    scales = graph.weight(np.array([1, 1, 1 / 4096, 4096], np.float32))
+    graph.append("Resize", [image(graph, 1, 4096, 1), "", scales], "wide", mode="linear", antialias=1)
+
+
+def a_resize_whose_rows_depend_on_its_height(graph: Draft) -> None:
+    large = image(graph, 1, 4, 4)
+    head = graph.append("Shape", [large], "head", start=0, end=2)
+    target = graph.append("Concat", [head, graph.integers([1, 1000])], "target", axis=0)
+    graph.append("Resize", [large, "", "", target], "resized", keep_aspect_ratio_policy="not_smaller")
+
+
+def more_rows_by_a_scale(graph: Draft) -> None:
+    scales = graph.weight(np.array([1.9, 1, 1, 1], np.float32))
+    graph.append("Resize", [image(graph, 1, 4, 4), "", scales], "more")
+
+
+def a_stack_of_small_matrices(graph: Draft) -> None:
+    """Each matrix takes about 100 bytes besides its one number."""
+    graph.append("MatMul", [image(graph, 8_000_000, 1, 1), graph.weight(np.ones((1, 1), np.float32))], "product")
+
+
+def constants_that_are_computed_when_the_file_is_opened(graph: Draft) -> None:
+    name = graph.weight(np.ones((1, 4096), np.float32))
+    for step in range(20):
+        name = graph.append("Concat", [name, name], f"constant{step}", axis=0)
+
+
+def large_weights_from_a_small_file(graph: Draft) -> None:
+    scales = graph.weight(np.array([1, 1, 4000, 4000], np.float32))
+    kernel = graph.append("Resize", [graph.weight(np.ones((1, 1, 1, 1), np.float32)), "", scales], "kernel")
+    graph.append("ConvTranspose", [image(graph, 1, 16, 16), kernel], "cropped", pads=[2000] * 4)
+
+
+def many_operators(graph: Draft) -> None:
+    for step in range(5_000):
+        graph.append("Relu", [f"deep{step - 1}" if step else "latent"], f"deep{step}")
+
+
+def a_tensor_that_two_operators_make(graph: Draft) -> None:
+    for _ in range(2):
+        graph.append("Relu", ["latent"], "twice")
+
+
+@pytest.mark.parametrize(
+    ("message", "add"),
+    [
+        (r"doubled0, which Concat makes, has the shape \[\?, 4\]", rows_that_double),
+        ("gathered2, which Gather makes, has 9 dimensions, maximum 8", ranks_that_double),
+        ("joined23, which Concat makes, .* 33,554,432 elements a row", sizes_that_double),
+        (r"square, which Add makes, has the shape \[batch, batch\]", a_product_of_the_batch_with_itself),
+        (r"Reshape to \[batch, batch\] does not keep the rows of latent apart", rows_by_the_value_of_a_shape),
+        ("a run of one row takes memory for 1,1.* numbers", a_cropped_transposed_convolution),
+        ("ConvTranspose has output_shape", a_transposed_convolution_with_output_shape),
+        ("ConvTranspose has auto_pad", a_transposed_convolution_with_output_padding),
+        ("Conv has strides 0; 1 to 16,777,216 are allowed", a_convolution_without_strides),
+        ("Resize has mode b'linear'", a_resize_with_filtered_rows),
+        ("Resize has keep_aspect_ratio_policy", a_resize_whose_rows_depend_on_its_height),
+        (r"Resize to \[1.89.*, 1.0, 1.0, 1.0\] does not keep the rows", more_rows_by_a_scale),
+        ("a run of one row takes memory for 2.* numbers", a_stack_of_small_matrices),
+        (
+            "constant12, which Concat makes, .* 33,554,432 elements a row",
+            constants_that_are_computed_when_the_file_is_opened,
+        ),
+        ("a run of one row takes memory for 8,4.* numbers", large_weights_from_a_small_file),
+        ("it has 5,010 operators, at most 4,096 are allowed", many_operators),
+        ("two tensors have the name twice", a_tensor_that_two_operators_make),
+    ],
+)
+def test_a_graph_that_would_exhaust_memory_is_rejected_before_it_is_opened(message, add):
+    graph = draft()
+    add(graph)
+    with pytest.raises(GraphError, match=message):
+        Generator.from_bytes(sealed(graph.finish(), CARD))
+
+
+def test_a_graph_without_additions_is_opened():
+    """So the graphs above are rejected for what was added to them."""
+    assert Generator.from_bytes(sealed(draft().finish(), CARD)).rows_per_run == MAX_ROWS_PER_RUN
+
+
+def test_a_run_has_fewer_rows_where_a_row_takes_much_memory(monkeypatch):
+    file = sealed(draft().finish(), CARD)
+    computed = measure_memory(ModelProto.FromString(file))
+    latents, labels = np.ones((10, LATENT), np.float32), np.zeros(10, np.int64)
+    expected = Generator.from_bytes(file).decode(latents, labels)
+    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", computed.fixed + 3 * computed.row + 1)
+    generator = Generator.from_bytes(file)
+    assert generator.rows_per_run == 3
+    np.testing.assert_array_equal(generator.decode(latents, labels), expected)
+    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", computed.fixed + computed.row - 1)
+    with pytest.raises(GraphError, match="a run of one row takes memory"):
+        Generator.from_bytes(file)
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (
+            "format: besides weights and metadata it holds more than",
+            lambda m: m.graph.node.extend([NodeProto()] * 2**19),
+        ),
+        ("format: besides weights and metadata it holds more than", lambda m: setattr(m, "doc_string", "x" * 2**20)),
+        ("weights: many has 100,000 dimensions", lambda m: m.graph.initializer.add(name="many", dims=[1] * 100_000)),
+        ("standard domain: it uses the operator domains", lambda m: m.opset_import.add(domain="ai.onnx", version=1)),
+        ("standard domain: its opset is 7", lambda m: setattr(m.opset_import[0], "version", 7)),
+        ("card: it has more than .* values", lambda m: m.metadata_props.add(key="card", value="[" * 2**21)),
+    ],
+)
+def test_a_file_that_would_take_much_memory_to_check_is_rejected(message, change):
+    model = draft().finish()
+    plain = ModelProto.FromString(sealed(model, CARD))
+    if message.startswith("card"):
+        card_text = plain.metadata_props.pop().value
+        change(plain)
+        plain.metadata_props[0].value += card_text
+    else:
+        change(plain)
+    with pytest.raises(ModelFileError, match=message):
+        Generator.from_bytes(
+            write_checksum(
+                plain.SerializeToString().replace(
+                    verify_checksum(sealed(model, CARD)).encode(), EMPTY_CHECKSUM.encode()
+                )
+            )
+        )
+
+
+def cropped(graph: Draft) -> None:
+    kernel = graph.weight(np.ones((1, 1, 128, 128), np.float32))
+    graph.append("ConvTranspose", [image(graph, 1, 64, 64), kernel], "cropped", pads=[75] * 4)
+
+
+def padded_channels(graph: Draft) -> None:
+    kernel = graph.weight(np.ones((1, 1, 3, 3), np.float32))
+    convolved = graph.append("Conv", [image(graph, 1, 256, 256), kernel], "convolved", pads=[1] * 4)
+    scales = graph.weight(np.array([1, 1, 4, 4], np.float32))
+    attributes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    graph.append("Resize", [convolved, "", scales], "resized", **attributes)
+
+
+def long_rows(graph: Draft) -> None:
+    image(graph, 1, 2**22)
+
+
+def stacked_matrices(graph: Draft) -> None:
+    rows, columns = image(graph, 2**19, 1, 4), graph.weight(np.ones((2**19, 4, 1), np.float32))
+    graph.append("MatMul", [rows, columns], "product")
+
+
+def folded_constants(graph: Draft) -> None:
+    name = graph.weight(np.ones(2**12, np.int64))
+    for step in range(10):
+        name = graph.append("Concat", [name, name], f"constant{step}", axis=0)
+    graph.append(
+        "Add", ["label", graph.append("Slice", [name, *map(graph.integers, ([0], [1], [0]))], "one")], "shifted"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("add", [cropped, padded_channels, long_rows, stacked_matrices, folded_constants])
+def test_onnxruntime_takes_no_more_memory_than_was_computed(add, tmp_path):
+    """In a process of its own, whose largest resident memory the system reports."""
+    graph = draft()
+    add(graph)
+    model = graph.finish()
+    computed = measure_memory(model)
+    computed.rows(1)
+    (tmp_path / "graph.onnx").write_bytes(_with_all_outputs(model))
+    code = f"""
+import resource
+import numpy as np
+from models.onnx_file.generator import open_session
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+before = peak()
+session = open_session(open({str(tmp_path / "graph.onnx")!r}, "rb").read())
+feeds = {{"latent": np.ones((2, {LATENT}), np.float32), "label": np.zeros(2, np.int64)}}
+session.run(None, {{value.name: feeds[value.name] for value in session.get_inputs()}})
+print(peak() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    taken, allowed = int(run.stdout), 8 * (computed.fixed + 2 * computed.row) + (64 << 20)
+    assert taken <= allowed, f"{taken >> 20:,} MiB, computed were {allowed >> 20:,}"

@@ -1,0 +1,140 @@
+"""One rule for labels: docs/labels.md."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from models.common.errors import InputError
+from models.onnx_file.card import Card
+from models.onnx_file.generator import Generator
+from models.onnx_file.store import SHIPPED
+
+CARD = Generator.open(SHIPPED).card
+WORDS = st.text(alphabet="ab01,- ", min_size=1, max_size=4)
+"""An alphabet that is small, so that names, indices and separators meet in many ways."""
+
+
+def with_classes(*names: str) -> Card:
+    return replace(CARD, dataset=replace(CARD.dataset, class_names=names, class_counts=(1,) * len(names)))
+
+
+def meaning(names: list[str], text: str) -> list[int] | None:
+    """The rule as issue and documentation state it, written for clarity and not for speed."""
+    items = [item.strip() for item in text.split(",")]
+    numbers = [int(item) if item.isdecimal() else -1 for item in items]
+    if text in names:
+        return [names.index(text)]
+    if all(item in names for item in items):
+        return [names.index(item) for item in items]
+    if not any(is_number(name) for name in names) and all(0 <= number < len(names) for number in numbers):
+        return numbers
+    if text and all(character in names for character in text):
+        return [names.index(character) for character in text]
+    return None
+
+
+def is_number(name: str) -> bool:
+    return name.strip().removeprefix("-").isdecimal()
+
+
+@given(st.data(), st.lists(WORDS, min_size=1, max_size=5, unique=True))
+def test_every_text_means_what_the_rule_says_or_is_an_error_that_shows_how_to_do_it(data, names):
+    words = st.sampled_from(names) | WORDS | st.integers(0, 6).map(str)
+    separators = st.sampled_from([",", ", ", " ,", ""])
+    text = data.draw(separators.flatmap(lambda between: st.lists(words, max_size=4).map(between.join)))
+    card = with_classes(*names)
+    expected = meaning(names, text)
+    if expected is not None:
+        assert card.class_indices(text) == expected
+        return
+    with pytest.raises(InputError) as caught:
+        card.class_indices(text)
+    assert ", ".join(names) in caught.value.message
+    assert card.class_indices(json.loads(caught.value.message.partition("for example ")[2]))
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "indices"),
+    [
+        ("0123456789", "10", [1, 0]),
+        ("0123456789", "0123", [0, 1, 2, 3]),
+        ("0123456789", "3, 8", [3, 8]),
+        (("1", "2", "10"), "10", [2]),
+        (("cats",), "cats", [0]),
+        (("cats", "dogs"), "dogs", [1]),
+        (("cats", "dogs"), " dogs ,cats", [1, 0]),
+        (("cats", "dogs"), "1", [1]),
+        (("cats", "dogs"), "1, 0", [1, 0]),
+        (("cats", "dogs"), "01", [1]),
+        (("dogs and cats", "d"), "dogs and cats", [0]),
+        (("cats, dogs", "birds"), "cats, dogs", [0]),
+        (("cats, dogs", "cats", "dogs"), "cats,dogs", [1, 2]),
+        (("b", "a", ","), "a,b", [1, 0]),
+        (("b", "a", ","), "a,", [1, 2]),
+    ],
+)
+def test_a_text_is_read_in_the_first_way_that_fits(names, text, indices):
+    assert with_classes(*names).class_indices(text) == indices
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (("cats", "dogs"), "", "give at least one; the classes are cats, dogs"),
+        (("cats", "dogs"), [], "give at least one; the classes are cats, dogs"),
+        (
+            ("cats", "dogs"),
+            "cats, cows",
+            "'cows' is no class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
+        ),
+        (("cats", "dogs"), "cats,1", "'1' is no class"),
+        (("cats", "dogs"), "0,2", "'2' is no class"),
+        (("cats", "dogs"), "9" * 5_000, "'99999"),
+        (("cats", "dogs"), "-1", "'-1' is no class"),
+        (("cats", "dogs"), "¹", "'¹' is no class"),
+        (("7", "8", "9"), "0", "'0' is no class; the classes are 7, 8, 9; for example \"7,8\""),
+        (("cats, dogs",), "cats", "'cats' is no class; the classes are cats, dogs (or their indices, 0 to 0); for "),
+        (("cats", "dogs"), [True], "True is no class"),
+        (("cats", "dogs"), [[0]], "[0] is no class"),
+        (("cats", "dogs"), [" cats"], "' cats' is no class"),
+        (("cats", "dogs"), [2], "2 is no class"),
+        (("7", "8", "9"), ["0"], "'0' is no class"),
+    ],
+)
+def test_what_is_no_class_is_named_beside_those_that_there_are(names, labels, message):
+    with pytest.raises(InputError) as caught:
+        with_classes(*names).class_indices(labels)
+    assert caught.value.field == "labels"
+    assert caught.value.message.startswith(message)
+    assert len(caught.value.message) < 300
+
+
+def test_an_item_of_a_list_is_a_name_or_else_an_index():
+    assert with_classes("1", "2", "3").class_indices(["1", 1]) == [0, 1]
+    assert with_classes("cats", "dogs").class_indices(["dogs", 0, "1"]) == [1, 0, 1]
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=50))
+@example([999] * 10_000)
+def test_of_a_thousand_classes_any_can_be_named_in_a_list_or_with_commas(indices):
+    card = with_classes(*(f"class {index}" for index in range(1_000)))
+    names = [f"class {index}" for index in indices]
+    for labels in (names, ", ".join(names), indices, ",".join(map(str, indices))):
+        assert card.class_indices(labels) == indices
+
+
+def test_of_many_classes_an_error_lists_the_first_and_says_how_many_there_are():
+    with pytest.raises(InputError, match=r"class 99 and 900 more \(or their indices, 0 to 999\)"):
+        with_classes(*(f"class {index}" for index in range(1_000))).class_indices("x")
+
+
+def test_a_text_is_spelled_by_names_of_one_character_alone():
+    assert with_classes("a", "b", "cc").spell("abba") == [0, 1, 1, 0]
+    for text in ("a1", "cc", "a,b", "0"):
+        with pytest.raises(InputError, match=r"is no class; those of one character are: a, b$"):
+            with_classes("a", "b", "cc").spell(text)
+    with pytest.raises(InputError, match="those of one character are: none"):
+        with_classes("cats").spell("c")

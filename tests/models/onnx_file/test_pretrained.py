@@ -1,0 +1,46 @@
+"""The generators that ship: checked against their bytes, their pixels, and the weights next to them."""
+
+import hashlib
+
+import onnx
+import pytest
+
+from models.checkpoint import load_checkpoint
+from models.common.checksum import verify_checksum
+from models.onnx_file.generator import Generator
+from models.onnx_file.store import SHIPPED
+
+FILE_SHA256 = {
+    "mnist": "bce708d740a1da5c810dd96a544ef72805e42b54a5bbb23fdd86f2016361e9c3",
+    "mnist-fast": "63eb70f86f3dbd265aaa5120b3467e08fedfa130d39960d10154875553fb177b",
+}
+GOLDEN_SHA256 = {
+    "mnist": "7e3d1b718a8d539a0e1db051d407bfcfe543c76c494d4b098b221569c4d211af",
+    "mnist-fast": "e09eebfc272cd758e95b16dc2710f3b74beea3ba0207ffe2596913ab9d3d5597",
+}
+"""SHA-256 of the golden images as the card holds them: a new export of the same weights must draw the same pixels."""
+
+
+@pytest.mark.parametrize("name", FILE_SHA256)
+def test_a_shipped_generator_opens_renders_its_golden_images_and_comes_from_the_weights_beside_it(name):
+    file = SHIPPED.with_stem(name)
+    generator = Generator.open(file)
+    assert verify_checksum(file.read_bytes()) == FILE_SHA256[name]
+    assert hashlib.sha256(generator.card.golden.pixels.encode()).hexdigest() == GOLDEN_SHA256[name]
+    assert generator.golden_comparison.levels_off <= 1
+    assert generator.card.conditional
+    assert generator.card.origin.checkpoint_sha256 == load_checkpoint(file.with_suffix(".safetensors")).sha256
+
+
+@pytest.mark.parametrize("name", FILE_SHA256)
+def test_a_shipped_generator_has_a_name_of_its_own_and_its_measured_quality(name):
+    card = Generator.open(SHIPPED.with_stem(name)).card
+    assert card.name == name
+    assert card.quality["images"] == 10_000
+    assert {"fid", "fid_ratio", "precision", "recall", "label_agreement", "accuracy_score"} <= card.quality.keys()
+
+
+@pytest.mark.parametrize("name", FILE_SHA256)
+def test_a_shipped_generator_opens_in_every_runtime_that_knows_its_opset(name):
+    model = onnx.load(SHIPPED.with_stem(name))
+    assert (model.opset_import[0].version, model.ir_version) == (20, 9)

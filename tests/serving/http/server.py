@@ -1,0 +1,80 @@
+"""The real server, started as a user starts it."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[3]
+READY_SECONDS = 60
+
+
+@contextmanager
+def serving(
+    tmp_path: Path,
+    bento: Path = ROOT,
+    open_files: int | None = None,
+    prefix: Sequence[str] = (),
+    **environment: str,
+) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
+    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento.
+
+    Args:
+        open_files: limit of the file descriptors of each process of the server.
+        prefix: a command that runs the one that follows it.
+    """
+    for attempt in range(3):
+        server, port = start(tmp_path / "service.log", environment, bento, open_files, prefix)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                if not answers(client, server, tmp_path / "service.log") and attempt < 2:
+                    continue  # another process took the port in the meantime
+                yield client, server
+                return
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def start(
+    log: Path,
+    environment: dict[str, str],
+    bento: Path = ROOT,
+    open_files: int | None = None,
+    prefix: Sequence[str] = (),
+) -> tuple[subprocess.Popen, int]:
+    """Starts a server on a free port. See `serving` for the arguments."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
+    with log.open("w") as stream:
+        command = [*prefix, Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
+        folder = ROOT if bento == ROOT else log.parent  # from which nothing of the project can be imported
+        limit = open_files and partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
+        environment = os.environ | environment
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream, preexec_fn=limit)
+        return server, port
+
+
+def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:
+    """Waits until it does; False where its port is not its own."""
+    deadline = time.monotonic() + READY_SECONDS
+    while "Address already in use" not in log.read_text():
+        try:
+            client.get("/livez").raise_for_status()
+            return True
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, log.read_text()
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.2)
+    return False

@@ -1,0 +1,42 @@
+"""The service held to its own OpenAPI description by schemathesis, which makes requests of it, right and wrong."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.onnx_file.store import SHIPPED
+from tests.serving.http.server import serving
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+)
+"""Not that everything is accepted that fits: which labels there are is the model's affair, not the description's."""
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
+def test_every_route_does_what_its_description_says(tmp_path, examples):
+    with serving(tmp_path, MNIST_GAN_MODEL=str(SHIPPED)) as (client, _):
+        schemathesis = Path(sys.executable).parent / "schemathesis"
+        command = [schemathesis, "run", f"{client.base_url}/docs.json", "--checks", ",".join(CHECKS)]
+        options = [
+            "--max-examples",
+            str(examples),
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--seed",
+            "1",
+            "--no-color",
+        ]
+        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout
+        assert client.get("/readyz").status_code == 200
+    assert re.search(r"Tested: 10\b", done.stdout), done.stdout
+    print(*re.findall(r"[\d,]+ generated.*", done.stdout))

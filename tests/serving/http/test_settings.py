@@ -1,0 +1,194 @@
+"""Settings: their variables, their limits, and how the service refuses invalid ones when it starts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.http.settings import SettingError, Settings
+from tests.serving.http.server import ROOT
+
+OPERATIONS = ROOT / "docs/operations.md"
+INVALID = {
+    "API_TOKEN": ["", " \n", "two words", "sch\u00f6n", "a\x07b", "x" * 10_000],
+    "CORS_ORIGINS": [
+        "a.example",
+        "localhost:3000",
+        "https://a.example/app",
+        "https://a.example?x=1",
+        "https://user@a.example",
+        "https://*.a.example",
+        "file:///tmp/page.html",
+        "*, https://a.example",
+    ],
+    "DEVICE": ["gpu", "CPU"],
+    "WORKERS": ["0", "two", "1.5", "1000000"],
+    "THREADS": ["0", "-1", "two", "1000000"],
+    "MAX_SHEET_IMAGES": ["0", "many"],
+    "MAX_ARRAY_IMAGES": ["0", "1e99"],
+    "MAX_BODY_BYTES": ["0", "32MB", "1000"],
+    "MAX_JSON_BYTES": ["0", "4MB", "40000000"],
+    "MAX_REQUESTS": ["0", "inf"],
+    "MAX_WAITING_IMAGES": ["0", ".5"],
+    "MAX_CONNECTIONS": ["0", "many"],
+    "MAX_RESPONSE_BYTES": ["0", "1 GiB"],
+    "MAX_TOTAL_RESPONSE_BYTES": ["0", "1000"],
+    "HEAD_TIMEOUT_SECONDS": ["0", "inf"],
+    "RESPONSE_TIMEOUT_SECONDS": ["-5", "five"],
+    "TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "1e9", "1m"],
+    "ACCESS_LOG": ["2", "loud"],
+    "LOG_FORMAT": ["JSON", "xml"],
+    "TRACES_ENDPOINT": ["collector", "collector:4318", "grpc://collector:4317", "http://collector:4318"],
+    "TRACES_SHARE": ["-0.1", "2", "nan"],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in os.environ:
+        if name.startswith("MNIST_GAN_"):
+            monkeypatch.delenv(name)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MNIST_GAN_{name}", value)
+    return Settings.from_environment()
+
+
+def test_the_table_of_the_documentation_has_every_setting_with_its_default(monkeypatch):
+    rows = [line.split(" | ") for line in OPERATIONS.read_text().splitlines() if line.startswith("| `MNIST_GAN_")]
+    documented = {name.strip("| `"): default.strip("`") for name, default, *_ in rows}
+    assert documented.pop("MNIST_GAN_MODEL")
+    assert documented.keys() == Settings.variables().keys()
+    for name, default in documented.items():
+        if default not in ("none", "the CPUs that the service may use; 2 for a GPU"):
+            monkeypatch.setenv(name, default)
+    assert Settings.from_environment() == Settings.model_construct()
+
+
+def test_every_setting_has_a_test_of_invalid_values():
+    assert {f"MNIST_GAN_{name}" for name in INVALID} == Settings.variables().keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in INVALID.items() for value in values])
+def test_an_invalid_value_is_refused_in_one_line_that_names_the_variable(monkeypatch, name, value):
+    if name == "API_TOKEN" and "\x00" in value:
+        pytest.skip("no environment variable can hold it")
+    with pytest.raises(SettingError) as refused:
+        read(monkeypatch, **{name: value})
+    (line,) = str(refused.value).splitlines()
+    assert f"MNIST_GAN_{name}" in line
+    if name == "API_TOKEN":
+        assert not value.strip() or value.strip() not in line
+    else:
+        assert value in line
+
+
+def test_each_invalid_variable_has_a_line_of_its_own(monkeypatch):
+    with pytest.raises(SettingError) as refused:
+        read(monkeypatch, WORKERS="none", THREADS="0", TIMEOUT_SECONDS="soon")
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
+        "MNIST_GAN_WORKERS",
+        "MNIST_GAN_THREADS",
+        "MNIST_GAN_TIMEOUT_SECONDS",
+    ]
+
+
+def test_white_space_around_a_value_is_removed(monkeypatch):
+    settings = read(monkeypatch, API_TOKEN=" s3cret\n", WORKERS=" 2 ", DEVICE="cpu\n")
+    assert (settings.api_token, settings.workers, settings.device) == ("s3cret", 2, "cpu")
+
+
+def test_a_variable_that_is_empty_counts_as_unset(monkeypatch):
+    assert read(monkeypatch, WORKERS="", CORS_ORIGINS=" ", TRACES_ENDPOINT="") == Settings.model_construct()
+
+
+def test_the_token_is_not_part_of_what_the_settings_print(monkeypatch):
+    settings = read(monkeypatch, API_TOKEN="s3cret")
+    assert "s3cret" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("*", ("*",)),
+        ("null", ("null",)),
+        ("HTTPS://A.Example/", ("https://a.example",)),
+        ("https://a.example:443,http://a.example:80", ("https://a.example", "http://a.example")),
+        ("https://a.example:8443 http://127.0.0.1:3000", ("https://a.example:8443", "http://127.0.0.1:3000")),
+        ("https://a.example, https://A.example:443/", ("https://a.example",)),
+        ("https://b\u00fccher.example", ("https://xn--bcher-kva.example",)),
+        ("http://[::1]:3000", ("http://[::1]:3000",)),
+        ("chrome-extension://abcdef", ("chrome-extension://abcdef",)),
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(monkeypatch, text, origins):
+    assert read(monkeypatch, CORS_ORIGINS=text).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"), [("TIMEOUT", None), ("WORKER", "MNIST_GAN_WORKERS"), ("APITOKEN", "MNIST_GAN_API_TOKEN")]
+)
+def test_a_variable_that_is_no_setting_is_reported_without_its_value(monkeypatch, name, suggestion):
+    (warning,) = read(monkeypatch, **{name: "s3cret"}).warnings()
+    assert warning.startswith(f"MNIST_GAN_{name} ")
+    assert "s3cret" not in warning
+    assert suggestion is None or warning.endswith(f"did you mean {suggestion}?")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MODEL",
+        "DATA",
+        "IMAGE",
+        "CONTAINER_BASE",
+        "TEST_DEVICE",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT",
+        "PORT_3000_TCP",
+        "PORT_3000_TCP_ADDR",
+        "PORT_3000_TCP_PORT",
+        "PORT_3000_TCP_PROTO",
+        "CANARY_SERVICE_HOST",
+        "CANARY_PORT_80_TCP_ADDR",
+    ],
+)
+def test_variables_of_others_are_not_reported(monkeypatch, name):
+    assert not [*read(monkeypatch, **{name: "1"}).warnings()]
+
+
+def test_a_share_of_traces_without_a_collector_is_reported(monkeypatch):
+    (warning,) = read(monkeypatch, TRACES_SHARE="0.5").warnings()
+    assert "MNIST_GAN_TRACES_SHARE has no effect without MNIST_GAN_TRACES_ENDPOINT" in warning
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_invalid_settings_abort_the_start_of_the_service_with_a_line_each(tmp_path, log_format):
+    done = subprocess.run(
+        [Path(sys.executable).parent / "bentoml", "serve"],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "BENTOML_HOME": str(tmp_path),
+            "MNIST_GAN_API_TOKEN": "my s3cret",
+            "MNIST_GAN_LOG_FORMAT": log_format,
+            "MNIST_GAN_WORKERS": "0",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "s3cret" not in done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    if log_format == "json":
+        lines = [json.loads(line)["message"] for line in lines]
+    assert [re.search("MNIST_GAN_[A-Z_]+", line)[0] for line in lines] == ["MNIST_GAN_API_TOKEN", "MNIST_GAN_WORKERS"]

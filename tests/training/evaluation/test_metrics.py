@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.onnx_file.card import Dataset
+from training.data import LabelledImages
+from training.evaluation.classifier import Reading
+from training.evaluation.context import MetricContext, accuracy_bound, nearest, shuffled, split_in_half
+from training.evaluation.metrics import METRICS, MetricError, Sample, measure
+
+CLASSES = 4
+
+
+def digits(labels: Tensor, seed: int = 0) -> Tensor:
+    """Noise of 8x8 pixels, in which a bright quadrant stands for the class."""
+    images = torch.randint(0, 100, (len(labels), 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = divmod(label, 2)
+        image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
+    return images.to(torch.uint8)
+
+
+def read(images: Tensor) -> Reading:
+    """The class of the brightest quadrant, of which it is sure by 70 %."""
+    quadrants = torch.nn.functional.avg_pool2d(images.float(), 4).flatten(1)
+    probabilities = np.full((len(images), CLASSES), 0.1)
+    probabilities[np.arange(len(images)), quadrants.argmax(1)] = 0.7
+    return Reading(quadrants.double().numpy(), probabilities)
+
+
+def dataset(n: int, seed: int) -> LabelledImages:
+    labels = torch.arange(n) % CLASSES
+    return LabelledImages(
+        digits(labels, seed), labels, Dataset("toys", "0" * 64, (1, 8, 8), tuple("abcd"), (n // CLASSES,) * CLASSES)
+    )
+
+
+@pytest.fixture(scope="module")
+def context() -> MetricContext:
+    return MetricContext(
+        read, train=dataset(4_000, seed=1), test=dataset(2_000, seed=2), class_shares=np.full(CLASSES, 0.25)
+    )
+
+
+def value(name: str, context: MetricContext, images: Tensor, labels: Tensor | None = None) -> float:
+    return measure(METRICS[name], Sample(context, images, labels)).value
+
+
+@pytest.mark.parametrize("counts", [(25, 25, 25, 25), (40, 30, 20, 10), (50, 50, 0, 0), (100, 0, 0, 0)])
+def test_the_class_balance_is_the_divergence_of_the_histogram(context, counts):
+    images = digits(torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts)))
+    expected = sum(count / 100 * np.log(count / 25) for count in counts if count)
+    assert value("class_balance", context, images) == pytest.approx(expected, abs=1e-12)
+    assert value("modes", context, images) == sum(count > 0 for count in counts)
+
+
+def test_labels_agree_with_what_is_read(context):
+    assert value("label_agreement", context, context.test.images, context.test.labels) == 1
+
+
+def test_shuffled_labels_agree_by_chance(context):
+    shuffled = context.test.labels[torch.randperm(2_000, generator=torch.Generator().manual_seed(0))]
+    agreement = measure(METRICS["label_agreement"], Sample(context, context.test.images, shuffled))
+    assert agreement.value == pytest.approx(1 / CLASSES, abs=4 * agreement.error)
+    assert agreement.error == pytest.approx((0.25 * 0.75 / 2_000) ** 0.5, rel=0.05)
+
+
+def test_confidence_is_that_of_the_likeliest_class(context):
+    assert value("confidence", context, context.test.images) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_a_set_is_near_itself_and_far_from_another(context, name):
+    images = context.test.images[:400]
+    same, other = value(name, context, images), value(name, context, 255 - images)
+    assert abs(same) < other / 100
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "density", "coverage"])
+def test_real_images_lie_among_each_other_and_negatives_do_not(context, name):
+    assert value(name, context, context.train.images[:2_000]) > 0.8
+    assert value(name, context, 255 - context.train.images[:2_000]) == 0
+
+
+def test_training_images_are_found_as_copies(context):
+    copies = context.train.images[500:700]
+    assert value("memorised", context, copies) == 1
+    assert value("nearest", context, copies) == pytest.approx(0, abs=1e-2)
+    assert Sample(context, copies, None).neighbours[1].tolist() == list(range(500, 700))
+
+
+def test_one_test_image_in_a_hundred_counts_as_a_copy(context):
+    assert value("memorised", context, context.test.images) == pytest.approx(0.01, abs=0.002)
+
+
+def test_the_nearest_image_is_that_of_the_brute_force():
+    images, among = (torch.randint(0, 256, (n, 1, 5, 5), dtype=torch.uint8) for n in (300, 70))
+    distances, indices = nearest(images, among)
+    expected = torch.cdist(images.flatten(1).double() / 255, among.flatten(1).double() / 255).min(1)
+    assert indices.tolist() == expected.indices.tolist()
+    assert distances == pytest.approx(expected.values.numpy(), rel=1e-4)
+
+
+def test_images_that_teach_the_classes_have_a_high_accuracy_score(context):
+    images, labels = context.train.images[:1_000], context.train.labels[:1_000]
+    shuffled = labels[torch.randperm(1_000, generator=torch.Generator().manual_seed(0))]
+    assert value("accuracy_score", context, images, labels) > 0.9
+    assert value("accuracy_score", context, images, shuffled) < 0.6
+
+
+@pytest.mark.parametrize("name", ["label_agreement", "accuracy_score"])
+def test_what_takes_labels_cannot_be_had_without(context, name):
+    with pytest.raises(MetricError, match="needs labels"):
+        value(name, context, context.test.images)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs > 1])
+def test_too_few_images_are_told(context, name):
+    needs = METRICS[name].needs
+    with pytest.raises(MetricError, match=f"needs {needs:,} images, there are {needs - 1:,}"):
+        value(name, context, context.test.images[: needs - 1], context.test.labels[: needs - 1])
+
+
+def test_the_first_images_of_a_shuffled_set_represent_all_of_it():
+    """In the set itself, they are all of one class."""
+    labels = torch.arange(2_000) // 500
+    images = digits(labels)
+    data = LabelledImages(images, labels, Dataset("toys", "0" * 64, (1, 8, 8), tuple("abcd"), (500,) * CLASSES))
+    mixed = shuffled(data)
+    assert torch.bincount(mixed.labels[:200]).tolist() == pytest.approx([50] * CLASSES, abs=20)
+    assert torch.equal(mixed.labels, shuffled(data).labels)
+    assert torch.equal(mixed.images.flatten(1).sort(0).values, images.flatten(1).sort(0).values)
+
+
+def test_the_halves_of_a_set_have_the_same_classes_and_no_image_in_common():
+    labels = torch.tensor([0] * 100 + [1] * 7 + [2] * 40)
+    numbers = torch.arange(147, dtype=torch.uint8)[:, None, None, None]
+    data = LabelledImages(numbers, labels, Dataset("toys", "0" * 64, (1, 1, 1), tuple("abc"), (100, 7, 40)))
+    first, second = split_in_half(data)
+    assert sorted(torch.cat((first.images, second.images)).flatten().tolist()) == list(range(147))
+    for half in (first, second):
+        assert torch.bincount(half.labels).tolist() == pytest.approx([50, 3.5, 20], abs=0.5)
+        assert torch.equal(half.labels, labels[half.images.flatten().long()])
+        assert half.images.flatten()[:20].float().std() > 20, "its first images are to be a random subset"
+
+
+@pytest.mark.parametrize(("accuracy", "n", "expected"), [(1, 6, 0.6), (0.5, 10_000, 0.49), (0, 10, 0)])
+def test_an_accuracy_is_worth_less_if_it_is_measured_on_few_images(accuracy, n, expected):
+    assert accuracy_bound(accuracy, n) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_classifier_is_weak_up_to_halfway_between_guessing_and_certainty(context):
+    def rate(right: float) -> str | None:
+        """Weakness of a classifier that is right about this share of four equally frequent classes."""
+        wrong = np.arange(2_000) >= right * 2_000
+        probabilities = np.eye(CLASSES)[(context.test.labels.numpy() + wrong) % CLASSES]
+        return MetricContext(
+            lambda images: Reading(np.zeros((2_000, 1)), probabilities),
+            context.train,
+            context.test,
+            context.class_shares,
+        ).weakness
+
+    assert "right about 25.00% of 2,000 held-out real images" in (rate(0.25) or "")
+    assert rate(0.62)
+    assert rate(0.66) is None
+    assert rate(1.0) is None

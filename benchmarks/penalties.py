@@ -22,7 +22,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which traini
 
 from benchmarks.machine import machine
 from training.config import Architecture, Config
-from training.evaluation.evaluator import judge
+from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.metrics import FAST
 from training.evaluation.sources import open_sources
 from training.loop import train
@@ -67,7 +67,7 @@ def main() -> None:
                 run = Path(folder) / f"{penalty}-{seed}"
                 train(replace(config, out=run, seed=seed, penalty=penalty))
                 speeds = [json.loads(line)["images_per_second"] for line in (run / "metrics.jsonl").open()]
-                verdict = judge(open_sources([run]), options.data_dir, metrics=FAST).to_dict()
+                verdict = evaluate_sources(open_sources([run]), options.data_dir, metrics=FAST).to_dict()
                 averaged = verdict["sources"][f"{run.name}, averaged"]
                 results[penalty].append(
                     {name: averaged["metrics"][name]["value"] for name in TOLD}

@@ -82,7 +82,7 @@ def main() -> None:
         evaluation.show()
     parity = made.parity.report()
     if evaluation:
-        made = with_quality(made, card_quality(evaluation, evaluation.sources_evaluated[-1]))
+        made = with_quality(made, card_quality(evaluation, evaluation.results[-1]))
         parity |= {"quality": evaluation.to_dict()}
     generator = made.generator
     files = {options.out: generator.file}

@@ -26,7 +26,7 @@ class VariantQuality:
         """Raises:
         ParityError: the variant loses too much.
         """
-        before, after = map(measured, self.report.sources_evaluated)
+        before, after = map(measured, self.report.results)
         if not after["fid"] <= MAX_FID_TIMES * before["fid"]:
             raise ParityError(
                 f"quality: the classifier FID goes from {before['fid']:.4g} to {after['fid']:.4g}, "
@@ -54,6 +54,6 @@ def compare(
     sources = [ImageSource(generator.card.precision, generator) for generator in (original, variant)]
     metrics = None if all_metrics else ("fid", "label_agreement")
     report = evaluate_sources(sources, data_dir, metrics=metrics, fit_classifier=True)
-    if report.weakness:
-        raise ClassifierError(f"the quality cannot be compared, as {report.weakness}")
+    if report.classifier_problem:
+        raise ClassifierError(f"the quality cannot be compared, as {report.classifier_problem}")
     return VariantQuality(report)

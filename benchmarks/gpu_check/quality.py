@@ -66,11 +66,11 @@ def run(settings: Settings, record: Recorder) -> None:
     with record.part(f"full evaluation of {best.name}"):
         report = _evaluate(settings, best.export, tuple(METRICS))
         record.detail("evaluation", report.to_dict())
-        (evaluated,) = report.sources_evaluated
+        (evaluated,) = report.results
         _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(report, evaluated))))
         for name, value in evaluated.values.items():
             if isinstance(value, Measurement):
-                real = report.floor[name]
+                real = report.real_data_baseline[name]
                 note = f"real images: {real.value:.4g}" if isinstance(real, Measurement) else ""
                 record.row(f"{best.name}: {METRICS[name].title}", value.value, note=note)
 
@@ -87,7 +87,7 @@ def _train(settings: Settings, record: Recorder, data: LabelledImages, preset: s
     checkpoint = load_checkpoint(out)
     made = export(checkpoint)
     report = _evaluate(settings, made, FAST)
-    (evaluated,) = report.sources_evaluated
+    (evaluated,) = report.results
     ratio = report.ratio(evaluated.values)
     assert ratio is not None, "the Frechet distance was measured"
     record.row(f"{preset}, {seconds} s: FID over its real-data baseline", ratio, "times", bound=GOAL)

@@ -72,7 +72,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reading:
+class ClassifierOutput:
     """What a classifier sees in a set of images."""
 
     features: np.ndarray
@@ -87,13 +87,13 @@ class Reading:
 
 
 @torch.inference_mode()
-def classify(classifier: Classifier, images: Tensor) -> Reading:
+def classify(classifier: Classifier, images: Tensor) -> ClassifierOutput:
     """Classifies images, uint8 (n, channels, height, width)."""
     features, logits = zip(*(classifier.eval()(chunk) for chunk in images.split(512)), strict=True)
-    return Reading(torch.cat(features).double().numpy(), torch.cat(logits).double().softmax(1).numpy())
+    return ClassifierOutput(torch.cat(features).double().numpy(), torch.cat(logits).double().softmax(1).numpy())
 
 
-def classify_stacked(classifier: Classifier, images: Tensor) -> Reading:
+def classify_stacked(classifier: Classifier, images: Tensor) -> ClassifierOutput:
     """Reads images of several digits, one a channel: their features side by side, the classes of all digits together.
 
     Returns:
@@ -103,7 +103,7 @@ def classify_stacked(classifier: Classifier, images: Tensor) -> Reading:
     probabilities = readings[0].probabilities
     for reading in readings[1:]:
         probabilities = (probabilities[:, :, None] * reading.probabilities[:, None]).reshape(len(images), -1)
-    return Reading(np.concatenate([reading.features for reading in readings], 1), probabilities)
+    return ClassifierOutput(np.concatenate([reading.features for reading in readings], 1), probabilities)
 
 
 def train_classifier(

@@ -76,9 +76,10 @@ def main() -> None:
     if options.report:
         write_report(report, options.report)
         print(f"{options.report / 'index.html'}: the metrics with pictures")
-    if report.weakness and not options.allow_weak_classifier:
+    if report.classifier_problem and not options.allow_weak_classifier:
         raise ClassifierError(
-            f"{report.weakness}. Metrics that depend on it are left out; --allow-weak-classifier measures them"
+            f"{report.classifier_problem}. Metrics that depend on it are left out; "
+            "--allow-weak-classifier measures them"
         )
 
 

@@ -14,10 +14,10 @@ from models.common.errors import InputError
 from models.onnx_file.card import Dataset
 from training.config import default_data_dir
 from training.data import LOADERS
-from training.evaluation.context import make_metric_context, real_images
 from training.evaluation.cost import Cost, measure_cost
+from training.evaluation.metric_context import make_metric_context, real_images
 from training.evaluation.metrics import METRICS, Measurement, MetricError, Sample, measure
-from training.evaluation.sources import Arrays, ImageSource, SourceError
+from training.evaluation.sources import ImageArrays, ImageSource, SourceError
 from training.evaluation.stacked_mnist import PUBLISHED, Published
 
 IMAGES = 10_000
@@ -45,13 +45,13 @@ class EvaluatedSource:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    sources_evaluated: tuple[EvaluatedSource, ...]
-    floor: Measurements
+    results: tuple[EvaluatedSource, ...]
+    real_data_baseline: Measurements
     test: Sample
     """The real images that all was held against."""
     facts: tuple[str, ...]
     """What was compared with what."""
-    weakness: str | None = None
+    classifier_problem: str | None = None
     """Explains that the classifier, on which requested metrics depend, does not separate the classes."""
     published: tuple[Published, ...] = ()
     """What others report of the same data by the same protocol."""
@@ -59,32 +59,32 @@ class EvaluationReport:
     @property
     def titles(self) -> tuple[str, ...]:
         """Of the table's columns."""
-        return "", *(evaluated.source.name for evaluated in self.sources_evaluated), "noise floor", "better"
+        return "", *(evaluated.source.name for evaluated in self.results), "noise floor", "better"
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The table: title, a cell a evaluated, the noise floor, which way is better."""
-        for name in self.floor:
+        for name in self.real_data_baseline:
             metric = METRICS[name]
             cells = [_cell(values[name], metric.percent) for values in self._columns()]
             yield metric.title, *cells, metric.better
             if name == "fid":
                 yield "  times the floor", *(_times(self.ratio(values)) for values in self._columns()), "lower"
         for field, title in COSTS.items():
-            amounts = [getattr(evaluated.cost, field, None) for evaluated in self.sources_evaluated]
+            amounts = [getattr(evaluated.cost, field, None) for evaluated in self.results]
             if any(amounts):
                 yield title, *("" if amount is None else f"{amount:,.0f}" for amount in amounts), "", ""
 
     def notes(self) -> Iterator[str]:
         """Why metrics are missing, and a warning if they are measured with a weak classifier."""
-        for evaluated in self.sources_evaluated:
+        for evaluated in self.results:
             missing: dict[str, list[str]] = {}
             for name, value in evaluated.values.items():
                 if isinstance(value, MetricError):
                     missing.setdefault(str(value), []).append(METRICS[name].title)
             for reason, titles in missing.items():
                 yield f"{evaluated.source.name}: no {', '.join(titles)}: it {reason}"
-        if self.weakness and self.test.context.trusted:
-            yield f"Warning: {self.weakness}"
+        if self.classifier_problem and self.test.context.trusted:
+            yield f"Warning: {self.classifier_problem}"
 
     def show(self) -> None:
         """Prints the table with what belongs to it."""
@@ -106,7 +106,7 @@ class EvaluationReport:
 
     def ratio(self, values: Measurements) -> float | None:
         """How many times the noise floor a Frechet distance is."""
-        fid, floor = values["fid"], self.floor["fid"]
+        fid, floor = values["fid"], self.real_data_baseline["fid"]
         return fid.value / floor.value if isinstance(fid, Measurement) and isinstance(floor, Measurement) else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,13 +121,13 @@ class EvaluationReport:
                     "fid_ratio": self.ratio(evaluated.values) if "fid" in evaluated.values else None,
                     "cost": evaluated.cost and asdict(evaluated.cost),
                 }
-                for evaluated in self.sources_evaluated
+                for evaluated in self.results
             },
-            "noise_floor": _told(self.floor),
+            "noise_floor": _told(self.real_data_baseline),
         }
 
     def _columns(self) -> tuple[Measurements, ...]:
-        return *(evaluated.values for evaluated in self.sources_evaluated), self.floor
+        return *(evaluated.values for evaluated in self.results), self.real_data_baseline
 
 
 def evaluate_sources(
@@ -168,7 +168,7 @@ def evaluate_sources(
     for source in sources:
         _check(source, train.info)
     # As many of each, since metrics are biased by the number.
-    n = min(n, len(train), *(len(source.origin) for source in sources if isinstance(source.origin, Arrays)))
+    n = min(n, len(train), *(len(source.origin) for source in sources if isinstance(source.origin, ImageArrays)))
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True) as progress:
         context, fact = make_metric_context(train, test, fit_classifier, progress, allow_weak_classifier)
@@ -185,14 +185,14 @@ def evaluate_sources(
             for name in names:
                 progress.update(bar, description=f"{whose}: {METRICS[name].title}")
                 try:
-                    values[name] = measure(METRICS[name], sample or real[METRICS[name].floor])
+                    values[name] = measure(METRICS[name], sample or real[METRICS[name].baseline])
                 except MetricError as error:
                     values[name] = error
                 progress.advance(bar)
             return values
 
         floor = values_of(None, "real images")
-        sources_evaluated = tuple(
+        results = tuple(
             EvaluatedSource(
                 source,
                 sample,
@@ -211,9 +211,9 @@ def evaluate_sources(
             if source.generator and source.generator.card.dataset.sha256 != train.info.sha256
         ),
     )
-    weakness = context.weakness if any(METRICS[name].by_classifier for name in names) else None
+    classifier_problem = context.classifier_problem if any(METRICS[name].needs_classifier for name in names) else None
     published = PUBLISHED if dataset == "stacked-mnist" else ()
-    return EvaluationReport(sources_evaluated, floor, real["test"], facts, weakness, published)
+    return EvaluationReport(results, floor, real["test"], facts, classifier_problem, published)
 
 
 def _check(source: ImageSource, data: Dataset) -> None:
@@ -223,7 +223,7 @@ def _check(source: ImageSource, data: Dataset) -> None:
     shape, expected = source.image_shape, data.image_shape
     if shape != expected:
         raise SourceError(f"{source.name}: its images have shape {shape}, those of {data.name} {expected}")
-    labels = source.origin.labels if isinstance(source.origin, Arrays) else None
+    labels = source.origin.labels if isinstance(source.origin, ImageArrays) else None
     classes = len(data.class_names)
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise SourceError(f"{source.name}: its labels must be from 0 to {classes - 1}")

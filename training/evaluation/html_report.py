@@ -65,7 +65,7 @@ def write_report(report: EvaluationReport, folder: Path) -> Path:
     """Writes index.html and its pictures into a folder, which is made if need be; returns the page."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = {"Side by side": list(_curves(report, folder))}
-    for number, evaluated in enumerate(report.sources_evaluated, 1):
+    for number, evaluated in enumerate(report.results, 1):
         sections[evaluated.source.name] = list(_pictures(evaluated, folder, f"{number}-"))
     page = _PAGE.render(
         facts=report.facts, titles=report.titles, rows=report.rows(), notes=report.notes(), sections=sections
@@ -79,11 +79,11 @@ def _pictures(evaluated: EvaluatedSource, folder: Path, prefix: str) -> Iterator
     if sample.labels is not None:
         yield _classes(sample, sample.labels.numpy(), "asked for", folder, prefix)
     elif sample.context.trusted:
-        yield _classes(sample, sample.reading.labels, "the classifier reads it", folder, prefix)
+        yield _classes(sample, sample.classifier_output.labels, "the classifier reads it", folder, prefix)
     if sample.context.trusted:
         yield from _extremes(sample, folder, prefix)
 
-    distances, neighbours = sample.neighbours
+    distances, neighbours = sample.nearest_training_images
     closest = distances.argsort(kind="stable")[:A_ROW]
     for name, chosen, caption in (
         ("copies", closest, f"The {len(closest)} nearest to a training image"),
@@ -102,7 +102,7 @@ def _classes(sample: Sample, labels: np.ndarray, source: str, folder: Path, pref
 
 def _extremes(sample: Sample, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
     """The images that the classifier is least and most sure of."""
-    confidence = sample.reading.probabilities.max(1).argsort(kind="stable")
+    confidence = sample.classifier_output.probabilities.max(1).argsort(kind="stable")
     yield (
         _sheet(folder, f"{prefix}worst.png", [sample.images[confidence[: 3 * A_ROW]]]),
         ("The worst: where the classifier is least sure"),
@@ -114,14 +114,14 @@ def _extremes(sample: Sample, folder: Path, prefix: str) -> Iterator[tuple[str, 
 
 
 def _curves(report: EvaluationReport, folder: Path) -> Iterator[tuple[str, str]]:
-    samples = {evaluated.source.name: evaluated.sample for evaluated in report.sources_evaluated}
+    samples = {evaluated.source.name: evaluated.sample for evaluated in report.results}
     with pyplot.rc_context({"figure.figsize": (9, 3.5), "figure.dpi": 110, "axes.spines.top": False}):
         figure, (distance, confidence) = pyplot.subplots(1, 2, layout="constrained")
         for name, sample in (samples | {"test images": report.test}).items():
             style = {"color": "black", "linestyle": "--"} if sample is report.test else {}
-            curves = [(distance, sample.neighbours[0])]
+            curves = [(distance, sample.nearest_training_images[0])]
             if sample.context.trusted:
-                curves.append((confidence, 1 - sample.reading.probabilities.max(1)))
+                curves.append((confidence, 1 - sample.classifier_output.probabilities.max(1)))
             for axes, values in curves:
                 axes.plot(np.sort(values), np.linspace(0, 1, len(values)), label=name, **style)
         distance.set(xlabel="distance to the nearest training image", ylabel="share of images below")
@@ -132,7 +132,7 @@ def _curves(report: EvaluationReport, folder: Path) -> Iterator[tuple[str, str]]
         "curves.png",
         "Left of the test images in the first: copies. Right of them in the second: images that are hard to read.",
     )
-    for number, evaluated in enumerate(report.sources_evaluated, 1):
+    for number, evaluated in enumerate(report.results, 1):
         if history := evaluated.source.history:
             yield (
                 _training(history, folder / f"{number}-training.png"),

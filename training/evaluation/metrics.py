@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data import LabelledImages
-from training.evaluation.classifier import FEATURES, Reading, classify, train_classifier
-from training.evaluation.context import MetricContext, nearest
-from training.evaluation.fidelity import Manifold, frechet_distance, kernel_distance, manifold
+from training.evaluation.classifier import FEATURES, ClassifierOutput, classify, train_classifier
+from training.evaluation.feature_metrics import Manifold, frechet_distance, kernel_distance, manifold
+from training.evaluation.metric_context import MetricContext, nearest_images
 
 SCORE_EPOCHS = 4
 """Of the classifiers that are trained for the classification accuracy score."""
-MOST_CLASSES = 100
+MAX_CLASSES = 100
 
 
 class MetricError(ValueError):
@@ -40,18 +40,18 @@ class Sample:
         return len(self.images)
 
     @cached_property
-    def reading(self) -> Reading:
+    def classifier_output(self) -> ClassifierOutput:
         return self.context.read(self.images)
 
     @cached_property
     def manifold(self) -> Manifold:
         reference = self.context.reference.features[: len(self)]
-        return manifold(reference, self.reading.features[: len(reference)])
+        return manifold(reference, self.classifier_output.features[: len(reference)])
 
     @cached_property
-    def neighbours(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def nearest_training_images(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Distances and indices of the nearest training images."""
-        return nearest(self.images, self.context.train.images)
+        return nearest_images(self.images, self.context.train.images)
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Measurement:
 class Metric:
     title: str
     measure: Callable[[Sample], Measurement]
-    needs: int
+    min_images: int
     """Images, at least."""
     better: Literal["lower", "higher", "like real"]
     percent: bool = False
-    by_classifier: bool = True
+    needs_classifier: bool = True
     """Whether it is measured through the classifier of the `MetricContext`."""
-    floor: Literal["train", "test"] = "train"
+    baseline: Literal["train", "test"] = "train"
     """Which real images stand in for generated ones: test images where training images would meet themselves."""
 
 
@@ -80,47 +80,47 @@ def measure(metric: Metric, sample: Sample) -> Measurement:
     MetricError: the sample is too small for it, or has no labels where it takes some, or the classifier does not
         separate the classes.
     """
-    if len(sample) < metric.needs:
-        raise MetricError(f"needs {metric.needs:,} images, there are {len(sample):,}")
-    if metric.by_classifier and not sample.context.trusted:
+    if len(sample) < metric.min_images:
+        raise MetricError(f"needs {metric.min_images:,} images, there are {len(sample):,}")
+    if metric.needs_classifier and not sample.context.trusted:
         raise MetricError("needs a classifier that separates the classes")
     return metric.measure(sample)
 
 
 def _frechet(sample: Sample) -> Measurement:
-    return Measurement(frechet_distance(sample.context.reference.features, sample.reading.features))
+    return Measurement(frechet_distance(sample.context.reference.features, sample.classifier_output.features))
 
 
 def _kernel(sample: Sample) -> Measurement:
-    return Measurement(*kernel_distance(sample.context.reference.features, sample.reading.features))
+    return Measurement(*kernel_distance(sample.context.reference.features, sample.classifier_output.features))
 
 
 def _modes(sample: Sample) -> Measurement:
-    return Measurement(len(np.unique(sample.reading.labels)))
+    return Measurement(len(np.unique(sample.classifier_output.labels)))
 
 
 def _balance(sample: Sample) -> Measurement:
     """KL(generated classes || the data's) in nats: what the classifier reads, against what it should."""
-    shares = np.bincount(sample.reading.labels, minlength=len(sample.context.class_shares)) / len(sample)
+    shares = np.bincount(sample.classifier_output.labels, minlength=len(sample.context.class_shares)) / len(sample)
     present = shares > 0
     return Measurement(float(np.sum(shares[present] * np.log(shares[present] / sample.context.class_shares[present]))))
 
 
 def _agreement(sample: Sample) -> Measurement:
     labels = _labels(sample)
-    share = float((sample.reading.labels == labels.numpy()).mean())
+    share = float((sample.classifier_output.labels == labels.numpy()).mean())
     return Measurement(share, _share_error(share, len(sample)))
 
 
 def _confidence(sample: Sample) -> Measurement:
-    return Measurement(float(sample.reading.probabilities.max(1).mean()))
+    return Measurement(float(sample.classifier_output.probabilities.max(1).mean()))
 
 
 def _accuracy_score(sample: Sample) -> Measurement:
     """Ravuri and Vinyals (2019), "Classification accuracy score for conditional generative models"."""
     context = sample.context
-    if len(context.train.info.class_names) > MOST_CLASSES:
-        raise MetricError(f"needs at most {MOST_CLASSES} classes, of more no small classifier learns much")
+    if len(context.train.info.class_names) > MAX_CLASSES:
+        raise MetricError(f"needs at most {MAX_CLASSES} classes, of more no small classifier learns much")
     labelled = LabelledImages(sample.images, _labels(sample), context.train.info)
     student = train_classifier(labelled, SCORE_EPOCHS, progress=context.progress, task="a classifier of its own")
     right = classify(student, context.test.images).labels == context.test.labels.numpy()
@@ -128,11 +128,11 @@ def _accuracy_score(sample: Sample) -> Measurement:
 
 
 def _distance(sample: Sample) -> Measurement:
-    return Measurement(float(np.median(sample.neighbours[0])))
+    return Measurement(float(np.median(sample.nearest_training_images[0])))
 
 
 def _memorised(sample: Sample) -> Measurement:
-    return Measurement(float((sample.neighbours[0] < sample.context.near).mean()))
+    return Measurement(float((sample.nearest_training_images[0] < sample.context.near).mean()))
 
 
 def _labels(sample: Sample) -> Tensor:
@@ -156,9 +156,11 @@ METRICS = {
     "class_balance": Metric("class balance, KL", _balance, 100, "lower"),
     "label_agreement": Metric("label agreement", _agreement, 1, "higher", percent=True),
     "confidence": Metric("mean confidence", _confidence, 1, "like real", percent=True),
-    "accuracy_score": Metric("accuracy score", _accuracy_score, 1_000, "higher", percent=True, by_classifier=False),
-    "nearest": Metric("nearest training image", _distance, 1, "like real", by_classifier=False, floor="test"),
-    "memorised": Metric("near copies", _memorised, 100, "like real", percent=True, by_classifier=False, floor="test"),
+    "accuracy_score": Metric("accuracy score", _accuracy_score, 1_000, "higher", percent=True, needs_classifier=False),
+    "nearest": Metric("nearest training image", _distance, 1, "like real", needs_classifier=False, baseline="test"),
+    "memorised": Metric(
+        "near copies", _memorised, 100, "like real", percent=True, needs_classifier=False, baseline="test"
+    ),
 }
 FAST = ("fid", "precision", "recall", "modes", "class_balance", "label_agreement", "confidence")
 """What is quick enough to be measured while training."""

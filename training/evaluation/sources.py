@@ -22,7 +22,7 @@ class SourceError(MnistGanError):
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ImageArrays:
     """Images of unknown origin."""
 
     images: Tensor
@@ -47,7 +47,7 @@ class ImageSource:
 
     name: str
     """What to call it in a table."""
-    origin: Generator | Arrays
+    origin: Generator | ImageArrays
     history: Path | None = None
     """The metrics.jsonl of a run."""
 
@@ -62,7 +62,7 @@ class ImageSource:
 
     def take(self, n: int) -> tuple[Tensor, Tensor | None]:
         """The first `n` images, uint8 (n, channels, height, width), and their labels."""
-        if isinstance(self.origin, Arrays):
+        if isinstance(self.origin, ImageArrays):
             return self.origin.take(n)
         images, labels = self.origin.images(SEED, 0, n)
         return torch.from_numpy(images), None if labels is None else torch.from_numpy(labels)
@@ -117,7 +117,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise SourceError(f"{path}: not an .npz that can be read ({error})") from error
 
 
-def _arrays(path: Path) -> Arrays:
+def _arrays(path: Path) -> ImageArrays:
     images, labels = _read_npz(path)
     if images.dtype != np.uint8:
         raise SourceError(f"{path}: `images` are {images.dtype}, give uint8 from 0 to 255")
@@ -135,7 +135,7 @@ def _arrays(path: Path) -> Arrays:
         raise SourceError(
             f"{path}: `labels` are {labels.dtype} of shape {labels.shape}, give {len(images):,} whole numbers"
         )
-    return Arrays(
+    return ImageArrays(
         torch.from_numpy(np.ascontiguousarray(images)),
         None if labels is None else torch.from_numpy(labels.astype(np.int64)),
     )

@@ -13,7 +13,7 @@ from models.networks.pixels import quantize
 from models.onnx_file.generator import MAX_ROWS_PER_RUN
 from models.onnx_file.latents import draw_latents
 from training.data import WITH_TEST_SPLIT, LabelledImages
-from training.evaluation.context import make_metric_context, test_images
+from training.evaluation.metric_context import make_metric_context, test_images
 from training.evaluation.metrics import FAST, METRICS, MetricError, Sample, measure
 from training.evaluation.sources import SEED
 
@@ -35,8 +35,8 @@ class Quality:
             raise InputError("dataset", f"{train.info.name} has no test split to be held against; mnist has one")
         train = train.to(torch.device("cpu"))
         self.context, _ = make_metric_context(train, test_images(train.info, data_dir))
-        if self.context.weakness:
-            raise InputError("dataset", f"{train.info.name} cannot be measured: {self.context.weakness}")
+        if self.context.classifier_problem:
+            raise InputError("dataset", f"{train.info.name} cannot be measured: {self.context.classifier_problem}")
         counts = train.info.class_weights if conditional else ()
         self.latents, self.labels = draw_latents(SEED, 0, IMAGES, latent_dim, counts)
 

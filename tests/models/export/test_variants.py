@@ -61,8 +61,8 @@ def test_a_variant_that_loses_too_much_is_refused_and_leaves_no_file(
             self.values = values
 
     class EvaluationReport:
-        sources_evaluated = (Judged(good), Judged(good | {metric: Measurement(value)}))
-        weakness = None
+        results = (Judged(good), Judged(good | {metric: Measurement(value)}))
+        classifier_problem = None
 
         def show(self) -> None:
             pass

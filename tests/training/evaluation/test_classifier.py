@@ -11,7 +11,7 @@ from training.evaluation import classifier
 from training.evaluation.classifier import (
     Classifier,
     ClassifierError,
-    Reading,
+    ClassifierOutput,
     classify,
     classify_stacked,
     load_pinned_classifier,
@@ -99,7 +99,7 @@ def test_the_classes_of_stacked_digits_are_those_of_their_channels():
     network = Classifier(1, 10)
     network.output.weight.data *= 1_000  # opinions that differ from image to image
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    digits: list[Reading] = [classify(network, images[:, [channel]]) for channel in range(3)]
+    digits: list[ClassifierOutput] = [classify(network, images[:, [channel]]) for channel in range(3)]
     stacked = classify_stacked(network, images)
     assert stacked.features.shape == (20, 3 * 128)
     assert stacked.probabilities.shape == (20, 1_000)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from models.onnx_file.card import Dataset
 from training.data import LabelledImages
-from training.evaluation.classifier import Reading
-from training.evaluation.context import MetricContext, accuracy_bound, nearest, shuffled, split_in_half
+from training.evaluation.classifier import ClassifierOutput
+from training.evaluation.metric_context import MetricContext, accuracy_bound, nearest_images, shuffled, split_in_half
 from training.evaluation.metrics import METRICS, MetricError, Sample, measure
 
 CLASSES = 4
@@ -21,12 +21,12 @@ def digits(labels: Tensor, seed: int = 0) -> Tensor:
     return images.to(torch.uint8)
 
 
-def read(images: Tensor) -> Reading:
+def read(images: Tensor) -> ClassifierOutput:
     """The class of the brightest quadrant, of which it is sure by 70 %."""
     quadrants = torch.nn.functional.avg_pool2d(images.float(), 4).flatten(1)
     probabilities = np.full((len(images), CLASSES), 0.1)
     probabilities[np.arange(len(images)), quadrants.argmax(1)] = 0.7
-    return Reading(quadrants.double().numpy(), probabilities)
+    return ClassifierOutput(quadrants.double().numpy(), probabilities)
 
 
 def dataset(n: int, seed: int) -> LabelledImages:
@@ -87,7 +87,7 @@ def test_training_images_are_found_as_copies(context):
     copies = context.train.images[500:700]
     assert value("memorised", context, copies) == 1
     assert value("nearest", context, copies) == pytest.approx(0, abs=1e-2)
-    assert Sample(context, copies, None).neighbours[1].tolist() == list(range(500, 700))
+    assert Sample(context, copies, None).nearest_training_images[1].tolist() == list(range(500, 700))
 
 
 def test_one_test_image_in_a_hundred_counts_as_a_copy(context):
@@ -96,7 +96,7 @@ def test_one_test_image_in_a_hundred_counts_as_a_copy(context):
 
 def test_the_nearest_image_is_that_of_the_brute_force():
     images, among = (torch.randint(0, 256, (n, 1, 5, 5), dtype=torch.uint8) for n in (300, 70))
-    distances, indices = nearest(images, among)
+    distances, indices = nearest_images(images, among)
     expected = torch.cdist(images.flatten(1).double() / 255, among.flatten(1).double() / 255).min(1)
     assert indices.tolist() == expected.indices.tolist()
     assert distances == pytest.approx(expected.values.numpy(), rel=1e-4)
@@ -115,9 +115,9 @@ def test_what_takes_labels_cannot_be_had_without(context, name):
         value(name, context, context.test.images)
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs > 1])
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.min_images > 1])
 def test_too_few_images_are_told(context, name):
-    needs = METRICS[name].needs
+    needs = METRICS[name].min_images
     with pytest.raises(MetricError, match=f"needs {needs:,} images, there are {needs - 1:,}"):
         value(name, context, context.test.images[: needs - 1], context.test.labels[: needs - 1])
 
@@ -156,11 +156,11 @@ def test_a_classifier_is_weak_up_to_halfway_between_guessing_and_certainty(conte
         wrong = np.arange(2_000) >= right * 2_000
         probabilities = np.eye(CLASSES)[(context.test.labels.numpy() + wrong) % CLASSES]
         return MetricContext(
-            lambda images: Reading(np.zeros((2_000, 1)), probabilities),
+            lambda images: ClassifierOutput(np.zeros((2_000, 1)), probabilities),
             context.train,
             context.test,
             context.class_shares,
-        ).weakness
+        ).classifier_problem
 
     assert "right about 25.00% of 2,000 held-out real images" in (rate(0.25) or "")
     assert rate(0.62)

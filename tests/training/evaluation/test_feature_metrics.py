@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from torchmetrics.image.kid import poly_mmd
 
-from training.evaluation.fidelity import NEIGHBOURS, Manifold, frechet_distance, kernel_distance, manifold
+from training.evaluation.feature_metrics import NEIGHBOURS, Manifold, frechet_distance, kernel_distance, manifold
 
 Points = NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)

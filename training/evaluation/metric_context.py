@@ -16,7 +16,7 @@ from models.common.errors import InputError
 from models.onnx_file.card import Dataset
 from training.data import WITH_TEST_SPLIT, DataError, LabelledImages, load_dataset
 from training.evaluation.classifier import (
-    Reading,
+    ClassifierOutput,
     classify,
     classify_stacked,
     enough_epochs,
@@ -33,7 +33,7 @@ CONFIDENCE = 2.0
 
 @dataclass(frozen=True)
 class MetricContext:
-    read: Callable[[Tensor], Reading]
+    read: Callable[[Tensor], ClassifierOutput]
     train: LabelledImages
     """What generators learn from."""
     test: LabelledImages
@@ -45,7 +45,7 @@ class MetricContext:
     """Whether to measure with a classifier that does not separate the classes."""
 
     @cached_property
-    def reference(self) -> Reading:
+    def reference(self) -> ClassifierOutput:
         return self.read(self.test.images)
 
     @cached_property
@@ -54,7 +54,7 @@ class MetricContext:
         return float((self.reference.labels == self.test.labels.numpy()).mean())
 
     @cached_property
-    def weakness(self) -> str | None:
+    def classifier_problem(self) -> str | None:
         """Explains that the classifier does not separate the classes; None if it does."""
         n = len(self.test)
         chance = float(np.bincount(self.test.labels.numpy()).max() / n)
@@ -70,12 +70,12 @@ class MetricContext:
     @property
     def trusted(self) -> bool:
         """Whether metrics may depend on the classifier."""
-        return self.allow_weak or self.weakness is None
+        return self.allow_weak or self.classifier_problem is None
 
     @cached_property
     def near(self) -> float:
         """A distance: one test image in a hundred has a training image nearer than this."""
-        return float(np.quantile(nearest(self.test.images, self.train.images)[0], NEAR_QUANTILE))
+        return float(np.quantile(nearest_images(self.test.images, self.train.images)[0], NEAR_QUANTILE))
 
 
 def real_images(
@@ -163,7 +163,7 @@ def make_metric_context(
     return context, f"classifier: {whose}, right about {context.accuracy:.2%} of the {len(test):,} images"
 
 
-def nearest(images: Tensor, among: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def nearest_images(images: Tensor, among: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The nearest of `among` to each of the first 2,000 images: Euclidean distances of pixels in [0, 1], and indices.
 
     Args:

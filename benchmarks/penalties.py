@@ -68,7 +68,7 @@ def main() -> None:
                 train(replace(config, out=run, seed=seed, penalty=penalty))
                 speeds = [json.loads(line)["images_per_second"] for line in (run / "metrics.jsonl").open()]
                 verdict = evaluate_sources(open_sources([run]), options.data_dir, metrics=FAST).to_dict()
-                averaged = verdict["sources"][f"{run.name}, averaged"]
+                averaged = verdict["sources"][f"{run.name}, EMA"]
                 results[penalty].append(
                     {name: averaged["metrics"][name]["value"] for name in TOLD}
                     | {"fid_ratio": averaged["fid_ratio"], "images_per_second": statistics.median(speeds)}

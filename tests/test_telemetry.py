@@ -102,7 +102,7 @@ def test_exporting_and_registering_look_no_name_up(recording, runs, tmp_path):
 
 @pytest.mark.slow
 def test_evaluating_looks_no_name_up(recording, files):
-    fast = ("--n", 256, "--fit-classifier", "--allow-weak-classifier", "--figures", "fid")
+    fast = ("--n", 256, "--fit-classifier", "--allow-weak-classifier", "--metrics", "fid")
     recording.run(BIN / "evaluate", files["conditional"], *fast)
     recording.check()
 

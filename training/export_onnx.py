@@ -63,6 +63,7 @@ def main() -> None:
         from models.checkpoint import load_checkpoint, run_name
         from models.export.exporter import export, export_variant, with_quality
         from training.card_quality import card_quality, evaluate_generator
+        from training.evaluation.tables import print_report
         from training.variant_quality import compare
 
     for path in filter(None, (options.out, options.report)):
@@ -75,11 +76,11 @@ def main() -> None:
         original, made = made, export_variant(checkpoint, made, options.precision)
         quality = compare(original.generator, made.generator, options.data_dir, all_metrics=options.evaluate)
         evaluation = quality.report
-        evaluation.show()
+        print_report(evaluation)
         quality.check()
     elif options.evaluate:
         evaluation = evaluate_generator(made.generator, options.data_dir)
-        evaluation.show()
+        print_report(evaluation)
     parity = made.parity.report()
     if evaluation:
         made = with_quality(made, card_quality(evaluation, evaluation.results[-1]))

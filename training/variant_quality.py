@@ -7,7 +7,8 @@ from models.export.parity import ParityError
 from models.onnx_file.generator import Generator
 from training.card_quality import measured
 from training.evaluation.classifier import ClassifierError
-from training.evaluation.evaluator import EvaluationReport, evaluate_sources
+from training.evaluation.evaluation_report import EvaluationReport
+from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.sources import ImageSource
 
 MAX_FID_TIMES = 1.25

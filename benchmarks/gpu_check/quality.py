@@ -16,7 +16,8 @@ from models.export.exporter import Export, export, with_quality
 from training.card_quality import card_quality
 from training.config import PRESETS, Config
 from training.data import DataError, LabelledImages
-from training.evaluation.evaluator import EvaluationReport, evaluate_sources
+from training.evaluation.evaluation_report import EvaluationReport
+from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.metrics import FAST, METRICS, Measurement
 from training.evaluation.sources import ImageSource
 from training.loop import train
@@ -68,7 +69,7 @@ def run(settings: Settings, record: Recorder) -> None:
         record.detail("evaluation", report.to_dict())
         (evaluated,) = report.results
         _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(report, evaluated))))
-        for name, value in evaluated.values.items():
+        for name, value in evaluated.measurements.items():
             if isinstance(value, Measurement):
                 real = report.real_data_baseline[name]
                 note = f"real images: {real.value:.4g}" if isinstance(real, Measurement) else ""
@@ -88,7 +89,7 @@ def _train(settings: Settings, record: Recorder, data: LabelledImages, preset: s
     made = export(checkpoint)
     report = _evaluate(settings, made, FAST)
     (evaluated,) = report.results
-    ratio = report.ratio(evaluated.values)
+    ratio = report.fid_ratio(evaluated.measurements)
     assert ratio is not None, "the Frechet distance was measured"
     record.row(f"{preset}, {seconds} s: FID over its real-data baseline", ratio, "times", bound=GOAL)
     record.detail(f"{preset}, {seconds} s", {"seconds": took, "config": config.model_fields(), **report.to_dict()})

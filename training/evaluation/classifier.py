@@ -1,9 +1,9 @@
-"""The context: a small digit classifier, whose features and opinions the metrics are made of.
+"""The small image classifier from whose features and class probabilities most metrics are computed.
 
     python -m training.evaluation.classifier --data-dir data --out training/evaluation/mnist-classifier.safetensors
 
-trains the one that is pinned for MNIST (about half an hour on one CPU core). Figures can only be compared under one
-context, so `load_pinned_classifier` refuses any other weights than those whose SHA-256 is written here.
+trains the pinned classifier for MNIST in about half an hour on one CPU core. Metrics can only be compared if they were
+measured with the same classifier, so `load_pinned_classifier` checks the SHA-256 of the weights.
 """
 
 import hashlib
@@ -30,80 +30,98 @@ PINNED = Path(__file__).with_name("mnist-classifier.safetensors")
 PINNED_SHA256 = "3bdf2b865dd3d262eea76755b25b51d26b56d4b7f0daa6243a9ade0468a64eb7"
 
 FEATURES = 128
+"""Number of features of an image."""
 _WIDTHS = (24, 48, 48, 96, FEATURES)
 _STRIDES = (1, 2, 1, 2, 1)
 _BATCH = 128
 _EPOCHS = 10
 MIN_STEPS = 300
-"""Steps below which small data sets are shown more often: after the 20 of ten epochs of 300 images, a classifier of
-three simple shapes was at chance, after 100 it was right about all."""
+"""Minimum number of optimizer steps of a classifier for a user's data set; small data sets get more epochs. With 300
+images of three simple shapes, the accuracy was at chance after 20 steps (10 epochs) and 100 % after 100 steps."""
 _PEAK_LR = 4e-3
 _WARMUP = 0.25
+"""Share of the steps in which the learning rate rises to its peak."""
 _WEIGHT_DECAY = 0.05
-_ROTATION = math.radians(12)
-_SHIFT = 0.12
-"""Of half the edge."""
-_ZOOM = 0.12
-_SHEAR = 0.15
+_MAX_ROTATION = math.radians(12)
+_MAX_SHIFT = 0.12
+"""Largest shift of an augmented image, as a share of half its edge."""
+_MAX_ZOOM = 0.12
+_MAX_SHEAR = 0.15
 
 
 class ClassifierError(MnistGanError):
-    """A classifier that metrics cannot depend on: its weights are not the pinned ones, or it separates no classes."""
+    """The classifier cannot be used for metrics: its file was changed, or it does not separate the classes."""
 
 
 class Classifier(nn.Module):
-    """image uint8 (n, channels, height, width) -> features (n, 128), logits (n, classes)."""
+    """A convolutional network with five layers, global average pooling and a linear output layer."""
 
     def __init__(self, channels: int, classes: int):
+        """Args:
+        channels: Number of image channels.
+        classes: Number of classes.
+        """
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after, stride in zip((channels, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        for width_in, width, stride in zip((channels, *_WIDTHS), _WIDTHS, _STRIDES, strict=False):
+            layers += [nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)]
+            layers += [nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers)
         self.output = nn.Linear(FEATURES, classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps images, uint8 (n, channels, height, width), to features (n, 128) and logits (n, classes)."""
         return self.forward_float(image.float() / 255)
 
     def forward_float(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, for float images in [0, 1]."""
+        """Does the same as `forward` for float images with values in [0, 1]."""
         features = self.convolutions(image.contiguous(memory_format=torch.channels_last)).mean((2, 3))
         return features, self.output(features)
 
 
 @dataclass(frozen=True)
 class ClassifierOutput:
-    """What a classifier sees in a set of images."""
+    """Features and class probabilities of a set of images."""
 
     features: np.ndarray
-    """float64 (n, 128)."""
+    """float64 (n, 128), or (n, channels * 128) for stacked digits; at least 0."""
     probabilities: np.ndarray
-    """float64 (n, classes)."""
+    """float64 (n, classes); each row has sum 1."""
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n,): the likeliest class of each."""
+        """Most probable class of each image, int64 (n,)."""
         return self.probabilities.argmax(1)
 
 
 @torch.inference_mode()
 def classify(classifier: Classifier, images: Tensor) -> ClassifierOutput:
-    """Classifies images, uint8 (n, channels, height, width)."""
-    features, logits = zip(*(classifier.eval()(chunk) for chunk in images.split(512)), strict=True)
+    """Runs the classifier on images, uint8 (n, channels, height, width), in batches of 512.
+
+    Switches the classifier to evaluation mode.
+    """
+    features, logits = zip(*(classifier.eval()(batch) for batch in images.split(512)), strict=True)
     return ClassifierOutput(torch.cat(features).double().numpy(), torch.cat(logits).double().softmax(1).numpy())
 
 
 def classify_stacked(classifier: Classifier, images: Tensor) -> ClassifierOutput:
-    """Reads images of several digits, one a channel: their features side by side, the classes of all digits together.
+    """Classifies images that have one digit in each channel, by classifying each channel alone.
+
+    The features of the channels are concatenated. The class of an image is the number that its digits form, first
+    channel first; its probability is the product of the probabilities of the digits.
+
+    Args:
+        classifier: A classifier for images of one channel.
+        images: uint8 (n, channels, height, width).
 
     Returns:
         features float64 (n, channels * 128), probabilities float64 (n, classes ** channels).
     """
-    readings = [classify(classifier, images[:, [channel]]) for channel in range(images.shape[1])]
-    probabilities = readings[0].probabilities
-    for reading in readings[1:]:
-        probabilities = (probabilities[:, :, None] * reading.probabilities[:, None]).reshape(len(images), -1)
-    return ClassifierOutput(np.concatenate([reading.features for reading in readings], 1), probabilities)
+    outputs = [classify(classifier, images[:, [channel]]) for channel in range(images.shape[1])]
+    probabilities = outputs[0].probabilities
+    for output in outputs[1:]:
+        probabilities = (probabilities[:, :, None] * output.probabilities[:, None]).reshape(len(images), -1)
+    return ClassifierOutput(np.concatenate([output.features for output in outputs], 1), probabilities)
 
 
 def train_classifier(
@@ -113,9 +131,20 @@ def train_classifier(
     progress: Progress | None = None,
     task: str = "classifier",
 ) -> Classifier:
-    """Trains a classifier on labelled images that are turned, moved, zoomed and sheared a little each time.
+    """Trains a classifier on labelled images, with random rotations, shifts, zooms and shears.
 
-    Adam with decoupled weight decay under a one-cycle learning rate (Smith and Topin, 2017, "Super-convergence").
+    AdamW with a one-cycle learning rate (Smith and Topin, 2017, "Super-convergence"). On one machine, the same
+    arguments give the same weights; the global random state is not changed.
+
+    Args:
+        data: Images and labels, on the CPU.
+        epochs: Number of passes over the images. Images that do not fill a last batch of 128 are skipped in each pass.
+        seed: Seed of the initial weights, the order of the images and the distortions.
+        progress: Shows a progress bar; None shows nothing.
+        task: Description of the progress bar.
+
+    Returns:
+        The classifier in evaluation mode.
     """
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -137,21 +166,22 @@ def train_classifier(
 
 
 def enough_epochs(n: int) -> int:
-    """Number of epochs over n images in which a classifier takes at least `MIN_STEPS` steps."""
+    """Number of epochs over n images: 10, or more if `MIN_STEPS` optimizer steps need more."""
     return max(_EPOCHS, math.ceil(MIN_STEPS / max(1, n // _BATCH)))
 
 
 def load_pinned_classifier() -> Classifier:
-    """The classifier that every metric for MNIST is measured with.
+    """Loads the classifier with which all metrics for MNIST are measured.
 
     Raises:
-        ClassifierError: its file is not the one that it should be.
+        ClassifierError: The SHA-256 of its file is not the pinned one.
+        FileNotFoundError: The file does not exist.
     """
     file = PINNED.read_bytes()
     if (sha256 := hashlib.sha256(file).hexdigest()) != PINNED_SHA256:
         raise ClassifierError(
-            f"{PINNED}: its SHA-256 is {sha256}, it should be {PINNED_SHA256}: metrics would not be comparable; "
-            "restore the file"
+            f"{PINNED}: has the SHA-256 {sha256} instead of {PINNED_SHA256}; metrics would not be comparable, so "
+            "restore the original file"
         )
     classifier = Classifier(channels=1, classes=10)
     classifier.load_state_dict(safetensors.torch.load(file))
@@ -159,32 +189,35 @@ def load_pinned_classifier() -> Classifier:
 
 
 def _batches(n: int, size: int, epochs: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Yields `epochs` random permutations of n indices as tensors of `size` indices, without incomplete ones."""
     for _ in range(epochs):
         yield from torch.randperm(n, generator=random)[: n // size * size].split(size)
 
 
 def _distort(images: Tensor, random: torch.Generator) -> Tensor:
-    """A random affine map of each image, float (n, channels, height, width)."""
-    turn, zoom_x, zoom_y, shear, move_x, move_y = torch.rand(6, len(images), generator=random) * 2 - 1
-    turn, zoom_x, zoom_y = turn * _ROTATION, 1 + zoom_x * _ZOOM, 1 + zoom_y * _ZOOM
+    """Applies a random affine map to each image, float (n, channels, height, width)."""
+    angle, zoom_x, zoom_y, shear, shift_x, shift_y = torch.rand(6, len(images), generator=random) * 2 - 1
+    angle, zoom_x, zoom_y = angle * _MAX_ROTATION, 1 + zoom_x * _MAX_ZOOM, 1 + zoom_y * _MAX_ZOOM
     rows = (
-        torch.stack((zoom_x * turn.cos(), shear * _SHEAR - turn.sin(), move_x * _SHIFT), 1),
-        torch.stack((turn.sin(), zoom_y * turn.cos(), move_y * _SHIFT), 1),
+        torch.stack((zoom_x * angle.cos(), shear * _MAX_SHEAR - angle.sin(), shift_x * _MAX_SHIFT), 1),
+        torch.stack((angle.sin(), zoom_y * angle.cos(), shift_y * _MAX_SHIFT), 1),
     )
     grid = affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    # Beyond the edge the image goes on as it ends, so that no frame is drawn around one that is not black there.
+    # "border" repeats the pixels of the edge; zeros would draw a black frame around images with a bright background.
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @dataclass(frozen=True)
 class _Options:
-    """Trains the classifier that is pinned for MNIST."""
+    """Trains the pinned classifier for MNIST, and prints its test accuracy and the SHA-256 of its file."""
 
     out: Path
-    """The safetensors file."""
+    """Safetensors file to write."""
     data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     epochs: int = _EPOCHS
+    """Number of passes over the training images."""
     seed: int = 0
+    """Seed of the initial weights, the order of the images and the distortions."""
 
 
 def main() -> None:
@@ -194,13 +227,13 @@ def main() -> None:
         classifier = train_classifier(load_dataset("mnist", options.data_dir), options.epochs, options.seed, progress)
     test = load_dataset("mnist", options.data_dir, split="test")
     accuracy = (classify(classifier, test.images).labels == test.labels.numpy()).mean()
-    facts = {"test_accuracy": f"{accuracy:.4f}", "epochs": str(options.epochs), "seed": str(options.seed)}
-    # As plain arrays: safetensors keeps no memory format.
+    metadata = {"test_accuracy": f"{accuracy:.4f}", "epochs": str(options.epochs), "seed": str(options.seed)}
+    # safetensors stores contiguous tensors only; `load_pinned_classifier` restores the channels-last format.
     file = safetensors.torch.save(
-        {name: weight.contiguous() for name, weight in classifier.state_dict().items()}, facts
+        {name: weight.contiguous() for name, weight in classifier.state_dict().items()}, metadata
     )
     write_atomically(options.out, file)
-    print(f"{options.out}: {accuracy:.2%} of the test images right; SHA-256 {hashlib.sha256(file).hexdigest()}")
+    print(f"{options.out}: test accuracy {accuracy:.2%}, SHA-256 {hashlib.sha256(file).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Judges generators, by images they draw: one table, every metric beside its noise floor.
+"""Command `evaluate`: measures the quality of generated images and prints each metric next to that of real images.
 
-    evaluate a.onnx --data-dir data                       # the file that ships
-    evaluate a.onnx runs/b others.npz --report report     # several side by side, with pictures
+    evaluate a.onnx --data-dir data                       # a model file
+    evaluate a.onnx runs/b others.npz --report report     # several sources, with an HTML page of pictures
 
-The noise floor is the same metric of as many real training images: what a perfect generator would get. Images 0 to
-n - 1 of seed 0 are judged, so that the same file gives the same metrics; only its speed is measured anew.
+The images 0 to n - 1 of seed 0 are measured, so the same file gives the same metrics; only its speed is measured anew.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,44 +19,60 @@ from models.common.files import check_writable, write_atomically
 from models.common.threads import set_threads
 
 
+def _option(metavar: str, default: str) -> object:
+    """Sets the name of an option's value and the description of its default in the help text."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
 @dataclass(frozen=True)
 class Options:
-    """Judges generators by images they draw: one table, every metric beside its noise floor."""
+    """Measures the quality of generated images against real ones.
 
-    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Model files, runs (judged with and without averaged weights), or .npz files of `images` and perhaps `labels`."""
-    data_dir: Path | None = None
-    """Folder of the data sets; $MNIST_GAN_DATA if omitted, else data. For a data set that was a folder, the folder
-    itself, which has no default."""
-    dataset: str | None = None
-    """The real images; if omitted, those that the first model was trained on, else mnist."""
-    n: int | None = None
-    """How many images to judge; 10,000 if omitted, and 26,000 for stacked-mnist, as its protocol has it."""
-    metrics: tuple[str, ...] | None = None
-    """Only these; all of them if omitted."""
+    Prints a table with one column for each source and one for real images, whose values are what a perfect generator
+    would get (the real-data baseline). A model generates the images 0 to n - 1 of seed 0, so the same file always has
+    the same metrics; only its speed is measured anew.
+    """
+
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional, _option("SOURCE ...", "none")]
+    """Model files (.onnx), runs or checkpoints, which are measured with and without EMA, and .npz files.
+    An .npz file has an array "images" (uint8) and optionally "labels"."""
+    data_dir: Annotated[Path | None, _option("DIR", "$MNIST_GAN_DATA, else data")] = None
+    """Folder of the data sets. Missing ones are downloaded.
+    For models of a folder of images: the folder itself, which must be given."""
+    dataset: Annotated[str | None, _option("NAME", "the data set of the first model, else mnist")] = None
+    """Real images with which the sources are compared."""
+    n: Annotated[int | None, _option("INT", "10000; for stacked-mnist 26000, by its protocol")] = None
+    """Number of images of each source."""
+    metrics: Annotated[tuple[str, ...] | None, _option("NAME ...", "all")] = None
+    """Metrics to measure:
+    fid, kid, precision, recall, density, coverage, modes,
+    class_balance, label_agreement, confidence,
+    accuracy_score, nearest, memorised."""
     fit_classifier: bool = False
-    """For data other than MNIST: train the classifier, from whose features the metrics are made, on that data."""
+    """Train a classifier on the real images, from whose features the metrics are computed.
+    All data sets need it except mnist and stacked-mnist, which have a pinned classifier."""
     allow_weak_classifier: bool = False
-    """Measure even if the classifier does not separate the classes of real images."""
-    threads: int | None = None
-    """CPU threads; if omitted: $OMP_NUM_THREADS, else the number of CPUs that are idle at the start."""
-    json: Path | None = None
-    """File for the metrics."""
-    report: Path | None = None
-    """Folder for a page with the metrics and pictures."""
+    """Measure all metrics even if the classifier does not separate the classes of real images."""
+    threads: Annotated[int | None, _option("INT", "$OMP_NUM_THREADS, else the number of CPUs that are idle")] = None
+    """Number of CPU threads."""
+    json: Annotated[Path | None, _option("FILE", "no file")] = None
+    """JSON file to write the metrics to."""
+    report: Annotated[Path | None, _option("DIR", "no page")] = None
+    """Folder to write an HTML page with the metrics and pictures to."""
 
 
 @ends_in_one_line("evaluate")
 def main() -> None:
-    options = tyro.cli(Options, prog="evaluate")
+    options = tyro.cli(Options, prog="evaluate", args=sys.argv[1:] or ["--help"])
     threads = set_threads(options.threads)
 
-    # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
+    # Importing PyTorch takes seconds; --help and errors in options should not wait for it.
     with importing("evaluate", "PyTorch"):
         from training.evaluation.classifier import ClassifierError
         from training.evaluation.evaluator import evaluate_sources
         from training.evaluation.html_report import write_report
         from training.evaluation.sources import open_sources
+        from training.evaluation.tables import print_report
 
     if options.json:
         check_writable(options.json)
@@ -70,15 +86,15 @@ def main() -> None:
         options.allow_weak_classifier,
     )
     print(threads)
-    report.show()
+    print_report(report)
     if options.json:
         write_atomically(options.json, json.dumps(report.to_dict(), indent=2).encode() + b"\n")
     if options.report:
-        write_report(report, options.report)
-        print(f"{options.report / 'index.html'}: the metrics with pictures")
+        page = write_report(report, options.report)
+        print(f"{page}: metrics with pictures")
     if report.classifier_problem and not options.allow_weak_classifier:
         raise ClassifierError(
-            f"{report.classifier_problem}. Metrics that depend on it are left out; "
+            f"{report.classifier_problem}. Metrics that depend on it were not measured; "
             "--allow-weak-classifier measures them"
         )
 

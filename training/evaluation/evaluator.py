@@ -1,133 +1,27 @@
-"""Every metric of every source, and of real images in their place."""
+"""Measures all metrics on all sources, and on real images for the baseline."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from models.common.errors import InputError
 from models.onnx_file.card import Dataset
 from training.config import default_data_dir
 from training.data import LOADERS
-from training.evaluation.cost import Cost, measure_cost
-from training.evaluation.metric_context import make_metric_context, real_images
-from training.evaluation.metrics import METRICS, Measurement, MetricError, Sample, measure
+from training.evaluation.cost import measure_cost
+from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport, Measurements
+from training.evaluation.metric_context import make_metric_context
+from training.evaluation.metrics import METRICS, MetricError, Sample, measure
+from training.evaluation.real_images import RealImages, load_real_images
 from training.evaluation.sources import ImageArrays, ImageSource, SourceError
-from training.evaluation.stacked_mnist import PUBLISHED, Published
+from training.evaluation.stacked_mnist import PUBLISHED
 
 IMAGES = 10_000
+"""Default number of images of each source."""
 STACKED_IMAGES = 26_000
-"""Of stacked-mnist, as its protocol has it (Lin et al., 2018, "PacGAN", section 4.1)."""
-COSTS = {
-    "parameters": "parameters",
-    "multiply_adds": "multiply-adds an image",
-    "bytes": "bytes",
-    "images_per_second": "images/s on one CPU thread",
-}
-
-Measurements = dict[str, Measurement | MetricError]
-
-
-@dataclass(frozen=True)
-class EvaluatedSource:
-    """A source and its metrics."""
-
-    source: ImageSource
-    sample: Sample
-    values: Measurements
-    cost: Cost | None
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    results: tuple[EvaluatedSource, ...]
-    real_data_baseline: Measurements
-    test: Sample
-    """The real images that all was held against."""
-    facts: tuple[str, ...]
-    """What was compared with what."""
-    classifier_problem: str | None = None
-    """Explains that the classifier, on which requested metrics depend, does not separate the classes."""
-    published: tuple[Published, ...] = ()
-    """What others report of the same data by the same protocol."""
-
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """Of the table's columns."""
-        return "", *(evaluated.source.name for evaluated in self.results), "noise floor", "better"
-
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """The table: title, a cell a evaluated, the noise floor, which way is better."""
-        for name in self.real_data_baseline:
-            metric = METRICS[name]
-            cells = [_cell(values[name], metric.percent) for values in self._columns()]
-            yield metric.title, *cells, metric.better
-            if name == "fid":
-                yield "  times the floor", *(_times(self.ratio(values)) for values in self._columns()), "lower"
-        for field, title in COSTS.items():
-            amounts = [getattr(evaluated.cost, field, None) for evaluated in self.results]
-            if any(amounts):
-                yield title, *("" if amount is None else f"{amount:,.0f}" for amount in amounts), "", ""
-
-    def notes(self) -> Iterator[str]:
-        """Why metrics are missing, and a warning if they are measured with a weak classifier."""
-        for evaluated in self.results:
-            missing: dict[str, list[str]] = {}
-            for name, value in evaluated.values.items():
-                if isinstance(value, MetricError):
-                    missing.setdefault(str(value), []).append(METRICS[name].title)
-            for reason, titles in missing.items():
-                yield f"{evaluated.source.name}: no {', '.join(titles)}: it {reason}"
-        if self.classifier_problem and self.test.context.trusted:
-            yield f"Warning: {self.classifier_problem}"
-
-    def show(self) -> None:
-        """Prints the table with what belongs to it."""
-        console = Console()
-        for line in self.facts:
-            console.print(line, highlight=False, soft_wrap=True)
-        first, *others = self.titles
-        table = Table(Column(first, no_wrap=True), *others)
-        for row in self.rows():
-            table.add_row(*row)
-        console.print(table)
-        if self.published:
-            published = Table("published", "classes covered", "class balance, KL", "source")
-            for other in self.published:
-                published.add_row(other.name, str(other.modes), f"{other.kl:g}", other.source)
-            console.print(published)
-        for note in self.notes():
-            console.print(note, highlight=False, soft_wrap=True)
-
-    def ratio(self, values: Measurements) -> float | None:
-        """How many times the noise floor a Frechet distance is."""
-        fid, floor = values["fid"], self.real_data_baseline["fid"]
-        return fid.value / floor.value if isinstance(fid, Measurement) and isinstance(floor, Measurement) else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "facts": self.facts,
-            "sources": {
-                evaluated.source.name: {
-                    "images": len(evaluated.sample),
-                    "file_sha256": evaluated.source.generator and evaluated.source.generator.card.file_sha256,
-                    "metrics": _told(evaluated.values),
-                    "fid_ratio": self.ratio(evaluated.values) if "fid" in evaluated.values else None,
-                    "cost": evaluated.cost and asdict(evaluated.cost),
-                }
-                for evaluated in self.results
-            },
-            "noise_floor": _told(self.real_data_baseline),
-        }
-
-    def _columns(self) -> tuple[Measurements, ...]:
-        return *(evaluated.values for evaluated in self.results), self.real_data_baseline
+"""Default number of images for stacked MNIST, by its protocol (Lin et al., 2018, "PacGAN", section 4.1)."""
 
 
 def evaluate_sources(
@@ -139,111 +33,156 @@ def evaluate_sources(
     fit_classifier: bool = False,
     allow_weak_classifier: bool = False,
 ) -> EvaluationReport:
-    """Measures sources, see `training.evaluation.evaluate.Options`.
+    """Compares images of several sources with real images. Every source is measured on the same number of images.
+
+    Args:
+        sources: Models and files; each has its own name. A generator of sources is read after the options are checked.
+        data_dir: Folder of the data sets; None means $MNIST_GAN_DATA, else "data". For dataset "folder" it is the
+            folder of images itself and must not be None.
+        dataset: Name of the real images; None means the data set of the first model, or "mnist" without a model.
+        n: Number of images of each source. None means 10,000, or 26,000 for stacked-mnist. Fewer are used if the
+            training split or a file has fewer.
+        metrics: Names from `METRICS`; None means all.
+        fit_classifier: Train a classifier on the real images if none is pinned for them.
+        allow_weak_classifier: Measure all metrics with a classifier that does not separate the classes, too.
 
     Raises:
-        InputError: an argument that cannot be answered.
-        SourceError, and what opening them raises: a source cannot be judged.
-        DataError, ClassifierError: what it is to be judged by cannot be had.
+        InputError: An argument is invalid, or a classifier has to be trained and `fit_classifier` is False.
+        SourceError: There are no sources, or one does not fit the real images.
+        DataError: The real images cannot be loaded.
+        ClassifierError: The file of the pinned classifier was changed.
     """
-    names = tuple(METRICS if metrics is None else metrics)
-    if unknown := [name for name in names if name not in METRICS]:
-        raise InputError("metrics", f"there is no {unknown[0]!r}; there are {', '.join(METRICS)}")
-    if n is not None and n < 1:
-        raise InputError("n", f"must be at least 1, got {n}")
-    if dataset is not None and dataset not in LOADERS:
-        raise InputError("dataset", f"there is no {dataset!r}; there are {', '.join(LOADERS)}")
-
+    names = _check_options(dataset, n, metrics)
     sources = tuple(sources)
-    learned = [source.generator.card.dataset for source in sources if source.generator]
-    dataset = dataset or (learned[0].name if learned else "mnist")
+    if not sources:
+        raise SourceError("there is nothing to evaluate; give at least one model file, run or .npz file")
+    dataset = dataset or _training_dataset(sources)
     if dataset == "folder" and data_dir is None:
-        raise InputError("data-dir", "give the folder of images that the model was trained on, or that it should match")
-    n = n or (STACKED_IMAGES if dataset == "stacked-mnist" else IMAGES)
-    shapes = [d.image_shape for d in learned if d.name == dataset]
-    if dataset == "folder":  # its images can be of any size: they are resampled to that of the first source
-        channels, height, width = sources[0].image_shape
-        shapes.append((channels, height, width))
-    train, test, of_these = real_images(dataset, data_dir or default_data_dir(), shapes[0] if shapes else None)
+        raise InputError("data-dir", "give the folder of images that the model was trained on, or should resemble")
+    real = load_real_images(dataset, data_dir or default_data_dir(), _image_shape(dataset, sources))
     for source in sources:
-        _check(source, train.info)
-    # As many of each, since metrics are biased by the number.
-    n = min(n, len(train), *(len(source.origin) for source in sources if isinstance(source.origin, ImageArrays)))
+        _check_source(source, real.train.info)
+    n = _number_of_images(n, dataset, sources, real)
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), transient=True) as progress:
-        context, fact = make_metric_context(train, test, fit_classifier, progress, allow_weak_classifier)
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
-        real = {
-            "train": Sample(context, train.images[order], train.labels[order]),
-            "test": Sample(context, test.images, test.labels),
-        }
+        context, classifier_description = make_metric_context(
+            real.train, real.test, fit_classifier, progress, allow_weak_classifier
+        )
+        test_sample = Sample(context, real.test.images, real.test.labels)
         samples = [Sample(context, *source.take(n)) for source in sources]
         bar = progress.add_task("", total=len(names) * (1 + len(sources)))
-
-        def values_of(sample: Sample | None, whose: str) -> Measurements:
-            values: Measurements = {}
-            for name in names:
-                progress.update(bar, description=f"{whose}: {METRICS[name].title}")
-                try:
-                    values[name] = measure(METRICS[name], sample or real[METRICS[name].baseline])
-                except MetricError as error:
-                    values[name] = error
-                progress.advance(bar)
-            return values
-
-        floor = values_of(None, "real images")
+        baseline = _measure_all(_baseline_samples(names, n, test_sample), "real data", progress, bar)
         results = tuple(
             EvaluatedSource(
                 source,
                 sample,
-                values_of(sample, source.name),
+                _measure_all(dict.fromkeys(names, sample), source.name, progress, bar),
                 measure_cost(source.generator) if source.generator else None,
             )
             for source, sample in zip(sources, samples, strict=True)
         )
-    facts = (
-        f"{dataset}: {n:,} images of each source against {len(test):,} {of_these}",
-        f"noise floor: {n:,} of the {len(train):,} training images in the place of generated ones",
-        fact,
-        *(
-            f"{source.name} was trained on other images than these"
-            for source in sources
-            if source.generator and source.generator.card.dataset.sha256 != train.info.sha256
-        ),
+
+    return EvaluationReport(
+        results,
+        baseline,
+        test_sample,
+        (*_conditions(dataset, n, real), classifier_description, *_foreign_models(sources, real.train.info)),
+        context.classifier_problem if any(METRICS[name].needs_classifier for name in names) else None,
+        PUBLISHED if dataset == "stacked-mnist" else (),
     )
-    classifier_problem = context.classifier_problem if any(METRICS[name].needs_classifier for name in names) else None
-    published = PUBLISHED if dataset == "stacked-mnist" else ()
-    return EvaluationReport(results, floor, real["test"], facts, classifier_problem, published)
 
 
-def _check(source: ImageSource, data: Dataset) -> None:
-    """Raises:
-    SourceError: images or labels that are not of this kind.
+def _check_options(dataset: str | None, n: int | None, metrics: Iterable[str] | None) -> tuple[str, ...]:
+    """Checks the options that need no files, and returns the names of the metrics."""
+    names = tuple(dict.fromkeys(METRICS if metrics is None else metrics))
+    if unknown := [name for name in names if name not in METRICS]:
+        raise InputError("metrics", f"unknown metric {unknown[0]!r}; known are {', '.join(METRICS)}")
+    if n is not None and n < 1:
+        raise InputError("n", f"must be at least 1, got {n}")
+    if dataset is not None and dataset not in LOADERS:
+        raise InputError("dataset", f"unknown data set {dataset!r}; known are {', '.join(LOADERS)}")
+    return names
+
+
+def _training_dataset(sources: Sequence[ImageSource]) -> str:
+    """Name of the data set that the first model was trained on; "mnist" if no source is a model."""
+    return next((source.generator.card.dataset.name for source in sources if source.generator), "mnist")
+
+
+def _image_shape(dataset: str, sources: Sequence[ImageSource]) -> tuple[int, int, int] | None:
+    """Shape (channels, height, width) to which the real images are converted; None keeps their own shape.
+
+    It is the shape of the first model that was trained on the data set. The images of a folder have no shape of their
+    own, so they take that of the first source.
     """
-    shape, expected = source.image_shape, data.image_shape
-    if shape != expected:
-        raise SourceError(f"{source.name}: its images have shape {shape}, those of {data.name} {expected}")
+    trained_on = [source.generator.card.dataset for source in sources if source.generator]
+    shapes = [info.image_shape for info in trained_on if info.name == dataset]
+    if not shapes and dataset == "folder":
+        channels, height, width = sources[0].image_shape
+        return channels, height, width
+    return shapes[0] if shapes else None
+
+
+def _check_source(source: ImageSource, info: Dataset) -> None:
+    """Raises:
+    SourceError: The images have another shape than the real ones, or labels are not classes of the data set.
+    """
+    if source.image_shape != info.image_shape:
+        raise SourceError(
+            f"{source.name}: its images have the shape {source.image_shape}, but those of {info.name} have "
+            f"{info.image_shape}; convert the images, or choose other real images with --dataset"
+        )
     labels = source.origin.labels if isinstance(source.origin, ImageArrays) else None
-    classes = len(data.class_names)
+    classes = len(info.class_names)
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise SourceError(f"{source.name}: its labels must be from 0 to {classes - 1}")
+        raise SourceError(
+            f"{source.name}: its labels must be from 0 to {classes - 1}, the classes of {info.name}, "
+            f"but are from {int(labels.min())} to {int(labels.max())}"
+        )
 
 
-def _cell(value: Measurement | MetricError, percent: bool) -> str:
-    if isinstance(value, MetricError):
-        return ""
-    text = f"{value.value:.2%}" if percent else f"{value.value:.4g}"
-    if value.error is None:
-        return text
-    return text + (f" ± {value.error:.2%}" if percent else f" ± {value.error:.1g}")
+def _number_of_images(n: int | None, dataset: str, sources: Sequence[ImageSource], real: RealImages) -> int:
+    """Number of images that all sources and the baseline have, at most `n`: several metrics depend on the number."""
+    n = n or (STACKED_IMAGES if dataset == "stacked-mnist" else IMAGES)
+    return min(
+        n, len(real.train), *(len(source.origin) for source in sources if isinstance(source.origin, ImageArrays))
+    )
 
 
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}"
+def _baseline_samples(names: Iterable[str], n: int, test_sample: Sample) -> dict[str, Sample]:
+    """Real images that stand in for generated ones, by metric name: n random training images, or all test images."""
+    train = test_sample.context.train
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
+    train_sample = Sample(test_sample.context, train.images[chosen], train.labels[chosen])
+    samples = {"train": train_sample, "test": test_sample}
+    return {name: samples[METRICS[name].baseline] for name in names}
 
 
-def _told(values: Measurements) -> dict[str, Any]:
-    return {
-        name: {"missing": str(value)} if isinstance(value, MetricError) else asdict(value)
-        for name, value in values.items()
-    }
+def _measure_all(samples: Mapping[str, Sample], title: str, progress: Progress, bar: TaskID) -> Measurements:
+    """Measures metrics, each on the sample that is given under its name, and advances the bar by one for each."""
+    measurements: Measurements = {}
+    for name, sample in samples.items():
+        progress.update(bar, description=f"{title}: {METRICS[name].title}")
+        try:
+            measurements[name] = measure(METRICS[name], sample)
+        except MetricError as error:
+            measurements[name] = error
+        progress.advance(bar)
+    return measurements
+
+
+def _conditions(dataset: str, n: int, real: RealImages) -> tuple[str, ...]:
+    """Lines that say which images were compared."""
+    return (
+        f"{dataset}: {n:,} images of each source, compared with {len(real.test):,} real images {real.test_description}",
+        f"real data: baseline, {n:,} of the {len(real.train):,} training images in place of generated ones",
+    )
+
+
+def _foreign_models(sources: Iterable[ImageSource], info: Dataset) -> tuple[str, ...]:
+    """Lines that name the models that were trained on other images than these."""
+    return tuple(
+        f"{source.name}: was trained on other images than these"
+        for source in sources
+        if source.generator and source.generator.card.dataset.sha256 != info.sha256
+    )

@@ -1,7 +1,7 @@
-"""How close two sets of images are, as seen in a classifier's features: distances, and what covers what.
+"""Metrics on classifier features: Frechet distance (FID), kernel distance (KID), precision, recall, density, coverage.
 
-Each takes features, float (n, d) and (m, d), and is biased by the sample sizes: compare metrics of equal n only, and
-beside them that of real images against real ones.
+All functions take two sets of features, float64 (n, d) and (m, d). Their results depend on the sample sizes, so compare
+only values that were measured with equal n and m, and read them next to the value of real images against real images.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,29 @@ Features = NDArray[np.float64]
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1_000
 NEIGHBOURS = 5
-_ROWS = 1_000
-"""Of a matrix of distances that are held at once."""
+"""k: a ball around a point reaches to its k-th nearest neighbour in the same set."""
+_ROWS_PER_BLOCK = 1_000
+"""Rows of a distance matrix that are in memory at a time."""
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): 0 where means and covariances agree.
+    """Frechet distance between normal distributions that are fitted to two sets of features.
 
-    Heusel et al. (2017), "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", equation
-    6. For samples of one distribution it is above 0 by about O(d / n).
+    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), with means mu and covariances S: equation 6 of Heusel et al.
+    (2017), "GANs trained by a two time-scale update rule converge to a local Nash equilibrium". Their FID uses the
+    features of an Inception network. The value is 0 if means and covariances are equal. It is biased: for two samples
+    of one distribution its expectation is above 0 and falls with the sample sizes.
+
+    Args:
+        a: float64 (n, d), with n and d at least 2.
+        b: float64 (m, d), with m at least 2.
+
+    Raises:
+        ValueError: The numbers of features differ.
+        numpy.linalg.LinAlgError: A set has one feature only, or values that are not finite.
     """
     covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # tr (S_a S_b)^(1/2) through a symmetric matrix of the same eigenvalues, all of them real and at least 0.
+    # S_a S_b is not symmetric, but has the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which are real and not negative.
     values, vectors = np.linalg.eigh(covariance_a)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ covariance_b @ root).clip(0)).sum()
@@ -36,11 +47,22 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 
 def kernel_distance(a: Features, b: Features) -> tuple[float, float]:
-    """The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, and its standard error. Unbiased: 0 is
-    expected of one distribution, and small negative values occur.
+    """Squared maximum mean discrepancy under the kernel k(x, y) = (x.y / d + 1)^3, and its standard error.
 
-    Binkowski et al. (2018), "Demystifying MMD GANs", section 4: the mean over random subsets, drawn from a fixed seed.
-    The error is that of as many subsets as fit beside each other, since those that overlap tell little more.
+    The kernel inception distance of Binkowski et al. (2018), "Demystifying MMD GANs", section 4: the mean of the
+    unbiased estimate over 100 random subsets of at most 1,000 points, drawn with a fixed seed. For two samples of one
+    distribution the expectation is 0 at every sample size; single values can be slightly negative.
+
+    Args:
+        a: float64 (n, d).
+        b: float64 (m, d), with n and m at least 4, so that a subset has two points.
+
+    Returns:
+        The distance, and its standard error: the deviation between subsets, divided by the square root of the number of
+        disjoint subsets that fit into the smaller set. Subsets that overlap add little information.
+
+    Raises:
+        ValueError: The numbers of features differ.
     """
     n = min(len(a), len(b))
     size = min(KID_SUBSET_SIZE, n // 2)
@@ -53,6 +75,7 @@ def kernel_distance(a: Features, b: Features) -> tuple[float, float]:
 
 
 def _squared_discrepancy(a: Features, b: Features) -> float:
+    """Unbiased estimate of the squared maximum mean discrepancy between (n, d) and (m, d), in O((n + m)^2)."""
     within_a, within_b, between = ((x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
     n, m = len(a), len(b)
     return (
@@ -64,30 +87,43 @@ def _squared_discrepancy(a: Features, b: Features) -> float:
 
 @dataclass(frozen=True)
 class Manifold:
-    """What of one set lies among the other; each from 0 to 1, but density, which may be more.
+    """Overlap of real and generated features. Higher is better for each value.
 
-    A set's manifold is the union of the balls around its points that reach to their 5th neighbour.
+    The manifold of a set is the union of balls around its points; each ball reaches to the 5th nearest neighbour of its
+    center within the set.
     """
 
     precision: float
-    """The share of generated images that lie on the manifold of the real ones: are they good?"""
+    """Share of generated images that lie on the manifold of the real ones, 0 to 1: quality."""
     recall: float
-    """The share of real images that lie on the manifold of the generated ones: is nothing missing?"""
+    """Share of real images that lie on the manifold of the generated ones, 0 to 1: diversity."""
     density: float
-    """In how many balls of real images a generated one lies, over 5: precision that outliers do not fool."""
+    """Mean number of balls of real images that contain a generated image, divided by 5. At least 0, and above 1 where
+    generated images concentrate among dense real ones. Less sensitive to outliers among real images than precision."""
     coverage: float
-    """The share of real images whose ball holds a generated one: recall that outliers do not fool."""
+    """Share of real images whose ball contains a generated image, 0 to 1: diversity. Outliers among generated images
+    increase recall, but not coverage."""
 
 
 def manifold(real: Features, generated: Features) -> Manifold:
-    """Precision and recall: Kynkaanniemi et al. (2019), "Improved precision and recall metric for assessing generative
-    models". Density and coverage: Naeem et al. (2020), "Reliable fidelity and diversity metrics for generative models".
+    """Measures precision, recall, density and coverage of generated features.
+
+    Precision and recall: Kynkaanniemi et al. (2019), "Improved precision and recall metric for assessing generative
+    models", with k = 5 instead of 3. Density and coverage: Naeem et al. (2020), "Reliable fidelity and diversity
+    metrics for generative models".
+
+    Args:
+        real: float64 (n, d), with n at least 6.
+        generated: float64 (m, d), with m at least 6. m = n makes precision and recall comparable.
+
+    Raises:
+        RuntimeError: A set has fewer than 6 points, or the numbers of features differ.
     """
     reals, fakes = torch.from_numpy(real), torch.from_numpy(generated)
     real_radii, fake_radii = _radii(reals), _radii(fakes)
-    in_real_balls, on_real, covered = 0, 0, torch.zeros(len(reals), dtype=torch.bool)
-    recalled = torch.zeros(len(reals), dtype=torch.bool)
-    for rows, radii in zip(fakes.split(_ROWS), fake_radii.split(_ROWS), strict=True):
+    in_real_balls, on_real = 0, 0
+    covered, recalled = (torch.zeros(len(reals), dtype=torch.bool) for _ in range(2))
+    for rows, radii in zip(fakes.split(_ROWS_PER_BLOCK), fake_radii.split(_ROWS_PER_BLOCK), strict=True):
         distances = torch.cdist(rows, reals)
         inside = distances <= real_radii
         in_real_balls += int(inside.sum())
@@ -103,5 +139,7 @@ def manifold(real: Features, generated: Features) -> Manifold:
 
 
 def _radii(points: Tensor) -> Tensor:
-    """The distance of each point to its 5th neighbour, itself not counted."""
-    return torch.cat([torch.cdist(rows, points).kthvalue(NEIGHBOURS + 1, 1)[0] for rows in points.split(_ROWS)])
+    """Distance of each point to its 5th nearest neighbour other than itself: (n, d) -> (n,)."""
+    return torch.cat(
+        [torch.cdist(rows, points).kthvalue(NEIGHBOURS + 1, 1)[0] for rows in points.split(_ROWS_PER_BLOCK)]
+    )

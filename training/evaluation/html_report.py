@@ -1,4 +1,4 @@
-"""A page for people: the table, and what no figure shows."""
+"""The HTML page of an evaluation report: the table, and pictures of what no metric shows."""
 
 import io
 import json
@@ -13,32 +13,33 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.common.files import write_atomically
-from training.evaluation.evaluator import EvaluatedSource, EvaluationReport
+from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport
 from training.evaluation.metrics import Sample
+from training.evaluation.tables import column_titles, notes, table_rows
 from training.grids import grid, png
 
-matplotlib.use("agg")
-from matplotlib import pyplot
+MAX_CLASSES = 10
+"""Maximum number of classes in the grid with one row per class."""
+IMAGES_PER_ROW = 20
 
-CLASSES = 10
-"""At most, in a sheet of one row a class."""
-A_ROW = 20
+Picture = tuple[str, str]
+"""File name of a picture, and its caption."""
 
 _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>How good is it?</title>
+<title>Evaluation report</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child { text-align: left }
 img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 2rem } figcaption { color: #555 }
 </style>
-<h1>How good is it?</h1>
-{% for fact in facts %}
-<p>{{ fact }}</p>
+<h1>Evaluation report</h1>
+{% for condition in conditions %}
+<p>{{ condition }}</p>
 {% endfor %}
 <table>
 <tr>{% for title in titles %}<th>{{ title }}{% endfor %}
@@ -62,107 +63,124 @@ img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 2rem
 
 
 def write_report(report: EvaluationReport, folder: Path) -> Path:
-    """Writes index.html and its pictures into a folder, which is made if need be; returns the page."""
+    """Writes index.html and its pictures into a folder, which is created if it does not exist.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    sections = {"Side by side": list(_curves(report, folder))}
-    for number, evaluated in enumerate(report.results, 1):
-        sections[evaluated.source.name] = list(_pictures(evaluated, folder, f"{number}-"))
+    sections = {"All sources": list(_write_plots(report, folder))}
+    for number, result in enumerate(report.results, 1):
+        sections[result.source.name] = list(_write_grids(result, folder, f"{number}-"))
     page = _PAGE.render(
-        facts=report.facts, titles=report.titles, rows=report.rows(), notes=report.notes(), sections=sections
+        conditions=report.conditions,
+        titles=column_titles(report),
+        rows=table_rows(report),
+        notes=notes(report),
+        sections=sections,
     )
     write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
-def _pictures(evaluated: EvaluatedSource, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    sample = evaluated.sample
-    if sample.labels is not None:
-        yield _classes(sample, sample.labels.numpy(), "asked for", folder, prefix)
-    elif sample.context.trusted:
-        yield _classes(sample, sample.classifier_output.labels, "the classifier reads it", folder, prefix)
-    if sample.context.trusted:
-        yield from _extremes(sample, folder, prefix)
-
-    distances, neighbours = sample.nearest_training_images
-    closest = distances.argsort(kind="stable")[:A_ROW]
-    for name, chosen, caption in (
-        ("copies", closest, f"The {len(closest)} nearest to a training image"),
-        ("nearest", np.arange(min(A_ROW, len(distances))), "The first ones"),
-    ):
-        pair = [sample.images[chosen], sample.context.train.images[neighbours[chosen]]]
-        yield _sheet(folder, f"{prefix}{name}.png", pair), f"{caption}, each above its nearest training image"
-
-
-def _classes(sample: Sample, labels: np.ndarray, source: str, folder: Path, prefix: str) -> tuple[str, str]:
-    classes = np.unique(labels)[:CLASSES]
-    rows = [sample.images[np.flatnonzero(labels == label)[:A_ROW]] for label in classes]
-    names = ", ".join(sample.context.train.info.class_names[label] for label in classes)
-    return _sheet(folder, f"{prefix}classes.png", rows), f"The first of each class as {source}: {names}"
-
-
-def _extremes(sample: Sample, folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """The images that the classifier is least and most sure of."""
-    confidence = sample.classifier_output.probabilities.max(1).argsort(kind="stable")
+def _write_plots(report: EvaluationReport, folder: Path) -> Iterator[Picture]:
+    """Writes the plot that compares all sources, and the losses of each run."""
     yield (
-        _sheet(folder, f"{prefix}worst.png", [sample.images[confidence[: 3 * A_ROW]]]),
-        ("The worst: where the classifier is least sure"),
+        _plot_distributions(report, folder / "curves.png"),
+        "In the left plot, curves to the left of the test images mean copies of training images. In the right plot, "
+        "curves to the right of the test images mean images that are hard to read.",
     )
-    yield (
-        _sheet(folder, f"{prefix}best.png", [sample.images[confidence[::-1][: 3 * A_ROW].copy()]]),
-        ("The best: where it is surest"),
-    )
+    for number, result in enumerate(report.results, 1):
+        if history := result.source.history:
+            file = _plot_losses(history, folder / f"{number}-training.png")
+            yield file, f"{result.source.name}: losses over the images seen"
 
 
-def _curves(report: EvaluationReport, folder: Path) -> Iterator[tuple[str, str]]:
-    samples = {evaluated.source.name: evaluated.sample for evaluated in report.results}
-    with pyplot.rc_context({"figure.figsize": (9, 3.5), "figure.dpi": 110, "axes.spines.top": False}):
-        figure, (distance, confidence) = pyplot.subplots(1, 2, layout="constrained")
-        for name, sample in (samples | {"test images": report.test}).items():
-            style = {"color": "black", "linestyle": "--"} if sample is report.test else {}
+def _plot_distributions(report: EvaluationReport, file: Path) -> str:
+    """Draws cumulative distributions of the distance to training images and of the confidence of the classifier."""
+    samples = {result.source.name: result.sample for result in report.results} | {"test images": report.test_sample}
+    usable = report.test_sample.context.classifier_usable
+    with matplotlib.rc_context({"figure.figsize": (9, 3.5), "figure.dpi": 110, "axes.spines.top": False}):
+        figure = Figure(layout="constrained")
+        distance, confidence = figure.subplots(1, 2)
+        for name, sample in samples.items():
+            style = {"color": "black", "linestyle": "--"} if sample is report.test_sample else {}
             curves = [(distance, sample.nearest_training_images[0])]
-            if sample.context.trusted:
+            if usable:
                 curves.append((confidence, 1 - sample.classifier_output.probabilities.max(1)))
             for axes, values in curves:
                 axes.plot(np.sort(values), np.linspace(0, 1, len(values)), label=name, **style)
         distance.set(xlabel="distance to the nearest training image", ylabel="share of images below")
-        confidence.set(xlabel="1 - confidence of the classifier", xscale="log", visible=report.test.context.trusted)
+        confidence.set(xlabel="1 - confidence of the classifier", xscale="log", visible=usable)
         distance.legend(frameon=False)
-        _save(figure, folder / "curves.png")
-    yield (
-        "curves.png",
-        "Left of the test images in the first: copies. Right of them in the second: images that are hard to read.",
-    )
-    for number, evaluated in enumerate(report.results, 1):
-        if history := evaluated.source.history:
-            yield (
-                _training(history, folder / f"{number}-training.png"),
-                f"{evaluated.source.name}: losses over the images seen",
-            )
+        return _write_figure(figure, file)
 
 
-def _training(history: Path, file: Path) -> str:
+def _plot_losses(history: Path, file: Path) -> str:
+    """Draws the losses in the metrics.jsonl of a run."""
     epochs = [json.loads(line) for line in history.read_text().splitlines()]
-    figure, axes = pyplot.subplots(figsize=(9, 3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 3), dpi=110, layout="constrained")
+    axes = figure.subplots()
     for name in ("loss_discriminator", "loss_generator", "penalty"):
         axes.plot([e["images_seen"] for e in epochs], [e[name] for e in epochs], label=name.replace("_", " of "))
     axes.set(xlabel="images seen")
     axes.legend(frameon=False)
-    _save(figure, file)
-    return file.name
+    return _write_figure(figure, file)
 
 
-def _sheet(folder: Path, name: str, rows: list[Tensor]) -> str:
-    """One row after another, each filled up with black to whole lines."""
+def _write_grids(result: EvaluatedSource, folder: Path, prefix: str) -> Iterator[Picture]:
+    """Writes grids of the images of one source: by class, by confidence, and next to their nearest training images."""
+    sample = result.sample
+    if sample.labels is not None:
+        yield _class_grid(sample, sample.labels.numpy(), "its label says", folder, prefix)
+    elif sample.context.classifier_usable:
+        yield _class_grid(sample, sample.classifier_output.labels, "the classifier predicts", folder, prefix)
+    if sample.context.classifier_usable:
+        by_confidence = sample.classifier_output.probabilities.max(1).argsort(kind="stable")
+        n = 3 * IMAGES_PER_ROW
+        yield (
+            _write_grid(folder, f"{prefix}worst.png", [sample.images[by_confidence[:n]]]),
+            "Images with the lowest confidence of the classifier",
+        )
+        yield (
+            _write_grid(folder, f"{prefix}best.png", [sample.images[by_confidence[::-1][:n].copy()]]),
+            "Images with the highest confidence of the classifier",
+        )
+
+    distances, neighbours = sample.nearest_training_images
+    closest = distances.argsort(kind="stable")[:IMAGES_PER_ROW]
+    for name, chosen, images in (
+        ("copies", closest, f"The {len(closest)} images with the lowest distance to a training image"),
+        ("nearest", np.arange(min(IMAGES_PER_ROW, len(distances))), "The first images"),
+    ):
+        rows = [sample.images[chosen], sample.context.train.images[neighbours[chosen]]]
+        yield _write_grid(folder, f"{prefix}{name}.png", rows), f"{images}; below each its nearest training image"
+
+
+def _class_grid(sample: Sample, labels: np.ndarray, source: str, folder: Path, prefix: str) -> Picture:
+    """Writes one row of images for each of the first classes, by labels int64 (n,) from `source`."""
+    classes = np.unique(labels)[:MAX_CLASSES]
+    rows = [sample.images[np.flatnonzero(labels == label)[:IMAGES_PER_ROW]] for label in classes]
+    names = ", ".join(sample.context.train.info.class_names[label] for label in classes)
+    return _write_grid(folder, f"{prefix}classes.png", rows), f"First images of each class, as {source}: {names}"
+
+
+def _write_grid(folder: Path, name: str, rows: list[Tensor]) -> str:
+    """Writes a grid of images, uint8 (n, channels, height, width), in which each tensor begins a new row."""
     padded = []
     for images in rows:
-        missing = -len(images) % A_ROW
+        missing = -len(images) % IMAGES_PER_ROW
         padded.append(torch.cat((images, images.new_zeros(missing, *images.shape[1:]))))
-    write_atomically(folder / name, png(grid(torch.cat(padded), columns=A_ROW, padding=1, grey=76)))
+    write_atomically(folder / name, png(grid(torch.cat(padded), columns=IMAGES_PER_ROW, padding=1, grey=76)))
     return name
 
 
-def _save(figure: Figure, file: Path) -> None:
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    pyplot.close(figure)
-    write_atomically(file, png.getvalue())
+def _write_figure(figure: Figure, file: Path) -> str:
+    """Writes a figure as PNG and returns the name of the file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    write_atomically(file, stream.getvalue())
+    return file.name

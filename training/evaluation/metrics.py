@@ -1,6 +1,8 @@
-"""The metrics: what each says of a set of images, which way is better, and how many images it needs.
+"""The metrics of `evaluate`: how each is measured, which direction is better, and how many images it needs.
 
-Every one is measured on generated images and, for its noise floor, on as many real ones in their place.
+Each metric has a real-data baseline: the same metric of real images in place of generated ones, which is what a perfect
+generator would get. Most baselines use as many random training images as each source has. `nearest` and `memorised`
+search training images, which would find themselves, so their baseline uses the test images.
 """
 
 from collections.abc import Callable
@@ -15,124 +17,214 @@ from torch import Tensor
 from training.data import LabelledImages
 from training.evaluation.classifier import FEATURES, ClassifierOutput, classify, train_classifier
 from training.evaluation.feature_metrics import Manifold, frechet_distance, kernel_distance, manifold
-from training.evaluation.metric_context import MetricContext, nearest_images
+from training.evaluation.metric_context import MetricContext
+from training.evaluation.neighbours import nearest_images
 
 SCORE_EPOCHS = 4
-"""Of the classifiers that are trained for the classification accuracy score."""
+"""Number of epochs over the generated images for which the accuracy score trains its classifier."""
 MAX_CLASSES = 100
+"""Largest number of classes for which the accuracy score is measured."""
 
 
 class MetricError(ValueError):
-    """A metric that cannot be had of a set; the message says why."""
+    """A metric cannot be measured on a sample. The message completes "the metric ...", for example "needs labels"."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A set of images to be judged."""
+    """Images to measure, generated or real, with everything that several metrics compute from them, cached."""
 
     context: MetricContext
     images: Tensor
     """uint8 (n, channels, height, width)."""
     labels: Tensor | None
-    """int64 (n,), the classes that were asked for."""
+    """Classes that the images should show, int64 (n,); None if unknown."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def classifier_output(self) -> ClassifierOutput:
-        return self.context.read(self.images)
+        """Features and class probabilities of the images."""
+        return self.context.classify(self.images)
 
     @cached_property
     def manifold(self) -> Manifold:
-        reference = self.context.reference.features[: len(self)]
-        return manifold(reference, self.classifier_output.features[: len(reference)])
+        """Precision, recall, density and coverage of as many generated as test images: the smaller of both numbers."""
+        real = self.context.test_output.features[: len(self)]
+        return manifold(real, self.classifier_output.features[: len(real)])
 
     @cached_property
     def nearest_training_images(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Distances and indices of the nearest training images."""
+        """Pixel distances and indices of the nearest training images of the first 2,000 images."""
         return nearest_images(self.images, self.context.train.images)
 
 
 @dataclass(frozen=True)
 class Measurement:
+    """Value of a metric for one sample."""
+
     value: float
-    error: float | None = None
-    """Its standard error, where that is known."""
+    standard_error: float | None = None
+    """Standard error of the value; None if it is not estimated."""
 
 
 @dataclass(frozen=True)
 class Metric:
+    """Describes a metric: how to measure it, and how to read and print its value."""
+
     title: str
-    measure: Callable[[Sample], Measurement]
+    """Name in tables."""
+    function: Callable[[Sample], Measurement]
     min_images: int
-    """Images, at least."""
+    """Smallest number of images on which the metric is measured."""
     better: Literal["lower", "higher", "like real"]
+    """Direction of better values; "like real" means that the value of real images is best."""
     percent: bool = False
+    """Whether tables show the value as a percentage."""
     needs_classifier: bool = True
-    """Whether it is measured through the classifier of the `MetricContext`."""
+    """Whether the metric depends on the classifier of the `MetricContext`."""
     baseline: Literal["train", "test"] = "train"
-    """Which real images stand in for generated ones: test images where training images would meet themselves."""
+    """Real images on which the real-data baseline is measured."""
 
 
 def measure(metric: Metric, sample: Sample) -> Measurement:
-    """Raises:
-    MetricError: the sample is too small for it, or has no labels where it takes some, or the classifier does not
-        separate the classes.
+    """Measures a metric on a sample.
+
+    Raises:
+        MetricError: The sample has too few images or no labels, the data set has too many classes, or the classifier
+            does not separate the classes.
     """
     if len(sample) < metric.min_images:
-        raise MetricError(f"needs {metric.min_images:,} images, there are {len(sample):,}")
-    if metric.needs_classifier and not sample.context.trusted:
+        raise MetricError(f"needs {metric.min_images:,} images, but there are {len(sample):,}")
+    if metric.needs_classifier and not sample.context.classifier_usable:
         raise MetricError("needs a classifier that separates the classes")
-    return metric.measure(sample)
+    return metric.function(sample)
 
 
-def _frechet(sample: Sample) -> Measurement:
-    return Measurement(frechet_distance(sample.context.reference.features, sample.classifier_output.features))
+def classifier_fid(sample: Sample) -> Measurement:
+    """Frechet distance between the classifier features of sample and test images; at least 0, lower is better.
+
+    Formula and paper (Heusel et al., 2017): `feature_metrics.frechet_distance`. It uses the features of the digit
+    classifier instead of Inception, so that values cannot be compared with published FIDs. It needs at least 256
+    images, twice the number of features of the classifier, and decreases with their number: compare equal numbers, or
+    the ratio to the real-data baseline.
+    """
+    return Measurement(frechet_distance(sample.context.test_output.features, sample.classifier_output.features))
 
 
-def _kernel(sample: Sample) -> Measurement:
-    return Measurement(*kernel_distance(sample.context.reference.features, sample.classifier_output.features))
+def classifier_kid(sample: Sample) -> Measurement:
+    """Kernel distance between the classifier features of sample and test images; lower is better.
+
+    Formula and paper (Binkowski et al., 2018): `feature_metrics.kernel_distance`. The value is unbiased: about 0 for a
+    perfect generator, with small negative values by chance. It has a standard error.
+    """
+    return Measurement(*kernel_distance(sample.context.test_output.features, sample.classifier_output.features))
 
 
-def _modes(sample: Sample) -> Measurement:
+def precision(sample: Sample) -> Measurement:
+    """Share of generated images that resemble real ones, 0 to 1; higher is better (Kynkaanniemi et al., 2019).
+
+    See `feature_metrics.Manifold` for the definition. The value depends on the number of images.
+    """
+    return Measurement(sample.manifold.precision)
+
+
+def recall(sample: Sample) -> Measurement:
+    """Share of real images that resemble generated ones, 0 to 1; higher is better (Kynkaanniemi et al., 2019).
+
+    See `feature_metrics.Manifold` for the definition. The value depends on the number of images.
+    """
+    return Measurement(sample.manifold.recall)
+
+
+def density(sample: Sample) -> Measurement:
+    """Density of real images around generated ones, at least 0, can exceed 1; higher is better (Naeem et al., 2020).
+
+    See `feature_metrics.Manifold` for the definition. The value depends on the number of images.
+    """
+    return Measurement(sample.manifold.density)
+
+
+def coverage(sample: Sample) -> Measurement:
+    """Share of real images with a generated one nearby, 0 to 1; higher is better (Naeem et al., 2020).
+
+    See `feature_metrics.Manifold` for the definition. The value depends on the number of images.
+    """
+    return Measurement(sample.manifold.coverage)
+
+
+def modes(sample: Sample) -> Measurement:
+    """Number of classes that the classifier predicts at least once, from 1 to all; higher is better."""
     return Measurement(len(np.unique(sample.classifier_output.labels)))
 
 
-def _balance(sample: Sample) -> Measurement:
-    """KL(generated classes || the data's) in nats: what the classifier reads, against what it should."""
-    shares = np.bincount(sample.classifier_output.labels, minlength=len(sample.context.class_shares)) / len(sample)
+def class_balance(sample: Sample) -> Measurement:
+    """Divergence KL(p || q) = sum p log(p / q) of predicted classes from the expected ones, in nats; lower is better.
+
+    p are the shares of predicted classes, and q those of the training data, or uniform for stacked MNIST. The value is
+    at least 0, and infinite if a class is predicted that the training data lacks. For samples from q its expectation is
+    about (classes - 1) / (2 n).
+    """
+    expected = sample.context.class_shares
+    shares = np.bincount(sample.classifier_output.labels, minlength=len(expected)) / len(sample)
     present = shares > 0
-    return Measurement(float(np.sum(shares[present] * np.log(shares[present] / sample.context.class_shares[present]))))
+    return Measurement(float(np.sum(shares[present] * np.log(shares[present] / expected[present]))))
 
 
-def _agreement(sample: Sample) -> Measurement:
+def label_agreement(sample: Sample) -> Measurement:
+    """Share of images whose predicted class is their label, 0 to 1; higher is better. It has a binomial standard error.
+
+    Real images do not reach 1, because the classifier makes mistakes: compare with the real-data baseline.
+    """
     labels = _labels(sample)
     share = float((sample.classifier_output.labels == labels.numpy()).mean())
-    return Measurement(share, _share_error(share, len(sample)))
+    return Measurement(share, _binomial_error(share, len(sample)))
 
 
-def _confidence(sample: Sample) -> Measurement:
+def confidence(sample: Sample) -> Measurement:
+    """Mean probability of the predicted class, from 1 / classes to 1. The value of real images is best.
+
+    Lower values come from images that are hard to read, higher ones from images that are more typical than real ones.
+    """
     return Measurement(float(sample.classifier_output.probabilities.max(1).mean()))
 
 
-def _accuracy_score(sample: Sample) -> Measurement:
-    """Ravuri and Vinyals (2019), "Classification accuracy score for conditional generative models"."""
+def accuracy_score(sample: Sample) -> Measurement:
+    """Test accuracy of a new classifier that is trained on the sample and its labels only, 0 to 1; higher is better.
+
+    Ravuri and Vinyals (2019), "Classification accuracy score for conditional generative models". The classifier is
+    trained for 4 epochs, so that the value grows with the number of images. The baseline trains on as many real images.
+    The standard error is the binomial one for the number of test images; it does not include the variation between
+    trainings. It needs 1,000 images with labels, and at most 100 classes.
+    """
     context = sample.context
     if len(context.train.info.class_names) > MAX_CLASSES:
-        raise MetricError(f"needs at most {MAX_CLASSES} classes, of more no small classifier learns much")
+        raise MetricError(f"is measured for at most {MAX_CLASSES} classes")
     labelled = LabelledImages(sample.images, _labels(sample), context.train.info)
-    student = train_classifier(labelled, SCORE_EPOCHS, progress=context.progress, task="a classifier of its own")
-    right = classify(student, context.test.images).labels == context.test.labels.numpy()
-    return Measurement(float(right.mean()), _share_error(float(right.mean()), len(right)))
+    classifier = train_classifier(
+        labelled, SCORE_EPOCHS, progress=context.progress, task="training a classifier for the accuracy score"
+    )
+    correct = classify(classifier, context.test.images).labels == context.test.labels.numpy()
+    return Measurement(float(correct.mean()), _binomial_error(float(correct.mean()), len(correct)))
 
 
-def _distance(sample: Sample) -> Measurement:
+def nearest_distance(sample: Sample) -> Measurement:
+    """Median pixel distance from the first 2,000 images to their nearest training images; like test images is best.
+
+    Euclidean distance of pixels in [0, 1]. Lower values than those of test images mean copies, higher ones images
+    unlike the training images.
+    """
     return Measurement(float(np.median(sample.nearest_training_images[0])))
 
 
-def _memorised(sample: Sample) -> Measurement:
-    return Measurement(float((sample.nearest_training_images[0] < sample.context.near).mean()))
+def near_copies(sample: Sample) -> Measurement:
+    """Share of the first 2,000 images that are nearly copies of training images, 0 to 1.
+
+    An image is a near copy if its pixel distance to a training image is lower than that of 99 % of the test images. The
+    baseline, measured on test images, is therefore about 1 %; more means memorised training images.
+    """
+    return Measurement(float((sample.nearest_training_images[0] < sample.context.copy_distance).mean()))
 
 
 def _labels(sample: Sample) -> Tensor:
@@ -141,26 +233,30 @@ def _labels(sample: Sample) -> Tensor:
     return sample.labels
 
 
-def _share_error(share: float, n: int) -> float:
+def _binomial_error(share: float, n: int) -> float:
     return float(np.sqrt(share * (1 - share) / n))
 
 
 METRICS = {
-    "fid": Metric("classifier FID", _frechet, 2 * FEATURES, "lower"),
-    "kid": Metric("classifier KID", _kernel, 100, "lower"),
-    "precision": Metric("precision", lambda sample: Measurement(sample.manifold.precision), 100, "higher"),
-    "recall": Metric("recall", lambda sample: Measurement(sample.manifold.recall), 100, "higher"),
-    "density": Metric("density", lambda sample: Measurement(sample.manifold.density), 100, "higher"),
-    "coverage": Metric("coverage", lambda sample: Measurement(sample.manifold.coverage), 100, "higher"),
-    "modes": Metric("classes covered", _modes, 1, "higher"),
-    "class_balance": Metric("class balance, KL", _balance, 100, "lower"),
-    "label_agreement": Metric("label agreement", _agreement, 1, "higher", percent=True),
-    "confidence": Metric("mean confidence", _confidence, 1, "like real", percent=True),
-    "accuracy_score": Metric("accuracy score", _accuracy_score, 1_000, "higher", percent=True, needs_classifier=False),
-    "nearest": Metric("nearest training image", _distance, 1, "like real", needs_classifier=False, baseline="test"),
+    "fid": Metric("classifier FID", classifier_fid, 2 * FEATURES, "lower"),
+    "kid": Metric("classifier KID", classifier_kid, 100, "lower"),
+    "precision": Metric("precision", precision, 100, "higher"),
+    "recall": Metric("recall", recall, 100, "higher"),
+    "density": Metric("density", density, 100, "higher"),
+    "coverage": Metric("coverage", coverage, 100, "higher"),
+    "modes": Metric("classes covered", modes, 1, "higher"),
+    "class_balance": Metric("class balance, KL", class_balance, 100, "lower"),
+    "label_agreement": Metric("label agreement", label_agreement, 1, "higher", percent=True),
+    "confidence": Metric("mean confidence", confidence, 1, "like real", percent=True),
+    "accuracy_score": Metric("accuracy score", accuracy_score, 1_000, "higher", percent=True, needs_classifier=False),
+    "nearest": Metric(
+        "nearest training image", nearest_distance, 1, "like real", needs_classifier=False, baseline="test"
+    ),
     "memorised": Metric(
-        "near copies", _memorised, 100, "like real", percent=True, needs_classifier=False, baseline="test"
+        "near copies", near_copies, 100, "like real", percent=True, needs_classifier=False, baseline="test"
     ),
 }
+"""All metrics by their name in JSON files and on the command line."""
+
 FAST = ("fid", "precision", "recall", "modes", "class_balance", "label_agreement", "confidence")
-"""What is quick enough to be measured while training."""
+"""Metrics that are fast enough to be measured during training."""

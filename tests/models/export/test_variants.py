@@ -10,7 +10,9 @@ from models.checkpoint import Checkpoint, load_checkpoint
 from models.export.exporter import Export, export, export_variant
 from training import export_onnx, variant_quality
 from training.evaluation import cost
+from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport
 from training.evaluation.metrics import Measurement
+from training.evaluation.sources import ImageSource
 
 
 @pytest.fixture(scope="module", params=["conditional", "unconditional"])
@@ -56,18 +58,12 @@ def test_a_variant_that_loses_too_much_is_refused_and_leaves_no_file(
 ):
     good = {"fid": Measurement(1.0), "label_agreement": Measurement(0.99)}
 
-    class Judged:
-        def __init__(self, values):
-            self.values = values
-
-    class EvaluationReport:
-        results = (Judged(good), Judged(good | {metric: Measurement(value)}))
-        classifier_problem = None
-
-        def show(self) -> None:
-            pass
-
-    monkeypatch.setattr(variant_quality, "evaluate_sources", lambda *_, **__: EvaluationReport())
+    results = (
+        EvaluatedSource(ImageSource(name, origin=None), sample=None, measurements=measurements, cost=None)
+        for name, measurements in (("fp32", good), ("int8", good | {metric: Measurement(value)}))
+    )
+    report = EvaluationReport(tuple(results), real_data_baseline={}, test_sample=None, conditions=())
+    monkeypatch.setattr(variant_quality, "evaluate_sources", lambda *_, **__: report)
     out = tmp_path / "a.onnx"
     monkeypatch.setattr(
         sys, "argv", ["export-onnx", str(runs["conditional"]), f"--out={out}", "--precision=int8", "--no-register"]

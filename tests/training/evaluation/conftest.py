@@ -1,4 +1,4 @@
-"""A toy MNIST with a classifier of random features, so that the tests of the metrics need no download."""
+"""A toy MNIST with a classifier on random features, so that tests of the metrics need no download."""
 
 import hashlib
 import sys
@@ -23,9 +23,9 @@ from training.evaluation.evaluate import main
 
 @cache
 def digit_classifier() -> bytes:
-    """Weights of a classifier whose convolutions are random and whose last layer is fitted by least squares.
+    """File of a classifier with random convolutions, whose last layer is fitted by least squares in a second.
 
-    It is right about nine of ten digits and takes a second.
+    Its accuracy on digits is about 90 %.
     """
     digits = data.load_dataset("uci-digits", Path())
     with torch.random.fork_rng():
@@ -44,7 +44,7 @@ def digit_classifier() -> bytes:
 
 @contextmanager
 def toy_mnist(folder: Path) -> Iterator[pytest.MonkeyPatch]:
-    """The digits of scikit-learn as MNIST, every second one for testing, and their classifier as the pinned one."""
+    """Replaces MNIST by scikit-learn's digits, half of them for testing, and the pinned classifier by theirs."""
 
     def digits(request: LoadOptions) -> Loaded:
         loaded = data.LOADERS["uci-digits"](request)
@@ -63,7 +63,7 @@ def toy_mnist(folder: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 def run_evaluate(*arguments: object) -> None:
-    """The command, in this process."""
+    """Runs the command `evaluate` in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
         main()
@@ -71,15 +71,16 @@ def run_evaluate(*arguments: object) -> None:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Replaces MNIST for the duration of a test."""
     with toy_mnist(tmp_path) as patch:
         yield patch
 
 
 @pytest.fixture
-def refusal(capsys) -> Callable[..., str]:
-    """The line with which the command refuses."""
+def error_of_evaluate(capsys) -> Callable[..., str]:
+    """Runs the command `evaluate`, which must exit with 1, and returns its one line on stderr."""
 
-    def refuse(*arguments: object) -> str:
+    def run(*arguments: object) -> str:
         with pytest.raises(SystemExit) as exit_:
             run_evaluate(*arguments)
         assert exit_.value.code == 1
@@ -88,4 +89,4 @@ def refusal(capsys) -> Callable[..., str]:
         assert message.count("\n") == 1
         return message
 
-    return refuse
+    return run

@@ -1,4 +1,4 @@
-"""The command as a whole, on a toy MNIST: what it writes, rather than how good the digits are."""
+"""The command `evaluate` on a toy MNIST: its table, JSON file and page, rather than the quality of the digits."""
 
 import json
 import re
@@ -25,23 +25,25 @@ def write_digits(path: Path, n: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(runs, files, tmp_path_factory) -> Iterator[Path]:
-    """A folder with metrics.json and report/: of a model file, two runs, one of them averaged, and an .npz."""
-    folder = tmp_path_factory.mktemp("judged")
-    small_run(folder / "averaged", conditional=True, ema_half_life=1_000, images=640)
+def evaluated(runs, files, tmp_path_factory) -> Iterator[Path]:
+    """A folder with metrics.json and report/ of a model file, two runs, one of them with an EMA, and an .npz file."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    small_run(folder / "run", conditional=True, ema_half_life=1_000, images=640)
     real = write_digits(folder / "<b>300 & more.npz", 300)
-    sources = files["unconditional"], folder / "averaged", runs["unconditional"], real
+    sources = files["unconditional"], folder / "run", runs["unconditional"], real
     with toy_mnist(folder):
         run_evaluate(*sources, "--dataset", "mnist", "--json", folder / "metrics.json", "--report", folder / "report")
     return folder
 
 
 @pytest.fixture(scope="module")
-def told(judged) -> dict:
-    return json.loads((judged / "metrics.json").read_text())
+def report(evaluated) -> dict:
+    return json.loads((evaluated / "metrics.json").read_text())
 
 
 class Pictures(HTMLParser):
+    """Collects the files of the pictures of a page."""
+
     def __init__(self, page: str):
         super().__init__()
         self.files: list[str] = []
@@ -52,128 +54,128 @@ class Pictures(HTMLParser):
             self.files.append(dict(attributes)["src"] or "")
 
 
-def test_every_source_has_every_figure_or_says_why_not(told):
-    for metrics in (*(source["metrics"] for source in told["sources"].values()), told["noise_floor"]):
+def test_every_metric_of_every_source_has_a_value_or_a_reason(report):
+    for metrics in (*(source["metrics"] for source in report["sources"].values()), report["real_data_baseline"]):
         assert list(metrics) == list(METRICS)
         assert all(
             np.isfinite(metric["value"]) if "value" in metric else metric["missing"] for metric in metrics.values()
         )
 
 
-def test_a_run_with_averaged_weights_is_judged_with_and_without(told):
-    assert list(told["sources"]) == [
-        "generator.onnx",
-        "averaged, averaged",
-        "averaged, raw",
-        "unconditional",
-        "<b>300 & more.npz",
-    ]
-    averaged, raw = (told["sources"][f"averaged, {kind}"] for kind in ("averaged", "raw"))
-    assert averaged["metrics"]["fid"] != raw["metrics"]["fid"]
-    assert averaged["file_sha256"] != raw["file_sha256"]
+def test_a_run_with_an_ema_is_evaluated_with_and_without_it(report):
+    assert list(report["sources"]) == ["generator.onnx", "run, EMA", "run, raw", "unconditional", "<b>300 & more.npz"]
+    ema, raw = (report["sources"][f"run, {kind}"] for kind in ("EMA", "raw"))
+    assert ema["metrics"]["fid"] != raw["metrics"]["fid"]
+    assert ema["file_sha256"] != raw["file_sha256"]
 
 
-def test_a_run_is_judged_as_its_file_is(told):
-    file, run = told["sources"]["generator.onnx"], told["sources"]["unconditional"]
+def test_a_run_has_the_metrics_of_its_model_file(report):
+    file, run = report["sources"]["generator.onnx"], report["sources"]["unconditional"]
     assert file["file_sha256"] == run["file_sha256"]
     assert file["metrics"] == run["metrics"]
 
 
-def test_all_are_judged_by_as_many_images_as_the_shortest_has(told):
-    assert {source["images"] for source in told["sources"].values()} == {300}
-    assert told["facts"][0].startswith("mnist: 300 images of each source against 898 of the test split")
+def test_all_sources_are_measured_on_as_many_images_as_the_smallest_has(report):
+    assert {source["images"] for source in report["sources"].values()} == {300}
+    assert report["conditions"][0] == (
+        "mnist: 300 images of each source, compared with 898 real images of the test split"
+    )
 
 
-def test_a_ratio_is_to_the_noise_floor(told):
-    for source in told["sources"].values():
-        expected = source["metrics"]["fid"]["value"] / told["noise_floor"]["fid"]["value"]
+def test_the_fid_ratio_is_the_ratio_to_real_data(report):
+    for source in report["sources"].values():
+        expected = source["metrics"]["fid"]["value"] / report["real_data_baseline"]["fid"]["value"]
         assert source["fid_ratio"] == pytest.approx(expected)
 
 
-def test_without_labels_the_figures_that_take_some_are_missing(told):
-    for name, source in told["sources"].items():
+def test_metrics_that_need_labels_are_missing_without_labels(report):
+    for name, source in report["sources"].items():
         missing = {metric for metric, value in source["metrics"].items() if "missing" in value}
         unlabelled = name in ("generator.onnx", "unconditional")
         assert missing == {"accuracy_score"} | ({"label_agreement"} if unlabelled else set())
 
 
-def test_only_what_a_model_drew_has_a_cost(told):
-    costs = {name: source["cost"] for name, source in told["sources"].items()}
+def test_only_sources_with_a_model_have_a_cost(report):
+    costs = {name: source["cost"] for name, source in report["sources"].items()}
     assert costs.pop("<b>300 & more.npz") is None
     assert all(cost["parameters"] > 0 and cost["images_per_second"] > 0 for cost in costs.values())
 
 
-def test_the_page_names_every_figure_and_source(judged, told):
-    page = (judged / "report" / "index.html").read_text()
+def test_the_page_names_every_metric_and_source(evaluated, report):
+    page = (evaluated / "report" / "index.html").read_text()
     assert all(metric.title in page for metric in METRICS.values())
-    assert all(name in page for name in told["sources"] if "<" not in name)
+    assert all(name in page for name in report["sources"] if "<" not in name)
 
 
-def test_every_picture_of_the_page_can_be_seen(judged):
-    folder = judged / "report"
+def test_every_picture_of_the_page_exists_and_can_be_decoded(evaluated):
+    folder = evaluated / "report"
     pictures = Pictures((folder / "index.html").read_text()).files
-    assert len(pictures) == len(set(pictures)) == 1 + 2 + 5 * 5  # curves, two histories, five of each source
+    assert (
+        len(pictures) == len(set(pictures)) == 1 + 2 + 5 * 5
+    )  # the plot of all sources, the losses of two runs, five grids of each source
     assert {file.name for file in folder.iterdir()} == {"index.html", *pictures}
     for picture in pictures:
         with Image.open(folder / picture) as image:
             image.load()
 
 
-def test_html_in_the_name_of_a_file_is_only_text(judged):
-    page = (judged / "report" / "index.html").read_text()
+def test_html_in_the_name_of_a_file_is_escaped(evaluated):
+    page = (evaluated / "report" / "index.html").read_text()
     assert "<b>" not in page
     assert "&lt;b&gt;300 &amp; more.npz" in page
 
 
-def test_too_few_images_cost_only_the_figures_that_need_more(toy, tmp_path, capsys):
+def test_with_few_images_only_the_metrics_that_need_more_are_missing(toy, tmp_path, capsys):
     few = write_digits(tmp_path / "few.npz", 150)
     run_evaluate(few, "--metrics", "fid", "precision", "modes", "--json", tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())["sources"]["few.npz"]["metrics"]
-    assert metrics["fid"] == {"missing": "needs 256 images, there are 150"}
+    assert metrics["fid"] == {"missing": "needs 256 images, but there are 150"}
     assert metrics["precision"]["value"] > 0
     assert metrics["modes"]["value"] >= 1
-    assert "few.npz: no classifier FID: it needs 256 images, there are 150" in capsys.readouterr().out
+    assert "few.npz: not measured: classifier FID (needs 256 images, but there are 150)" in capsys.readouterr().out
 
 
-def test_an_unlabelled_source_is_told_what_it_lacks(toy, files, capsys):
+def test_the_reason_of_a_missing_metric_is_printed(toy, files, capsys):
     run_evaluate(files["unconditional"], "--dataset", "mnist", "--n", 50, "--metrics", "label_agreement", "modes")
-    assert "generator.onnx: no label agreement: it needs labels" in capsys.readouterr().out
+    assert "generator.onnx: not measured: label agreement (needs labels)" in capsys.readouterr().out
 
 
-def test_files_of_one_name_are_told_apart_and_the_same_file_has_the_same_figures(toy, files, tmp_path):
+def test_files_of_the_same_name_are_distinguished_and_equal_files_have_equal_metrics(toy, files, tmp_path):
     copies = [tmp_path / name / "generator.onnx" for name in "ab"]
     for copy in copies:
         copy.parent.mkdir()
         shutil.copy(files["conditional"], copy)
-    told = []
+    reports = []
     for name in ("first.json", "second.json"):
         run_evaluate(
             *copies, "--dataset", "mnist", "--n", 300, "--metrics", "fid", "label_agreement", "--json", tmp_path / name
         )
-        told.append(json.loads((tmp_path / name).read_text()))
-    assert list(told[0]["sources"]) == list(map(str, copies))
-    metrics = [source["metrics"] for report in told for source in report["sources"].values()]
-    assert all(other == metrics[0] for other in metrics)
+        reports.append(json.loads((tmp_path / name).read_text()))
+    assert list(reports[0]["sources"]) == list(map(str, copies))
+    metrics = [source["metrics"] for report in reports for source in report["sources"].values()]
+    assert all(each == metrics[0] for each in metrics)
 
 
-def test_a_model_file_is_judged_by_the_data_that_it_learned_from(refusal, files):
-    assert "no pinned classifier of uci-digits" in refusal(files["conditional"], "--n", 10)
+def test_a_model_file_is_compared_with_its_training_data_by_default(error_of_evaluate, files):
+    assert "no pinned classifier for uci-digits" in error_of_evaluate(files["conditional"], "--n", 10)
 
 
-def test_a_folder_of_images_has_no_default(refusal, files, monkeypatch):
+def test_a_folder_of_images_must_be_given(error_of_evaluate, files, monkeypatch):
     monkeypatch.setenv("MNIST_GAN_DATA", "somewhere")
-    assert "evaluate: --data-dir: give the folder of images" in refusal(files["conditional"], "--dataset", "folder")
+    assert "evaluate: --data-dir: give the folder of images" in error_of_evaluate(
+        files["conditional"], "--dataset", "folder"
+    )
 
 
 def write_classes(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """A folder of PNGs with one subfolder for each class."""
+    """Writes a folder of PNGs with one subfolder for each class."""
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"class {label}" / f"{index}.png")
     return folder
 
 
-def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, monkeypatch, capsys):
+def test_a_classifier_can_be_trained_on_twenty_images(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(classifier, "MIN_STEPS", 40)
     digits = data.load_dataset("uci-digits", tmp_path)
     two = digits.labels < 2
@@ -182,14 +184,14 @@ def test_a_classifier_can_be_trained_for_a_handful_of_images(tmp_path, monkeypat
     np.savez(tmp_path / "digits.npz", images=images)
     options = "--dataset", "folder", "--data-dir", tmp_path / "things", "--metrics", "modes", "--fit-classifier"
     run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
-    told = capsys.readouterr().out
-    assert "folder: 20 images of each source against 20 that it may have learned from" in told
-    assert "classifier: trained just now on 20 other images, right about 100.00% of the 20 images" in told
+    output = capsys.readouterr().out
+    assert "folder: 20 images of each source, compared with 20 real images of a random half of each class" in output
+    assert "trained for this evaluation on 20 other images, accuracy 100.00% on the 20 real images" in output
 
 
 @pytest.fixture
-def mixed_up(tmp_path, monkeypatch) -> Path:
-    """A folder of digits whose classes are drawn at random."""
+def random_classes(tmp_path, monkeypatch) -> Path:
+    """A folder of digits in two random classes, which no classifier can separate."""
     monkeypatch.setattr(classifier, "MIN_STEPS", 10)
     digits = data.load_dataset("uci-digits", tmp_path)
     labels = np.random.default_rng(0).integers(0, 2, 100)
@@ -197,19 +199,27 @@ def mixed_up(tmp_path, monkeypatch) -> Path:
     return write_classes(tmp_path / "things", digits.images[:100, 0].numpy(), labels)
 
 
-def test_a_classifier_at_chance_gives_no_metrics_that_depend_on_it(mixed_up, tmp_path, capsys):
-    options = "--dataset", "folder", "--data-dir", mixed_up, "--fit-classifier", "--json", tmp_path / "metrics.json"
+def test_metrics_that_depend_on_a_weak_classifier_are_missing_unless_it_is_allowed(random_classes, tmp_path, capsys):
+    options = (
+        "--dataset",
+        "folder",
+        "--data-dir",
+        random_classes,
+        "--fit-classifier",
+        "--json",
+        tmp_path / "metrics.json",
+    )
     with pytest.raises(SystemExit) as exit_:
         run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
     assert exit_.value.code == 1
     message = capsys.readouterr().err
     assert re.match(
-        r"evaluate: the classifier does not separate the classes: it is right about [456]\d\.\d\d% of 50 held-out "
-        r"real images .* and more than [78]\d\.\d\d% is required.*; --allow-weak-classifier measures them\n$",
+        r"evaluate: the classifier does not separate the classes: its accuracy on 50 held-out real images is "
+        r"[456]\d\.\d\d% .* and more than [78]\d\.\d\d% is required.*; --allow-weak-classifier measures them\n$",
         message,
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    for measured in (metrics["sources"]["digits.npz"]["metrics"], metrics["noise_floor"]):
+    for measured in (metrics["sources"]["digits.npz"]["metrics"], metrics["real_data_baseline"]):
         assert {name for name, value in measured.items() if "value" in value} == {"nearest"}
     page = (tmp_path / "report" / "index.html").read_text()
     assert "needs a classifier that separates the classes" in page
@@ -221,6 +231,20 @@ def test_a_classifier_at_chance_gives_no_metrics_that_depend_on_it(mixed_up, tmp
     assert "value" in metrics["sources"]["digits.npz"]["metrics"]["modes"]
 
 
-def test_metrics_that_need_no_classifier_are_measured_in_spite_of_a_weak_one(mixed_up, tmp_path):
-    options = "--dataset", "folder", "--data-dir", mixed_up, "--fit-classifier", "--metrics", "nearest"
+def test_a_weak_classifier_is_no_error_for_metrics_that_do_not_need_it(random_classes, tmp_path):
+    options = "--dataset", "folder", "--data-dir", random_classes, "--fit-classifier", "--metrics", "nearest"
     run_evaluate(tmp_path / "digits.npz", *options)
+
+
+def test_without_arguments_the_help_is_printed(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_evaluate()
+    assert exit_.value.code == 0
+    assert "usage: evaluate" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_metric(capsys):
+    with pytest.raises(SystemExit):
+        run_evaluate("--help")
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert set(METRICS) <= set(words)

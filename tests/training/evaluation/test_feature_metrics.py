@@ -1,3 +1,5 @@
+"""Metrics on features, compared with closed forms, brute force and torchmetrics."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,19 +16,19 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def gaussian(n: int, d: int = 5, seed: int = 0) -> Points:
-    """Correlated, and not around 0."""
+    """Points of a normal distribution with correlated coordinates and a mean other than 0, (n, d)."""
     random = np.random.default_rng(seed)
     return random.standard_normal((n, d)) @ random.standard_normal((d, d)) + random.standard_normal(d)
 
 
 def halves(n: int, seed: int = 0) -> tuple[Points, Points]:
-    """Two sets of one distribution."""
+    """Two sets of n points from one distribution."""
     both = gaussian(2 * n, seed=seed)
     return both[:n], both[n:]
 
 
-def by_hand(real: Points, generated: Points) -> Manifold:
-    """Every distance at once, as the papers' formulas have it."""
+def brute_force_manifold(real: Points, generated: Points) -> Manifold:
+    """Evaluates the formulas of the papers on the whole matrix of distances."""
 
     def distances(a: Points, b: Points) -> Points:
         return np.linalg.norm(a[:, None] - b[None], axis=2)
@@ -46,7 +48,7 @@ def by_hand(real: Points, generated: Points) -> Manifold:
 
 @given(seeds, st.integers(1, 8).filter(lambda d: d > 1), st.integers(20, 60), st.integers(20, 60))
 @settings(max_examples=30, deadline=None)
-def test_the_frechet_distance_is_that_of_the_closed_form(seed, d, n, m):
+def test_the_frechet_distance_equals_the_closed_form(seed, d, n, m):
     a, b = gaussian(n, d, seed), gaussian(m, d, seed + 1)
     s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
@@ -55,7 +57,7 @@ def test_the_frechet_distance_is_that_of_the_closed_form(seed, d, n, m):
 
 @given(seeds, st.lists(st.floats(-100, 100), min_size=5, max_size=5))
 @settings(max_examples=30, deadline=None)
-def test_a_shift_adds_its_square_to_the_frechet_distance(seed, shift):
+def test_a_shift_gives_its_squared_length_as_frechet_distance(seed, shift):
     a = gaussian(50, seed=seed)
     assert frechet_distance(a, a + np.array(shift)) == pytest.approx(np.square(shift).sum(), rel=1e-9, abs=1e-6)
 
@@ -70,19 +72,19 @@ def test_the_frechet_distance_is_symmetric():
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 
-def test_features_that_are_always_0_do_not_harm_the_frechet_distance():
+def test_constant_features_do_not_change_the_frechet_distance():
     a, b = gaussian(50, seed=1), gaussian(50, seed=2)
-    silent = np.zeros((50, 3))
-    assert frechet_distance(np.hstack((a, silent)), np.hstack((b, silent))) == pytest.approx(frechet_distance(a, b))
+    constant = np.zeros((50, 3))
+    assert frechet_distance(np.hstack((a, constant)), np.hstack((b, constant))) == pytest.approx(frechet_distance(a, b))
 
 
-def test_of_one_distribution_the_frechet_distance_falls_with_the_number_of_samples():
+def test_the_frechet_distance_within_a_distribution_falls_with_the_number_of_samples():
     few, many = (frechet_distance(*halves(n)) for n in (200, 20_000))
     assert 0 < many < few / 20
 
 
-def test_the_kernel_distance_is_that_of_torchmetrics():
-    """Theirs of all the points at once, ours of subsets of half of them: within four standard errors, of 15 %."""
+def test_the_kernel_distance_agrees_with_torchmetrics():
+    """torchmetrics uses all points and we use random halves: they agree within four standard errors of about 15 %."""
     a, b = gaussian(400, seed=1), gaussian(400, seed=2)
     theirs = poly_mmd(torch.from_numpy(a), torch.from_numpy(b)).item()
     distance, error = kernel_distance(a, b)
@@ -90,7 +92,7 @@ def test_the_kernel_distance_is_that_of_torchmetrics():
     assert 0 < error < 0.2 * theirs
 
 
-def test_the_kernel_distance_of_two_points_is_that_of_torchmetrics():
+def test_the_kernel_distance_of_two_repeated_points_equals_torchmetrics():
     a, b = (np.repeat(gaussian(1, seed=seed), 20, 0) for seed in (1, 2))
     distance, error = kernel_distance(a, b)
     assert distance == pytest.approx(poly_mmd(torch.from_numpy(a), torch.from_numpy(b)).item())
@@ -98,7 +100,7 @@ def test_the_kernel_distance_of_two_points_is_that_of_torchmetrics():
 
 
 def test_the_kernel_distance_is_unbiased():
-    """A mean over thirty pairs of sets of one distribution: 0 within four of its standard errors."""
+    """The mean over thirty pairs of sets from one distribution is 0 within four standard errors."""
     distances = [kernel_distance(*halves(60, seed))[0] for seed in range(30)]
     scales = [np.trace(np.cov(gaussian(200, seed=seed), rowvar=False)) ** 3 for seed in range(30)]
     distances = np.array(distances) / scales
@@ -112,30 +114,30 @@ def test_the_kernel_distance_is_the_same_each_time():
 
 @given(seeds, st.integers(10, 60), st.integers(10, 60), st.floats(0, 4))
 @settings(max_examples=50, deadline=None)
-def test_the_manifold_is_that_of_the_formulas(seed, n, m, shift):
+def test_the_manifold_equals_the_formulas(seed, n, m, shift):
     real, generated = gaussian(n, 3, seed), gaussian(m, 3, seed + 1) + shift
-    assert vars(manifold(real, generated)) == pytest.approx(vars(by_hand(real, generated)))
+    assert vars(manifold(real, generated)) == pytest.approx(vars(brute_force_manifold(real, generated)))
 
 
-def test_a_manifold_of_more_points_than_are_held_at_once_is_the_same():
+def test_the_manifold_of_several_blocks_equals_the_formulas():
     real, generated = gaussian(1_200, 3, seed=1), gaussian(1_100, 3, seed=1)[::-1] * 1.1
-    assert vars(manifold(real, generated)) == pytest.approx(vars(by_hand(real, generated)))
+    assert vars(manifold(real, generated)) == pytest.approx(vars(brute_force_manifold(real, generated)))
 
 
 def test_a_set_covers_itself():
     points = gaussian(100)
     found = manifold(points, points.copy())
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
-    # Each point lies in its own ball, too; and on the edge of others, where rounding decides.
+    # Each point also lies in its own ball, and on the surface of others, where rounding decides.
     assert found.density == pytest.approx((NEIGHBOURS + 1) / NEIGHBOURS, abs=0.05)
 
 
-def test_sets_far_apart_share_nothing():
+def test_distant_sets_do_not_overlap():
     points = gaussian(100)
     assert manifold(points, points + 1_000) == Manifold(precision=0, recall=0, density=0, coverage=0)
 
 
-def test_one_good_image_over_and_over_is_precise_but_recalls_nothing():
+def test_one_repeated_real_image_has_full_precision_and_no_recall():
     points = gaussian(100)
     found = manifold(points, np.repeat(points[:1], 100, 0))
     assert found.precision == 1

@@ -1,16 +1,18 @@
+"""The fast metrics that `train --evaluate-every` writes into the metrics.jsonl of a run."""
+
 import json
 
 import pytest
 
 from tests.conftest import small_run
-from training.evaluation import training_metrics as quality
+from training.evaluation import training_metrics
 from training.evaluation.metrics import FAST
 from training.loop import RunError
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_the_fast_figures_stand_in_the_metrics_of_the_epochs_that_are_measured(toy, monkeypatch, tmp_path, conditional):
-    monkeypatch.setattr(quality, "IMAGES", 300)
+def test_fast_metrics_are_written_for_the_epochs_that_are_evaluated(toy, monkeypatch, tmp_path, conditional):
+    monkeypatch.setattr(training_metrics, "IMAGES", 300)
     small_run(tmp_path / "run", dataset="mnist", conditional=conditional, epochs=3, evaluate_every=2)
     epochs = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = set(FAST) - (set() if conditional else {"label_agreement"})
@@ -18,8 +20,8 @@ def test_the_fast_figures_stand_in_the_metrics_of_the_epochs_that_are_measured(t
     assert not {"kid", "accuracy_score"} & epochs[1].keys()
 
 
-def test_measuring_changes_nothing_of_the_training(toy, monkeypatch, tmp_path):
-    monkeypatch.setattr(quality, "IMAGES", 300)
+def test_evaluating_does_not_change_the_training(toy, monkeypatch, tmp_path):
+    monkeypatch.setattr(training_metrics, "IMAGES", 300)
     losses = []
     for every in (0, 1):
         small_run(tmp_path / str(every), dataset="mnist", generator="dcgan", evaluate_every=every)
@@ -28,15 +30,15 @@ def test_measuring_changes_nothing_of_the_training(toy, monkeypatch, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_what_has_no_classifier_is_refused_before_it_starts(tmp_path):
+def test_a_data_set_without_a_classifier_is_rejected_before_training(tmp_path):
     with pytest.raises(RunError, match=r"^--evaluate-every: .*uci-digits has no test split"):
         small_run(tmp_path / "run", evaluate_every=1)
     assert not (tmp_path / "run").exists()
 
 
-def test_another_shape_is_refused_before_it_starts(toy, tmp_path):
+def test_a_shape_without_a_classifier_is_rejected_before_training(toy, tmp_path):
     with pytest.raises(
-        RunError, match=r"^--evaluate-every: .*no pinned classifier of mnist in the shape \(3, 28, 28\)"
+        RunError, match=r"^--evaluate-every: .*no pinned classifier for mnist in the shape \(3, 28, 28\)"
     ):
         small_run(tmp_path / "run", dataset="mnist", channels=3, evaluate_every=1)
     assert not (tmp_path / "run").exists()

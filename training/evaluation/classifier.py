@@ -133,8 +133,8 @@ def train_classifier(
 ) -> Classifier:
     """Trains a classifier on labelled images, with random rotations, shifts, zooms and shears.
 
-    AdamW with a one-cycle learning rate (Smith and Topin, 2017, "Super-convergence"). On one machine, the same
-    arguments give the same weights; the global random state is not changed.
+    AdamW with a one-cycle learning rate (Smith and Topin, 2017, "Super-convergence"). The same arguments give
+    the same weights on one machine with one number of threads. The global random state is not changed.
 
     Args:
         data: Images and labels, on the CPU.

@@ -83,12 +83,14 @@ def evaluate_sources(
         )
 
     return EvaluationReport(
-        results,
-        baseline,
-        test_sample,
-        (*_conditions(dataset, n, real), classifier_description, *_foreign_models(sources, real.train.info)),
-        context.classifier_problem if any(METRICS[name].needs_classifier for name in names) else None,
-        PUBLISHED if dataset == "stacked-mnist" else (),
+        results=results,
+        real_data_baseline=baseline,
+        test_sample=test_sample,
+        conditions=(*_conditions(dataset, n, real), classifier_description, *_foreign_models(sources, real.train.info)),
+        classifier_problem=context.classifier_problem
+        if any(METRICS[name].needs_classifier for name in names)
+        else None,
+        published=PUBLISHED if dataset == "stacked-mnist" else (),
     )
 
 

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_model_is_named(refusal, tmp_path, name):
 
 
 def test_a_folder_without_a_checkpoint_is_named(refusal, tmp_path):
-    assert f"{tmp_path}: holds no checkpoint" in refusal(tmp_path)
+    assert f"{tmp_path}: contains no checkpoint" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

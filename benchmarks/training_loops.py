@@ -8,12 +8,10 @@ from dataclasses import replace
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import flop_registry
 from torchvision import transforms
 
-from models.networks import NetworkConfig, build_discriminator, build_generator
+from models.networks import FlopCounter, NetworkConfig, build_discriminator, build_generator
 from training.batches import Batches
 from training.config import Config
 from training.cuda_graph import with_cuda_graph
@@ -131,21 +129,9 @@ def step_flops(config: Config, data: LabelledImages) -> int:
     config = replace(config, cuda_graph=False)
     step, batches = Step(State(config, data.info), config), Batches(data, config, Group())
     step(batches.at(0))
-    with _FlopCounter() as counter:
+    with FlopCounter() as counter:
         step(batches.at(0))
     return counter.flops
-
-
-class _FlopCounter(TorchDispatchMode):
-    """Counts as PyTorch's FlopCounterMode does, whose hooks on modules do not allow gradients of gradients."""
-
-    flops = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
-        result = function(*arguments, **keywords or {})
-        if count := flop_registry.get(function._overloadpacket):
-            self.flops += count(*arguments, **keywords or {}, out_val=result)
-        return result
 
 
 def matrix_flops(n: int, dtype: torch.dtype, device: str) -> float:

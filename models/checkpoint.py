@@ -1,9 +1,8 @@
-"""A checkpoint: one safetensors file with the weights and, in its header, all that is known of them.
+"""A checkpoint: one safetensors file with the weights and, in its header, the configs that describe them.
 
-A run keeps its last two, in `checkpoints/`, named by the images seen. Each holds the generator, the average of its
-weights if one is kept, and whatever else training needs to go on. The exporter prefers the average to the raw weights.
-Nothing in it is ever executed: no pickle on the way from training to service. It is sealed, so that a damaged one is
-found.
+A run keeps its two newest checkpoints in `checkpoints/`, named by the number of images seen. Each has the weights of
+the generator, their EMA if the run keeps one, and everything else that training needs to resume. No pickle is involved,
+so that loading a checkpoint executes nothing. The header contains the checksum of the file (`models.common.checksum`).
 """
 
 import json
@@ -25,27 +24,41 @@ from models.onnx_file.card import Dataset, Training, first_validation_error
 
 _FOLDER = "checkpoints"
 _KEPT = 2
+"""Number of checkpoints that a run keeps."""
 _VERSION = 3
+"""Version of the header and of the names of the tensors."""
 _HEADER = "mnist-gan"
-_KINDS = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
+"""Key of the header in the metadata of the safetensors file."""
+_FIELDS = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
+"""Fields of `Checkpoint` that the header stores as JSON, with their types."""
 
 
 class CheckpointError(MnistGanError):
-    """A checkpoint that is missing, damaged, or not ours."""
+    """A checkpoint is missing, damaged, of another version, or no checkpoint of mnist-gan."""
+
+
+class _VersionError(CheckpointError):
+    """A checkpoint has a version that this program cannot read."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """The state of a run after some number of images: all that exporting its generator or resuming it needs."""
+
     tensors: dict[str, Tensor]
-    """By name; those of the generator begin with "generator.", those of its average with "ema."."""
+    """Tensors by name. Names of the generator's weights begin with "generator.", those of their EMA with "ema.". The
+    other tensors, such as the discriminator and the optimizers, are only needed to resume; see `training.state`."""
     generator: NetworkConfig
+    """Architecture of the generator."""
     dataset: Dataset
+    """Data set that the generator is trained on."""
     training: Training
+    """Configuration, seed, number of images seen, and library versions of the run."""
     sha256: str = EMPTY_CHECKSUM
-    """Of the file that it was loaded from, as its seal states it."""
+    """Checksum of the file that the checkpoint was loaded from, as the file states it; zeros if it was not loaded."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with "prefix.", without it."""
+        """Tensors whose names begin with "prefix.", by the rest of their names. Empty if there are none."""
         return {
             name.removeprefix(f"{prefix}."): tensor
             for name, tensor in self.tensors.items()
@@ -53,14 +66,25 @@ class Checkpoint:
         }
 
     def build(self) -> Network:
-        """The generator, with the average of its weights if there is one, ready for inference."""
+        """Builds the generator on the CPU, in evaluation mode, with the EMA weights if there are any.
+
+        Raises:
+            ValueError, RuntimeError: the config is invalid, or the weights do not fit it.
+        """
         generator = build_generator(self.generator)
         generator.load_state_dict(self.part("ema") or self.part("generator"))
         return generator.eval()
 
 
 def save_checkpoint(checkpoint: Checkpoint, run: Path) -> Path:
-    """Writes a checkpoint into a run. The one before it stays; older ones go once this one is whole."""
+    """Writes a checkpoint into a run folder, then deletes all but the two newest.
+
+    Returns:
+        The path of the file, `RUN/checkpoints/IMAGES_SEEN.safetensors`.
+
+    Raises:
+        OSError: the file cannot be written; all older checkpoints are still there.
+    """
     folder = run / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{checkpoint.training.images_seen:012}.safetensors"
@@ -71,91 +95,101 @@ def save_checkpoint(checkpoint: Checkpoint, run: Path) -> Path:
     return path
 
 
-def check_readable(checkpoint: Checkpoint) -> None:
-    """Finds out before training whether `load_checkpoint` would accept what `save_checkpoint` would write.
-
-    Raises:
-        CheckpointError: it would not.
-    """
-    try:
-        _parse_header(json.loads(_write_header(checkpoint)))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"a checkpoint of this run could not be read again: {_reason(error)}") from error
-
-
-def find_checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted((run / _FOLDER).glob("*.safetensors"))
-
-
-def run_name(path: str | os.PathLike[str]) -> str:
-    """Name of the run folder, or of the run that a checkpoint file is in, or else of the checkpoint file."""
-    path = Path(path).resolve()
-    if path.suffix != ".safetensors":
-        return path.name
-    return path.parents[1].name if path.parent.name == _FOLDER else path.stem
-
-
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads the newest checkpoint of a run, or a checkpoint file.
+    """Reads a checkpoint file, or the newest checkpoint of a run folder.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read. The message calls it damaged, and says to delete it, only
-            if its checksum is wrong.
+        CheckpointError: there is no checkpoint, or it cannot be read. The message says "damaged", and to delete the
+            file, only if the checksum is wrong.
     """
     path = Path(path)
-    before = None
+    previous = None
     if path.is_dir():
-        found = find_checkpoints(path)
-        if not found:
-            raise CheckpointError(f"{path}: holds no checkpoint; `train --out RUN` makes one")
-        path, before = found[-1], found[-2] if len(found) > 1 else None
+        checkpoints = find_checkpoints(path)
+        if not checkpoints:
+            raise CheckpointError(f"{path}: contains no checkpoint; make one with `train --out RUN`")
+        path = checkpoints[-1]
+        previous = checkpoints[-2] if len(checkpoints) > 1 else None
     try:
         file = path.read_bytes()
         sha256 = verify_checksum(file)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except ChecksumError as error:
-        advice = f"; the one before it is {before}: delete the damaged one to go on from there" if before else ""
+        advice = f"; delete this file to resume from the previous checkpoint, {previous}" if previous else ""
         raise CheckpointError(f"{path}: damaged ({error}){advice}") from error
     except ModelFileError as error:
-        advice = f"; the one before it is {before}: move this file elsewhere to go on from there" if before else ""
-        raise CheckpointError(f"{path}: cut short, or not a checkpoint of mnist-gan ({error}){advice}") from error
+        advice = f"; move this file elsewhere to resume from the previous checkpoint, {previous}" if previous else ""
+        raise CheckpointError(f"{path}: truncated, or not a checkpoint of mnist-gan ({error}){advice}") from error
     try:
         return _parse(file, sha256)
+    except _VersionError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: its checksum is right, but it is not a checkpoint that this version of mnist-gan can read "
-            f"({_reason(error)}); keep it: another version may have written it"
+            f"{path}: the checksum is right, but this version of mnist-gan cannot read the checkpoint "
+            f"({_reason(error)}); keep the file: another version may have written it"
         ) from error
 
 
+def check_readable(checkpoint: Checkpoint) -> None:
+    """Checks, before training, that `load_checkpoint` will accept the header that `save_checkpoint` will write.
+
+    Raises:
+        CheckpointError: it will not; the message names the field.
+    """
+    try:
+        _parse_header(json.loads(_write_header(checkpoint)))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"checkpoints of this run could not be loaded again: {_reason(error)}") from error
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """Lists the checkpoint files of a run folder, oldest first. Empty if there are none."""
+    return sorted((run / _FOLDER).glob("*.safetensors"))
+
+
+def run_name(path: str | os.PathLike[str]) -> str:
+    """Name of a run folder. For a checkpoint file: name of the run that it is in, or else its own without the suffix.
+
+    Nothing has to exist at `path`. The name is empty if `path` is the root folder.
+    """
+    path = Path(path).resolve()
+    if path.suffix != ".safetensors":
+        return path.name
+    return path.parents[1].name if path.parent.name == _FOLDER else path.stem
+
+
 def _parse(file: bytes, sha256: str) -> Checkpoint:
-    checkpoint = Checkpoint(safetensors.torch.load(file), **_parse_header(_read_header(file)), sha256=sha256)
-    checkpoint.build()  # the weights fit the network
+    header = _read_header(file)  # comes first, to report another version before anything else
+    checkpoint = Checkpoint(safetensors.torch.load(file), **_parse_header(header), sha256=sha256)
+    checkpoint.build()  # fails if the weights do not fit the network
     return checkpoint
 
 
 def _write_header(checkpoint: Checkpoint) -> str:
-    header = {name: asdict(getattr(checkpoint, name)) for name in _KINDS}
-    return json.dumps({"version": _VERSION, **header, "file_sha256": EMPTY_CHECKSUM})
+    fields = {name: asdict(getattr(checkpoint, name)) for name in _FIELDS}
+    return json.dumps({"version": _VERSION, **fields, "file_sha256": EMPTY_CHECKSUM})
+
+
+def _read_header(file: bytes) -> dict[str, Any]:
+    """Reads the JSON in the metadata of a safetensors file, which begins with 8 bytes of length and that much JSON."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(json.loads(file[8 : 8 + length])["__metadata__"][_HEADER])
+    if header["version"] != _VERSION:
+        raise _VersionError(
+            f"a checkpoint of version {header['version']!r:.20}, but this program reads version {_VERSION}; "
+            "use the release of mnist-gan that wrote it, or train again"
+        )
+    return header
 
 
 def _parse_header(header: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `Checkpoint` by name. Validated from JSON, where a list is a tuple."""
-    return {name: TypeAdapter(kind).validate_json(json.dumps(header[name])) for name, kind in _KINDS.items()}
+    """Validates the fields of a `Checkpoint`. As JSON, because a strict type takes a list as a tuple only there."""
+    return {name: TypeAdapter(field).validate_json(json.dumps(header[name])) for name, field in _FIELDS.items()}
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return first_validation_error(error)
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _read_header(file: bytes) -> dict[str, Any]:
-    """safetensors: eight bytes of length, then that much JSON, whose `__metadata__` is ours."""
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(json.loads(file[8 : 8 + length])["__metadata__"][_HEADER])
-    if header["version"] != _VERSION:
-        raise ValueError(f"version {header['version']}, this program reads {_VERSION}")
-    return header

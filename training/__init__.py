@@ -1,1 +1,1 @@
-"""From images to a checkpoint."""
+"""Trains GANs, from images to checkpoints, and exports and evaluates their generators."""

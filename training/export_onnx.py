@@ -1,16 +1,17 @@
-"""Turns a run's generator into one ONNX file that has been proven to compute what the network computes, or into none.
+"""The `export-onnx` command: exports the generator of a run to one ONNX file, if its output matches PyTorch's.
 
     export-onnx runs/a --out a.onnx
     export-onnx runs/a --out a-int8.onnx --precision int8 --data-dir data
 
-The file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and yields `image`
-(uint8), in every precision. `models.onnx_file.generator` opens and runs it; `models.export.parity` checks it.
+In every precision the file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and
+returns `image` (uint8). `models.export.parity` checks the file, and `models.onnx_file.generator` opens and runs it.
 """
 
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -20,88 +21,160 @@ from models.common.files import check_writable, write_together
 from models.common.threads import set_threads
 from models.onnx_file.card import Precision
 
+# The functions below import PyTorch and onnxruntime only when they run: the import takes seconds, and --help or a
+# mistyped option should not wait for it.
+if TYPE_CHECKING:
+    from models.export.exporter import Export
+    from models.onnx_file.generator import Generator
+    from training.evaluation.evaluator import EvaluationReport
+
 
 @dataclass(frozen=True)
 class Options:
-    """Turns a run's generator into one ONNX file, checked against PyTorch. Writes nothing if a check fails."""
+    """Exports the generator of a run to one ONNX file, compared with PyTorch. Writes nothing if a check fails."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run, or a checkpoint file."""
+    """Folder of a training run, whose newest checkpoint is exported, or a checkpoint file (.safetensors)."""
     out: Path
-    """The ONNX file to write."""
+    """ONNX file to write. An existing file is replaced."""
     name: str | None = None
-    """Name on the card, in logs and in metrics; that of the run folder or checkpoint file if omitted."""
+    """Name of the generator on its card, in logs and in metrics, 1 to 100 printable characters. If omitted, the name of
+    the run folder or of the checkpoint file."""
     opset: int = 20
-    """Version of the ONNX standard operators."""
+    """Version of the ONNX standard operators, 16 to 26. Older runtimes need a lower version."""
     precision: Precision = "fp32"
-    """Of the weights. fp16 and int8 are held against fp32 in quality, too, on the real images of --data-dir."""
+    """Data type of the weights. fp16 is for GPUs, and int8 makes the smallest file. For both, the fp32 file and the
+    converted one are evaluated on the real images of --data-dir, and the command fails if the classifier FID is more
+    than 1.25 times as high or the label agreement falls by more than 0.5 percentage points."""
     evaluate: bool = False
-    """Measure what `evaluate` measures, in minutes, and write it into the card as the generator's quality."""
+    """Measure every metric of the `evaluate` command, which takes minutes, and put them on the card as the quality of
+    the generator. Needs the real images of --data-dir."""
     data_dir: Path | None = None
-    """Folder of the data sets, for --evaluate, fp16 and int8; $MNIST_GAN_DATA if omitted, else data. For a data set
-    that was a folder, the folder itself, which has no default."""
+    """Folder of the data sets, for --evaluate, fp16 and int8. If omitted, $MNIST_GAN_DATA, else data. If the generator
+    was trained on a folder of images, give that folder."""
     report: Path | None = None
-    """JSON file for the metrics and their bounds."""
+    """JSON file to write, with every parity metric and its bound, and with the evaluation if there was one."""
     register: bool = True
-    """Add the file to the BentoML model store as mnist-gan."""
+    """Add the file to the BentoML model store ($BENTOML_HOME, else ~/bentoml) as mnist-gan, for `bentoml serve`."""
 
 
 @ends_in_one_line("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
+    check_report_path(options)
+    set_threads()
+    check_store(options)
+    load_libraries()
+    check_outputs(options)
+    exported, evaluation = export_generator(options)
+    write_files(options, exported, evaluation)
+    print(exported.parity)
+    print(f"{options.out}: {len(exported.generator.file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
+    if options.register:
+        register_in_store(options.out, exported.generator)
+
+
+def check_report_path(options: Options) -> None:
+    """Raises:
+    InputError: --out and --report name the same file.
+    """
     if options.report and options.report.resolve() == options.out.resolve():
         raise InputError("out", f"must be another file than --report, both are {options.out}")
-    set_threads()
 
+
+def check_store(options: Options) -> None:
+    """Checks, before minutes of work, that the model store has a folder.
+
+    Raises:
+        InputError: the user has no home folder, and BENTOML_HOME is not set.
+    """
     with importing("export-onnx"):
-        from models.onnx_file.store import check_home, register
-
+        from models.onnx_file.store import check_home
     if options.register:
         check_home()
-    # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
-    with importing("export-onnx", "PyTorch"):
-        from models.checkpoint import load_checkpoint, run_name
-        from models.export.exporter import export, export_variant, with_quality
-        from training.card_quality import card_quality, evaluate_generator
-        from training.evaluation.tables import print_report
-        from training.variant_quality import compare
 
+
+def load_libraries() -> None:
+    """Imports PyTorch and the other slow libraries, so that Ctrl-C during their import ends in one line."""
+    with importing("export-onnx", "PyTorch"):
+        import models.export.exporter  # noqa: F401
+        import training.export_quality  # noqa: F401
+
+
+def check_outputs(options: Options) -> None:
+    """Raises:
+    OSError: --out or --report cannot be written.
+    """
     for path in filter(None, (options.out, options.report)):
         check_writable(path)
+
+
+def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None]":
+    """Exports, checks and, if asked for or if the precision requires it, evaluates the generator.
+
+    Returns:
+        The export, with its quality on the card if it was evaluated, and the evaluation. The last source of the
+        evaluation is the export.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it cannot be read.
+        ParityError, ModelFileError, ExportError: the file fails a check.
+        InputError, DataError, ClassifierError, SourceError: the generator cannot be evaluated.
+    """
+    from models.checkpoint import load_checkpoint, run_name
+    from models.export.exporter import export, export_variant, with_quality
+    from training.evaluation.tables import print_report
+    from training.export_quality import card_quality, check_quality_loss, compare_with_original, evaluate_generator
+
     checkpoint = load_checkpoint(options.run)
     name = options.name if options.name is not None else run_name(options.run) or None
-    made = export(checkpoint, options.opset, name)
+    exported = export(checkpoint, options.opset, name)
     evaluation = None
     if options.precision != "fp32":
-        original, made = made, export_variant(checkpoint, made, options.precision)
-        quality = compare(original.generator, made.generator, options.data_dir, all_metrics=options.evaluate)
-        evaluation = quality.report
+        original, exported = exported, export_variant(checkpoint, exported, options.precision)
+        evaluation = compare_with_original(
+            original.generator, exported.generator, options.data_dir, all_metrics=options.evaluate
+        )
         print_report(evaluation)
-        quality.check()
+        check_quality_loss(evaluation)
     elif options.evaluate:
-        evaluation = evaluate_generator(made.generator, options.data_dir)
+        evaluation = evaluate_generator(exported.generator, options.data_dir)
         print_report(evaluation)
-    parity = made.parity.report()
     if evaluation:
-        made = with_quality(made, card_quality(evaluation, evaluation.results[-1]))
-        parity |= {"quality": evaluation.to_dict()}
-    generator = made.generator
-    files = {options.out: generator.file}
+        exported = with_quality(exported, card_quality(evaluation, evaluation.results[-1]))
+    return exported, evaluation
+
+
+def write_files(options: Options, exported: "Export", evaluation: "EvaluationReport | None") -> None:
+    """Writes the model file and the report, both or neither.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    files = {options.out: exported.generator.file}
     if options.report:
-        files[options.report] = json.dumps(parity, indent=2).encode() + b"\n"
+        report = exported.parity.to_dict()
+        if evaluation:
+            report["quality"] = evaluation.to_dict()
+        files[options.report] = json.dumps(report, indent=2).encode() + b"\n"
     write_together(files)
 
-    print(made.parity)
-    print(f"{options.out}: {len(generator.file) / 1e6:.1f} MB, opset {options.opset}, {options.precision}")
-    if options.register:
-        try:
-            tag = register(generator)
-        except OSError as error:
-            sys.exit(
-                f"export-onnx: {options.out} was written but not registered; the BentoML model store says: {error}; "
-                "set BENTOML_HOME to a folder that can be written, or give --no-register"
-            )
-        print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
+
+def register_in_store(out: Path, generator: "Generator") -> None:
+    """Adds a model file to the BentoML model store and prints its tag there.
+
+    Exits with an error if the store cannot be written. `out`, which is written already, is named in the message.
+    """
+    from models.onnx_file.store import register
+
+    try:
+        tag = register(generator)
+    except OSError as error:
+        sys.exit(
+            f"export-onnx: {out} was written but not registered; the BentoML model store reports: {error}; "
+            "set BENTOML_HOME to a folder that can be written, or give --no-register"
+        )
+    print(f"registered as {tag}" if tag else "not registered: bentoml is not installed (pip install '.[serving]')")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finds out before training whether the generator will be small enough for a model file."""
+"""Checks before training whether a generator will be small enough to be exported."""
 
 from dataclasses import dataclass
 
@@ -14,44 +14,48 @@ from models.onnx_file.card import MAX_SIZE
 from models.onnx_file.graph_checks import MAX_FILE_BYTES
 
 QUANTIZATION_STEPS = 5
-"""Tensors of the size of the image that `models.networks.pixels.quantize` adds to the graph."""
+"""Number of tensors with the size of the image that `models.networks.pixels.quantize` adds to the graph."""
 UNCERTAIN = (0.98, 2.0)
-"""Range of the estimated elements, as a share of the limit, within which the exported graph itself is checked: the
-estimate counts operators that the exporter fuses, such as normalisations, and omits those that only compute a shape."""
+"""Range of the estimated elements, as a share of the limit, in which the exported graph itself is measured. The
+estimate counts operators that the exporter fuses, such as normalization, and omits those that only compute a shape."""
 COPIES = 4
-"""A convolution keeps its input and its output in a layout with padded channels as well."""
+"""Number of tensors that a convolution may keep for one: input and output, each also in a layout with padded
+channels."""
 KERNEL = 16
-"""Number of elements of the largest kernel: a convolution takes up to as much working memory for each element."""
+"""Number of elements of the largest kernel; a convolution takes up to as much working memory for each element."""
 
 _ADVICE = "choose a smaller image size or smaller generator widths"
 
 
 class NotExportableError(MnistGanError):
-    """A generator that `export-onnx` would refuse."""
+    """The generator is beyond a limit of model files, so `export-onnx` would reject it."""
 
 
 def check_exportable(config: NetworkConfig) -> None:
-    """Checks a generator against the limits of a model file. Takes milliseconds unless it is close to one.
+    """Checks a generator against the limits of a model file.
+
+    Takes milliseconds with an estimate. Only if the estimate is close to a limit, it traces the graph, which takes
+    seconds.
 
     Raises:
-        NotExportableError: it is beyond a limit; the message names the limit.
-        ValueError: no such generator can be built.
+        NotExportableError: the generator is beyond a limit; the message names the limit.
+        ValueError: the config is invalid.
     """
     sizes = {"latent": config.latent_dim, "height": config.image_shape[1], "width": config.image_shape[2]}
     for name, size in sizes.items():
         _require(size <= MAX_SIZE, f"its {name} is {size:,}, at most {MAX_SIZE:,} is allowed")
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"):  # computes shapes without allocating memory
         generator = build_generator(config)
     file_bytes = 4 * parameter_count(generator)
     _require(
         file_bytes <= MAX_FILE_BYTES,
-        f"its weights take {file_bytes >> 20:,} MiB, at most {MAX_FILE_BYTES >> 20:,} are allowed",
+        f"its weights take {file_bytes >> 20:,} MiB, at most {MAX_FILE_BYTES >> 20:,} MiB are allowed; {_ADVICE}",
     )
     estimate = estimate_sizes(generator)
     share = estimate.elements / graph_memory.MAX_ELEMENTS
     _require(
         share < UNCERTAIN[1],
-        f"it makes about {estimate.elements:,} numbers of one latent, at most {graph_memory.MAX_ELEMENTS:,} are "
+        f"it makes about {estimate.elements:,} numbers for each image, at most {graph_memory.MAX_ELEMENTS:,} are "
         f"allowed; {_ADVICE}",
     )
     close_to_a_limit = (
@@ -60,8 +64,7 @@ def check_exportable(config: NetworkConfig) -> None:
         or estimate.operators > graph_memory.MAX_NODES / 2
     )
     if close_to_a_limit:
-        # Imported only now, as it takes seconds and needs onnxruntime.
-        from models.export.exporter import graph_sizes
+        from models.export.exporter import graph_sizes  # takes seconds to import, and needs onnxruntime
 
         try:
             graph_sizes(build_generator(config)).rows(1)
@@ -71,36 +74,43 @@ def check_exportable(config: NetworkConfig) -> None:
 
 @dataclass
 class Estimate:
-    """What an exported graph takes, estimated from the operators that the network runs."""
+    """Size of an exported graph, estimated from the operators that the PyTorch network runs."""
 
     elements: int = 0
-    """Number of elements that the graph makes for one latent, in all of its tensors together."""
+    """Number of elements that the graph computes for one latent, in all of its tensors together."""
     memory: int = 0
-    """Upper bound of the elements that a run of one row takes, working memory included."""
+    """Upper bound of the number of elements that a run of one row allocates, with working memory."""
     operators: int = 0
+    """Number of operators."""
 
     def add(self, tensor: Tensor) -> None:
-        """Counts a tensor that an operator returns."""
-        image = tensor.dim() == 4
-        padded = tensor.numel() // tensor.shape[1] * graph_memory.round_up(tensor.shape[1]) if image else tensor.numel()
+        """Counts one tensor that an operator returns."""
+        is_image = tensor.dim() == 4
+        if is_image:
+            padded = tensor.numel() // tensor.shape[1] * graph_memory.round_up(tensor.shape[1])
+        else:
+            padded = tensor.numel()
         self.elements += tensor.numel()
-        self.memory += (COPIES if image else 1) * padded + KERNEL * tensor.numel()
+        self.memory += (COPIES if is_image else 1) * padded + KERNEL * tensor.numel()
 
 
 def estimate_sizes(generator: Network) -> Estimate:
-    """Estimates what the exported graph of a generator takes. The network may lie on PyTorch's meta device."""
+    """Runs a generator on one latent and counts the tensors. On PyTorch's meta device it computes shapes only.
+
+    Sets the generator to evaluation mode.
+    """
     config, device = generator.config, next(generator.parameters()).device
     latent = torch.zeros(1, config.latent_dim, device=device)
     label = torch.zeros(1, dtype=torch.int64, device=device) if config.classes else None
-    with torch.inference_mode(), _Counting() as counted:
+    with torch.inference_mode(), _TensorCounter() as counter:
         image = generator.eval()(latent, label)
     for _ in range(QUANTIZATION_STEPS):
-        counted.estimate.add(image)
-    return counted.estimate
+        counter.estimate.add(image)
+    return counter.estimate
 
 
-class _Counting(TorchDispatchMode):
-    """Counts operators and the tensors that they return."""
+class _TensorCounter(TorchDispatchMode):
+    """Context manager that counts operators and the tensors that they return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,6 +125,6 @@ class _Counting(TorchDispatchMode):
         return result
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise NotExportableError(f"the generator could not be exported: {otherwise}")
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise NotExportableError(f"the generator could not be exported: {message}")

@@ -1,4 +1,8 @@
-"""From a checkpoint to the bytes of its model file: traced, put through the gate, given its card and sealed."""
+"""Exports the generator of a checkpoint to the bytes of a model file.
+
+The steps: trace the PyTorch module to an ONNX graph, check the graph's structure, check its parity with the module,
+render the golden images, and write the card with the checksum into the file's metadata.
+"""
 
 import hashlib
 import importlib.metadata
@@ -21,111 +25,131 @@ from models.export.parity import ParityMetric, ParityReport, measure_parity
 from models.export.variants import convert
 from models.networks import GENERATORS, Network
 from models.networks.pixels import quantize
-from models.onnx_file import graph_checks as graph
+from models.onnx_file import graph_checks
 from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision
 from models.onnx_file.generator import Generator, make_feeds, open_session, pack_golden, run
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
-"""Whose versions the card tells."""
+"""Libraries whose versions the card lists."""
 MAX_NAME = 100
-"""Characters of a generator's name at most: it stands in logs, metrics and pages."""
+"""Maximum number of characters of a generator's name, which appears in logs, metrics and pages."""
 GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
+"""Number of golden images on the card."""
 
 
 class ExportError(MnistGanError):
-    """A file that cannot be had as it was asked for."""
-
-
-class _Quantized(nn.Module):
-    """The generator with its uint8 image, and the float pixels that it was quantised from."""
-
-    def __init__(self, generator: nn.Module):
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        pixels = self.generator(latent, label)
-        return quantize(pixels), pixels
+    """The checkpoint cannot be exported as requested."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A model file that passed the gate."""
+    """A model file that passed all checks. Nothing is written to disk yet."""
 
     generator: Generator
-    """Opened from the file, whose bytes are the same for the same checkpoint and library versions."""
+    """The generator, opened from the bytes of the file. They are `generator.file`, and are the same for the same
+    checkpoint and library versions."""
     parity: ParityReport
+    """The checks that the file passed, as its card contains them."""
     debug_graph: ModelProto
-    """The graph with its float pixels as a second output."""
+    """The graph of the file with the float pixels, before quantization, as a second output `pixels`."""
 
 
 def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> Export:
-    """Makes the model file of a checkpoint, in fp32.
+    """Makes the fp32 model file of a checkpoint, with the EMA weights if there are any.
 
     Args:
-        name: the name on the card; the preset and the data set if omitted.
+        checkpoint: its generator is exported.
+        opset: version of the ONNX standard operators, 16 to 26.
+        name: name on the card, 1 to 100 printable characters. None: preset and data set, such as "fast-mnist".
 
     Raises:
-        InputError: a name that is empty, too long, or cannot be printed.
-        ExportError: an opset that cannot be had.
-        ParityError, ModelFileError: the file would not compute what the module computes, or break its contract.
+        InputError: the name is empty, too long, or not printable.
+        ExportError: the opset is not supported.
+        ParityError: the graph does not compute what the PyTorch module computes.
+        ModelFileError: the graph breaks a rule of the model file.
     """
-    if opset not in graph.OPSETS:
-        raise ExportError(f"opset {opset} cannot be had; choose one from {graph.OPSETS[0]} to {graph.OPSETS[-1]}")
+    if opset not in graph_checks.OPSETS:
+        raise ExportError(
+            f"opset {opset} is not supported: choose one from {graph_checks.OPSETS[0]} to {graph_checks.OPSETS[-1]}"
+        )
     if name is None:
         name = f"{(checkpoint.training.config or {}).get('preset')}-{checkpoint.dataset.name}"
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
     generator = checkpoint.build()
-    debug_graph, again = _trace(generator, opset), _trace(generator, opset)
-    found = [entry.version for entry in debug_graph.opset_import]
-    if found != [opset]:
-        raise ExportError(f"asked for opset {opset}, got {found}")
-    return _check(generator, debug_graph, again, _card(checkpoint, name))
+    debug_graph, second_graph = _trace(generator, opset), _trace(generator, opset)
+    actual_opsets = [entry.version for entry in debug_graph.opset_import]
+    if actual_opsets != [opset]:
+        raise ExportError(f"PyTorch exported opset {actual_opsets} instead of the requested {opset}: choose another")
+    return _check_and_pack(generator, debug_graph, second_graph, _make_card(checkpoint, name))
 
 
 def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision) -> Export:
-    """As `export`, in another precision.
+    """Makes the model file of a checkpoint in fp16 or int8.
 
     Args:
-        original: the checkpoint's fp32 file, which is converted, and whose name and hash the card will have.
+        checkpoint: the checkpoint of `original`.
+        original: its fp32 export, which is converted. The card takes over its name, and `converted_from` is its hash.
+        precision: "fp16" or "int8".
+
+    Raises:
+        ParityError: the graph differs from the PyTorch module by more than the bounds of this precision.
+        ModelFileError: the graph breaks a rule of the model file.
     """
-    whole = original.generator.card
-    card = replace(_card(checkpoint, whole.name), precision=precision, converted_from=whole.file_sha256)
-    debug_graph, again = (convert(original.debug_graph, card, precision) for _ in range(2))
-    return _check(checkpoint.build(), debug_graph, again, card)
+    original_card = original.generator.card
+    card = replace(
+        _make_card(checkpoint, original_card.name), precision=precision, converted_from=original_card.file_sha256
+    )
+    debug_graph, second_graph = (convert(original.debug_graph, card, precision) for _ in range(2))
+    return _check_and_pack(checkpoint.build(), debug_graph, second_graph, card)
 
 
-def with_quality(made: Export, quality: dict[str, Any]) -> Export:
-    """The same with metrics of merit in its card."""
-    card = replace(made.generator.card, quality=quality)
-    return replace(made, generator=Generator.from_bytes(_serialize_with_card(_without_pixels(made.debug_graph), card)))
+def with_quality(exported: Export, quality: dict[str, Any]) -> Export:
+    """Copies an export with quality metrics on its card, so with another `file_sha256`.
+
+    Args:
+        exported: an export; it is not changed.
+        quality: values by name of the metric, in types that JSON has; see `training.export_quality.card_quality`.
+    """
+    card = replace(exported.generator.card, quality=quality)
+    file = _serialize_with_card(_without_pixels(exported.debug_graph), card)
+    return replace(exported, generator=Generator.from_bytes(file))
 
 
 def graph_sizes(generator: Network) -> GraphMemory:
-    """Number of elements that the exported graph of a generator makes."""
+    """Traces a generator, at opset 20, and measures the memory that its graph takes. Writes nothing.
+
+    Raises:
+        GraphError: the graph is beyond a limit of model files.
+    """
     return measure_memory(_without_pixels(_trace(generator, opset=20)))
 
 
-def _check(generator: Network, debug_graph: ModelProto, again: ModelProto, card: Card) -> Export:
-    """Puts a graph through the gate, against the module that it is to compute and its own second making."""
-    for made in (debug_graph, again):
-        # The lowest version that has the opset: a runtime refuses a file of a later version than it knows, even if it
-        # knows every operator in it. PyTorch and onnxruntime's quantisation write whichever version is theirs.
-        made.ir_version = onnx.helper.find_min_ir_version_for(list(made.opset_import))
+def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: ModelProto, card: Card) -> Export:
+    """Checks a graph and makes the model file.
+
+    Args:
+        generator: the PyTorch module that the graph has to match.
+        debug_graph: the graph, with the outputs `image` and `pixels`.
+        second_graph: the result of a second export, which has to be identical.
+        card: complete except for the fields that are measured here: `parity` and `golden.pixels`.
+    """
+    for graph in (debug_graph, second_graph):
+        # The lowest IR version that has the opset, so that older runtimes open the file: they reject a newer version
+        # even if they know every operator. PyTorch and onnxruntime each write a version of their own.
+        graph.ir_version = onnx.helper.find_min_ir_version_for(list(graph.opset_import))
     model = _without_pixels(debug_graph)
-    checks = graph.check(model, card)
+    checks = graph_checks.check(model, card)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx.checker refuses it: {error}") from error
+        raise ExportError(f"onnx.checker rejects the graph: {error}") from error
 
-    metrics = [
-        ParityMetric("bytes of a second export that differ", _differing(_serialize(debug_graph), _serialize(again)), 0)
-    ]
+    differing = _count_differing_bytes(_serialize(debug_graph), _serialize(second_graph))
+    metrics = [ParityMetric("bytes that differ in a second export", differing, 0)]
     for metric in measure_parity(generator, _serialize(debug_graph), card.precision):
         metrics.append(metric)
         if not metric.passes:
@@ -137,30 +161,31 @@ def _check(generator: Network, debug_graph: ModelProto, again: ModelProto, card:
     golden = run(
         open_session(_serialize(model)), make_feeds(latents, labels), measure_memory(model).rows(GOLDEN_IMAGES)
     )
-    card = replace(card, parity=parity.report(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
+    card = replace(card, parity=parity.to_dict(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
     return Export(Generator.from_bytes(_serialize_with_card(model, card)), parity, debug_graph)
 
 
-def _without_pixels(debug_graph: ModelProto) -> ModelProto:
-    """What was measured is what ships: the same graph, less the output that only the measurement needs."""
-    model = ModelProto()
-    model.CopyFrom(debug_graph)
-    del model.graph.output[1:]
-    return model
+class _WithQuantization(nn.Module):
+    """Wraps a generator to return its uint8 image and the float pixels that the image is quantized from."""
 
+    def __init__(self, generator: nn.Module):
+        super().__init__()
+        self.generator = generator
 
-def _differing(one: bytes, other: bytes) -> float:
-    return abs(len(one) - len(other)) + sum(a != b for a, b in zip(one, other, strict=False)) if one != other else 0
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        pixels = self.generator(latent, label)
+        return quantize(pixels), pixels
 
 
 def _trace(generator: Network, opset: int) -> ModelProto:
+    """Converts a generator, in evaluation mode, to a graph with the outputs `image` and `pixels`."""
     config = generator.config
-    examples = {"latent": torch.zeros(2, config.latent_dim)}  # 2: a batch of 1 would be taken for a constant
+    examples = {"latent": torch.zeros(2, config.latent_dim)}  # PyTorch would treat a batch of 1 as a constant
     if config.classes:
         examples["label"] = torch.zeros(2, dtype=torch.int64)
     with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
-            _Quantized(generator).eval(),
+            _WithQuantization(generator).eval(),
             kwargs=examples,
             dynamic_shapes={name: {0: "batch"} for name in examples},
             input_names=list(examples),
@@ -170,8 +195,20 @@ def _trace(generator: Network, opset: int) -> ModelProto:
         )
     assert program is not None
     model = program.model
-    ClearMetadataAndDocStringPass()(model)  # stack traces with the paths of this machine
+    ClearMetadataAndDocStringPass()(model)  # removes stack traces, which contain paths of this machine
     return onnx_ir.to_proto(model)
+
+
+def _without_pixels(debug_graph: ModelProto) -> ModelProto:
+    """Copies a graph without the output `pixels`. The nodes stay the same, so the parity check applies to the copy."""
+    model = ModelProto()
+    model.CopyFrom(debug_graph)
+    del model.graph.output[1:]
+    return model
+
+
+def _count_differing_bytes(a: bytes, b: bytes) -> float:
+    return abs(len(a) - len(b)) + sum(x != y for x, y in zip(a, b, strict=False)) if a != b else 0
 
 
 def _serialize(model: ModelProto) -> bytes:
@@ -184,8 +221,8 @@ def _serialize_with_card(model: ModelProto, card: Card) -> bytes:
     return write_checksum(_serialize(model))
 
 
-def _card(checkpoint: Checkpoint, name: str) -> Card:
-    """All fields of an fp32 file's card except those that are still to be measured."""
+def _make_card(checkpoint: Checkpoint, name: str) -> Card:
+    """Makes the card of an fp32 file, without the fields that are measured later."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
     network = GENERATORS[config.architecture]
     return Card(

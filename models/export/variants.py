@@ -1,4 +1,4 @@
-"""Smaller and faster forms of an fp32 graph, with the same inputs and outputs, and the same last steps to the image."""
+"""Converts an fp32 graph to fp16 or int8. Inputs, outputs, and the last steps from pixels to image stay the same."""
 
 import logging
 import tempfile
@@ -26,16 +26,27 @@ from models.onnx_file.generator import make_feeds, split
 from models.onnx_file.latents import draw_latents
 
 CALIBRATION_SEED = 2
+"""Seed of the latents that the ranges of int8 are calibrated on; golden images have 0, the parity check 1."""
 CALIBRATION_IMAGES = 1024
 CALIBRATION_BATCH = 64
 
 
 def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
-    """Converts a graph of float32 that yields `image` and `pixels`.
+    """Converts the precision of a graph.
 
-    fp16: all weights and activations; for GPUs, since few processors compute in it.
-    int8: weights and activations of matrix products and convolutions by static quantisation (QDQ), which leaves
-    transposed convolutions as they are. Calibrated on addressed latents.
+    - fp16 converts all weights and activations. It is meant for GPUs, since few CPUs compute in fp16.
+    - int8 quantizes weights and activations of matrix products and convolutions (static quantization, QDQ format), with
+      ranges calibrated on 1,024 random latents. Transposed convolutions stay in float32.
+
+    Args:
+        model: float32 graph with the inputs of a model file and the outputs `image` (uint8) and `pixels` (float32). It
+            is not changed.
+        card: latent size and classes for the calibration of int8.
+        precision: "fp32" returns `model` itself.
+
+    Returns:
+        A graph with the same inputs and outputs, of the same types. The nodes from `pixels` to `image` stay in float32,
+        because fewer bits would lose some of the 256 levels.
     """
     if precision == "fp32":
         return model
@@ -43,11 +54,11 @@ def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
 
 
 def _to_fp16(model: ModelProto) -> ModelProto:
-    """Converts what comes before `pixels`, and leaves what comes after it."""
-    rest = _after_pixels(model)
+    """Converts the nodes that lead to `pixels` and appends those that follow it unchanged."""
+    rest = _nodes_after_pixels(model)
     inputs = [value.name for value in model.graph.input]
     converted = Extractor(model).extract_model(inputs, ["pixels"])
-    with warnings.catch_warnings(action="ignore"):  # of weights so small that they become 0
+    with warnings.catch_warnings(action="ignore"):  # it warns of weights that are so small that they become 0
         converted = convert_float_to_float16(converted, keep_io_types=True)
     known = {tensor.name for tensor in converted.graph.initializer}
     needed = {name for node in rest for name in node.input} - known
@@ -56,7 +67,7 @@ def _to_fp16(model: ModelProto) -> ModelProto:
     del converted.graph.output[:]
     converted.graph.output.extend(model.graph.output)
     ordered = onnx_ir.from_proto(converted)
-    TopologicalSortPass()(ordered)  # the converter puts its casts behind the nodes that need them
+    TopologicalSortPass()(ordered)  # the converter puts its casts after the nodes that need them
     return onnx_ir.to_proto(ordered)
 
 
@@ -65,23 +76,23 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
-        with _quiet():
+        with _logging_disabled():
             quantize_static(
-                copy,  # from which it moves the weights to a file
+                copy,  # it moves the weights of its argument to a file
                 file,
                 _Calibration(card),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-                nodes_to_exclude=[node.name for node in _after_pixels(model)],
+                nodes_to_exclude=[node.name for node in _nodes_after_pixels(model)],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
         converted = ModelProto.FromString(file.read_bytes())
-    for tensor in converted.graph.initializer:  # as raw bytes, which is how `models.onnx_file.graph_checks` wants them
+    for tensor in converted.graph.initializer:  # `models.onnx_file.graph_checks` requires raw bytes
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-    # It imports a domain of onnxruntime's own, and uses nothing of it.
+    # onnxruntime adds an import of its own operator domain, but no operator of it.
     standard = [entry for entry in converted.opset_import if entry.domain in ("", "ai.onnx")]
     del converted.opset_import[:]
     converted.opset_import.extend(standard)
@@ -89,8 +100,8 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime advises a pre-processing that would fold what is folded already."""
+def _logging_disabled() -> Iterator[None]:
+    """Silences advice of onnxruntime to fold constants first: PyTorch's exporter has folded them."""
     logging.disable()
     try:
         yield
@@ -98,8 +109,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _after_pixels(model: ModelProto) -> list[NodeProto]:
-    """The nodes that turn float pixels into levels: in fewer bits they would lose some of the 256."""
+def _nodes_after_pixels(model: ModelProto) -> list[NodeProto]:
+    """Lists the nodes that depend on `pixels`: they quantize it to the image."""
     nodes, tensors = [], {"pixels"}
     for node in model.graph.node:
         if tensors & set(node.input):
@@ -109,10 +120,13 @@ def _after_pixels(model: ModelProto) -> list[NodeProto]:
 
 
 class _Calibration(CalibrationDataReader):
+    """Feeds random latents, with all classes equally frequent, to onnxruntime's calibration."""
+
     def __init__(self, card: Card):
         every_class = (1,) * len(card.class_names)
         feeds = make_feeds(*draw_latents(CALIBRATION_SEED, 0, CALIBRATION_IMAGES, card.latent_dim, every_class))
         self.batches = split(feeds, CALIBRATION_BATCH)
 
     def get_next(self) -> dict[str, NDArray] | None:
+        """Returns the next inputs by name, or None after the last."""
         return next(self.batches, None)

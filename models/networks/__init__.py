@@ -3,22 +3,22 @@
     generator = build_generator(NetworkConfig("mlp", image_shape=(1, 28, 28), widths=(256, 512), latent_dim=100))
     image = generator(torch.randn(64, 100))
 
-Each architecture is one file with a `Generator` and a `Discriminator`; a new one is a file and two lines here.
+Each architecture is one file with a `Generator` and a `Discriminator`. To add one, write such a file and add a line to
+`GENERATORS` and to `DISCRIMINATORS`.
 """
 
-import copy
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from models.networks import dcgan, mlp, residual
 from models.networks.base import Network, NetworkConfig
+from models.networks.flops import FlopCounter, multiply_adds
 
 __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
+    "FlopCounter",
     "Network",
     "NetworkConfig",
     "build_discriminator",
@@ -40,42 +40,39 @@ DISCRIMINATORS: dict[str, Callable[[NetworkConfig], Network]] = {
 
 
 def build_generator(config: NetworkConfig) -> Network:
-    """latent (n, latent_dim), label int64 (n,) if class-conditional -> image (n, channels, height, width) in [-1, 1].
+    """Builds an untrained generator.
+
+    Returns:
+        A module that maps latent float (n, latent_dim) and, if `config.classes` is not 0, label int64 (n,) to image
+        (n, channels, height, width) in [-1, 1].
 
     Raises:
-        ValueError: no such architecture, no latent, or widths that do not suit the image.
+        ValueError: the architecture is unknown, `latent_dim` is 0, or the widths do not fit the image shape.
     """
     if not config.latent_dim:
-        raise ValueError("latent_dim 0: a generator needs at least 1")
+        raise ValueError("latent_dim is 0, but a generator needs at least 1")
     return _build(GENERATORS, config)
 
 
 def build_discriminator(config: NetworkConfig) -> Network:
-    """image (n, channels, height, width) in [-1, 1], label int64 (n,) if class-conditional -> logit (n,); real is high.
+    """Builds an untrained discriminator.
+
+    Returns:
+        A module that maps image (n, channels, height, width) in [-1, 1] and, if `config.classes` is not 0, label int64
+        (n,) to logit (n,). A higher logit means "more likely real".
 
     Raises:
-        ValueError: no such architecture, or widths that do not suit the image.
+        ValueError: the architecture is unknown, or the widths do not fit the image shape.
     """
     return _build(DISCRIMINATORS, config)
 
 
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable weights, with all biases and embeddings. Buffers, such as batch statistics, do not count."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _build(networks: dict[str, Callable[[NetworkConfig], Network]], config: NetworkConfig) -> Network:
     if config.architecture not in networks:
-        raise ValueError(f"architecture {config.architecture!r}: there are {', '.join(networks)}")
+        raise ValueError(f"unknown architecture {config.architecture!r}: choose one of {', '.join(networks)}")
     return networks[config.architecture](config)
-
-
-def multiply_adds(network: nn.Module, *inputs: Tensor) -> int:
-    """Multiplications with addition that the matrix products and convolutions of a forward pass take per image.
-
-    Args:
-        inputs: what `network` is called with, of any batch size.
-    """
-    network = copy.deepcopy(network).eval()  # in training mode a pass would change the batch norm's statistics
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(*inputs)
-    return counter.get_total_flops() // (2 * len(inputs[0]))
-
-
-def parameter_count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())

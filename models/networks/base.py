@@ -1,4 +1,4 @@
-"""What the architectures share: the config, the label's way into a network, and the sizes of feature maps."""
+"""Parts that all architectures share: the config, conditioning on the class, and the sizes of feature maps."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,45 +8,54 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 LEAK = 0.2
+"""Slope of every LeakyReLU for negative inputs."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What is needed to build a network.
+    """Everything that is needed to build a generator or a discriminator.
 
     Raises:
-        ValueError: a number that no network could have.
+        ValueError: a number is out of the range that is valid for any architecture.
     """
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for those read from a file
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # applies to configs that are read from a checkpoint
 
     architecture: str
-    """A name in `models.networks.GENERATORS`."""
+    """Key of `models.networks.GENERATORS`, for example "dcgan"."""
     image_shape: tuple[int, int, int]
-    """Channels, height, width."""
+    """(channels, height, width) in pixels."""
     widths: tuple[int, ...]
-    """From the input on. mlp: of the hidden layers. Others: channels, of one resolution each; so the coarsest comes
-    first in a generator, and the finest in a discriminator."""
+    """Sizes of the layers from input to output. In an mlp they are the sizes of the hidden layers. In the other
+    architectures each is the number of channels at one resolution, so a generator begins with the coarsest resolution
+    and a discriminator with the finest."""
     classes: int = 0
-    """0: unconditional."""
+    """Number of classes; 0 builds an unconditional network."""
     latent_dim: int = 0
-    """Of a generator."""
+    """Size of a generator's latent; 0 in a discriminator."""
     normalization: Literal["batch", "spectral"] = "batch"
-    """Of a dcgan discriminator: of its features over the batch, or of its weights by their largest singular value."""
+    """Normalization of a dcgan discriminator. "batch" normalizes features over the batch, "spectral" divides each
+    weight by its largest singular value. Other networks ignore it."""
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise ValueError(f"image_shape {self.image_shape}: give channels, height and width, each at least 1")
+            raise ValueError(f"image_shape is {self.image_shape}: give channels, height and width, each at least 1")
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths {self.widths}: give at least one, each at least 1")
+            raise ValueError(f"widths are {self.widths}: give at least one, each at least 1")
         if self.classes < 0:
-            raise ValueError(f"classes {self.classes}: give their number, or 0 for an unconditional network")
+            raise ValueError(f"classes is {self.classes}: give their number, or 0 for an unconditional network")
         if self.latent_dim < 0:
-            raise ValueError(f"latent_dim {self.latent_dim}: give at least 1 to a generator, 0 to a discriminator")
+            raise ValueError(f"latent_dim is {self.latent_dim}: give at least 1 to a generator, 0 to a discriminator")
 
 
 class Network(nn.Module):
-    """A network that keeps its config and, if it is class-conditional, an embedding of the label."""
+    """Base class of all networks. Stores the config and, if it has classes, an embedding of the label.
+
+    Args:
+        config: kept as `self.config`, so that a network can be rebuilt from it and its weights.
+        embedding_dim: size of the embedding of a label.
+        embedding_std: standard deviation of the initial embedding, which is drawn from a normal distribution.
+    """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int, embedding_std: float = 1.0):
         super().__init__()
@@ -56,47 +65,72 @@ class Network(nn.Module):
             self.embedding.weight.data *= embedding_std
 
     def embed(self, label: Tensor | None) -> Tensor | None:
-        """int64 (n,) -> (n, embedding_dim); None -> None.
+        """Maps label int64 (n,) to its embedding (n, embedding_dim), and None to None.
 
         Raises:
-            ValueError: a label for an unconditional network, or none for a class-conditional one.
+            ValueError: an unconditional network got labels, or a class-conditional one got none.
         """
-        if (self.embedding is None) != (label is None):
-            raise ValueError("labels go with a class-conditional network, and only with one")
+        if self.embedding is None and label is not None:
+            raise ValueError("this network has no classes: call it without labels")
+        if self.embedding is not None and label is None:
+            raise ValueError("this network is class-conditional: call it with labels")
         return None if self.embedding is None else self.embedding(label)
 
 
 def append(features: Tensor, embedded: Tensor | None) -> Tensor:
-    """(n, d), (n, e) -> (n, d + e): conditions a network through its input (Mirza and Osindero, 2014)."""
+    """Conditions a network on the class by appending the label's embedding to the input features.
+
+    Mirza and Osindero (2014), "Conditional generative adversarial nets".
+
+    Args:
+        features: (n, d).
+        embedded: (n, e), or None in an unconditional network.
+
+    Returns:
+        (n, d + e), or `features` itself in an unconditional network.
+    """
     return features if embedded is None else torch.cat((features, embedded), 1)
 
 
 def project(logit: Tensor, features: Tensor, embedded: Tensor | None) -> Tensor:
-    """(n, 1), (n, d), (n, d) -> logit (n,): adds how well the features fit the class.
+    """Conditions a discriminator on the class by adding the inner product of features and embedding to the logit.
 
     Miyato and Koyama (2018), "cGANs with projection discriminator", section 3.
+
+    Args:
+        logit: (n, 1), the unconditional logit.
+        features: (n, d).
+        embedded: (n, d), or None in an unconditional network.
+
+    Returns:
+        (n,).
     """
     return logit.squeeze(1) if embedded is None else logit.squeeze(1) + (features * embedded).sum(1)
 
 
 def default_halvings(image_shape: tuple[int, int, int]) -> int:
-    """How often a network without explicit widths halves an image: until 8 pixels per side or fewer, at least twice."""
+    """Number of times that a network of default widths halves an image: until its longer side has at most 8 pixels.
+
+    At least 2, however small the image is.
+    """
     return max(2, (max(image_shape[1:]) - 1).bit_length() - 3)
 
 
 def feature_size(config: NetworkConfig, halvings: int) -> tuple[int, int]:
-    """Height and width of the image after so many halvings, each rounded up."""
+    """Height and width in pixels of the image after this number of halvings, rounded up each time."""
     _, height, width = config.image_shape
     return -(-height >> halvings), -(-width >> halvings)
 
 
 def check_halvings(config: NetworkConfig, halvings: int) -> None:
-    """Raises:
-    ValueError: the widths ask for more halvings than the image has, or it is too small for any.
+    """Checks that an image can be halved this number of times and keep at least 2 pixels on each side.
+
+    Raises:
+        ValueError: the image is too small; the message names the largest number of widths that is possible.
     """
-    possible = min(config.image_shape[1:]).bit_length() - 2  # leaves at least 2 pixels a side, even rounded down
+    possible = min(config.image_shape[1:]).bit_length() - 2  # for rounding down, which is the worse case
     if possible < 1:
-        raise ValueError(f"image_shape {config.image_shape}: {config.architecture} needs sides of at least 4 pixels")
+        raise ValueError(f"image_shape is {config.image_shape}, but {config.architecture} needs sides of at least 4")
     if halvings > possible:
         raise ValueError(
             f"widths {config.widths} halve image_shape {config.image_shape} {halvings} times: "

@@ -1,8 +1,9 @@
 """The convolutional networks of DCGAN, for images of any size.
 
 Radford et al. (2015), "Unsupervised representation learning with deep convolutional generative adversarial networks",
-section 3. Each width stands for a doubling in the generator and a halving in the discriminator: with two of them,
-images of 28x28 start from 7x7. Where a side does not halve evenly the generator starts larger and its image is cropped.
+section 3. Each width doubles the resolution in the generator and halves it in the discriminator: with two widths, the
+generator makes 28x28 pixels from 7x7. If a side cannot be halved evenly, the generator makes a larger image and crops
+it.
 """
 
 from collections import OrderedDict
@@ -13,13 +14,18 @@ from torch import Tensor, nn
 from models.networks.base import LEAK, Network, NetworkConfig, append, check_halvings, feature_size, project
 
 INITIAL_STD = 0.02
+"""Standard deviation of the initial weights, as in the paper."""
 
 
 class Generator(Network):
-    """latent (n, latent_dim), label (n,) if class-conditional -> image (n, channels, height, width) in [-1, 1].
+    """Linear layer to `config.widths[0]` channels, then 4x4 transposed convolutions of stride 2, batch norm and ReLU.
+
+    Maps latent (n, latent_dim) and, if class-conditional, label int64 (n,) to image (n, channels, height, width) in
+    [-1, 1].
+    The last layer has neither batch norm nor ReLU, but tanh.
 
     Raises:
-        ValueError: more widths than the image can be halved.
+        ValueError: there are more widths than the image can be halved.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -46,16 +52,20 @@ class Generator(Network):
 
 
 class Discriminator(Network):
-    """image (n, channels, height, width) in [-1, 1], label (n,) if class-conditional -> logit (n,); real is high.
+    """4x4 convolutions of stride 2 with LeakyReLU, then a linear layer; the class is added by projection.
+
+    Maps image (n, channels, height, width) in [-1, 1] and, if class-conditional, label int64 (n,) to logit (n,). A
+    higher logit means "more likely real".
+    Batch norm follows every convolution but the first, or all weights have spectral norm (`config.normalization`).
 
     Raises:
-        ValueError: more widths than the image can be halved.
+        ValueError: there are more widths than the image can be halved.
     """
 
     def __init__(self, config: NetworkConfig):
         check_halvings(config, len(config.widths))
         channels, height, width = config.image_shape
-        # Rounded down, as the convolutions do.
+        # The convolutions round sizes down, unlike `feature_size`.
         features = config.widths[-1] * (height >> len(config.widths)) * (width >> len(config.widths))
         super().__init__(config, embedding_dim=features, embedding_std=INITIAL_STD)
         spectral = config.normalization == "spectral"
@@ -69,7 +79,7 @@ class Discriminator(Network):
         self.output = nn.Linear(features, 1)
         self.apply(_initialize)
         if spectral:
-            _normalize_spectrally(self)
+            _apply_spectral_norm(self)
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
         features = self.stages(self.input(image)).flatten(1)
@@ -86,21 +96,22 @@ def _double(before: int, after: int) -> nn.Sequential:
     )
 
 
-def _halve(before: int, after: int, over_batch: bool) -> nn.Sequential:
+def _halve(before: int, after: int, batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
-            convolution=nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not over_batch),
-            normalization=nn.BatchNorm2d(after) if over_batch else nn.Identity(),
+            convolution=nn.Conv2d(before, after, 4, stride=2, padding=1, bias=not batch_norm),
+            normalization=nn.BatchNorm2d(after) if batch_norm else nn.Identity(),
             activation=nn.LeakyReLU(LEAK),
         )
     )
 
 
-def _normalize_spectrally(network: nn.Module) -> None:
-    """Divides every weight by its largest singular value, followed by one power iteration a pass.
+def _apply_spectral_norm(network: nn.Module) -> None:
+    """Divides every weight by its largest singular value, estimated by one power iteration a training step.
 
-    So the logit can move no faster than the image (Miyato et al., 2018, "Spectral normalization for generative
-    adversarial networks"), and an image is judged without its neighbours.
+    This bounds the Lipschitz constant of the logit (Miyato et al., 2018, "Spectral normalization for generative
+    adversarial networks"). Unlike with batch norm, the logit of an image does not depend on the rest of the batch.
+    Weights start orthogonal instead of normal.
     """
     for layer in list(network.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):

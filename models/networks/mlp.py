@@ -1,7 +1,7 @@
 """The fully connected networks of the textbook GAN (Goodfellow et al., 2014, "Generative adversarial nets").
 
-Given classes, they are the conditional GAN of Mirza and Osindero (2014, "Conditional generative adversarial nets"): an
-embedding of the label is appended to the input of each.
+With classes they are the conditional GAN of Mirza and Osindero (2014, "Conditional generative adversarial nets"): both
+networks append an embedding of the label to their input.
 """
 
 import math
@@ -13,7 +13,11 @@ from models.networks.base import LEAK, Network, NetworkConfig, append
 
 
 class Generator(Network):
-    """latent (n, latent_dim), label (n,) if class-conditional -> image (n, channels, height, width) in [-1, 1]."""
+    """Multilayer perceptron: hidden layers of `config.widths` with LeakyReLU, then a linear layer with tanh.
+
+    Maps latent (n, latent_dim) and, if class-conditional, label int64 (n,) to image (n, channels, height, width) in
+    [-1, 1].
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__(config, embedding_dim=config.classes)
@@ -26,7 +30,11 @@ class Generator(Network):
 
 
 class Discriminator(Network):
-    """image (n, channels, height, width) in [-1, 1], label (n,) if class-conditional -> logit (n,); real is high."""
+    """Multilayer perceptron on the flattened image: hidden layers of `config.widths` with LeakyReLU, then one logit.
+
+    Maps image (n, channels, height, width) in [-1, 1] and, if class-conditional, label int64 (n,) to logit (n,). A
+    higher logit means "more likely real".
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__(config, embedding_dim=config.classes)

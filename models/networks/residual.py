@@ -1,10 +1,13 @@
-"""Residual networks without normalization: the design of R3GAN at the cost of a CPU.
+"""Residual networks without normalization: the design of R3GAN, made cheap enough for a CPU.
 
 Huang et al. (2024), "The GAN is dead; long live the GAN! A modern baseline GAN", section 3, initialized as in Zhang et
-al. (2019), "Fixup initialization", section 3. What differs: the middle convolution of a block is narrow where R3GAN's
-is wide and grouped, because double backward through grouped convolutions is slow; resampling is nearest and average;
-and a linear layer, not one basis a channel, makes and reads the coarsest features. As there, no activation is between
-blocks.
+al. (2019), "Fixup initialization", section 3. As in R3GAN, there is no activation between blocks. Differences:
+
+- The middle convolution of a block is narrow. In R3GAN it is wide and grouped, but double backward through grouped
+  convolutions is slow.
+- Upsampling repeats the nearest pixel, and downsampling averages.
+- A linear layer makes the generator's coarsest features and reads the discriminator's. R3GAN has one learned map for
+  each channel instead.
 """
 
 import math
@@ -19,14 +22,19 @@ from models.networks.base import LEAK, Network, NetworkConfig, append, check_hal
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 ACTIVATION_GAIN = math.sqrt(2 / (1 + LEAK**2))
-"""What a LeakyReLU takes from the scale of its input (He et al., 2015, "Delving deep into rectifiers", section 2.2)."""
+"""Gain that keeps the signal's scale through a LeakyReLU (He et al., 2015, "Delving deep into rectifiers", section
+2.2)."""
 
 
 class Generator(Network):
-    """latent (n, latent_dim), label (n,) if class-conditional -> image (n, channels, height, width) in [-1, 1].
+    """Linear layer to `config.widths[0]` channels, then one residual block at each resolution, a convolution, tanh.
+
+    Maps latent (n, latent_dim) and, if class-conditional, label int64 (n,) to image (n, channels, height, width) in
+    [-1, 1].
+    With k widths, the resolution doubles k - 1 times.
 
     Raises:
-        ValueError: more widths than the image has resolutions.
+        ValueError: there are more widths than resolutions that the image can be halved to.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -44,7 +52,7 @@ class Generator(Network):
         self.stages = nn.Sequential()
         for stage, (before, after) in enumerate(pairwise(config.widths), 1):
             resize = nn.Upsample(feature_size(config, blocks - 1 - stage))
-            # Channels change at the coarse resolution, where it is cheaper and comes to the same.
+            # The 1x1 convolution goes before the upsampling: same result, about a quarter of the cost.
             self.stages.append(
                 nn.Sequential(OrderedDict(linear=_linear(before, after), resize=resize, block=Block(after, blocks)))
             )
@@ -55,10 +63,14 @@ class Generator(Network):
 
 
 class Discriminator(Network):
-    """image (n, channels, height, width) in [-1, 1], label (n,) if class-conditional -> logit (n,); real is high.
+    """Convolution, one residual block at each resolution, then two linear layers; the class is added by projection.
+
+    Maps image (n, channels, height, width) in [-1, 1] and, if class-conditional, label int64 (n,) to logit (n,). A
+    higher logit means "more likely real".
+    With k widths, the resolution is halved k - 1 times.
 
     Raises:
-        ValueError: more widths than the image has resolutions.
+        ValueError: there are more widths than resolutions that the image can be halved to.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -87,15 +99,20 @@ class Discriminator(Network):
 
 
 class Block(nn.Module):
-    """(n, width, h, w) -> the same shape: one of a network's `blocks` residual blocks, at first the identity.
+    """Residual bottleneck block, (n, width, h, w) -> (n, width, h, w). It starts as the identity.
 
-    1x1 to half the width, 3x3, 1x1 back: 13/4 of width^2 multiply-adds a pixel, where two 3x3 take 18 of width^2.
+    A 1x1 convolution to half the width, a 3x3, and a 1x1 back take 13/4 width^2 multiply-adds for each pixel; two 3x3
+    convolutions would take 18 width^2.
+
+    Args:
+        width: number of channels.
+        blocks: number of residual blocks in the whole network, on which the scale of the initial weights depends.
     """
 
     def __init__(self, width: int, blocks: int):
         super().__init__()
         narrow = max(width // 2, 1)
-        # Fixup's L^(-1/(2m-2)), so that the first update moves the output alike at any depth L; m = 3 layers a block.
+        # Fixup's L^(-1/(2m-2)) with L blocks of m = 3 layers: the first update moves the output equally at any depth.
         gain = ACTIVATION_GAIN * blocks**-0.25
         self.reduce = _scale(nn.Conv2d(width, narrow, 1), gain)
         self.mix = _scale(nn.Conv2d(narrow, narrow, 3, padding=1), gain)
@@ -108,11 +125,12 @@ class Block(nn.Module):
 
 
 def _linear(before: int, after: int) -> nn.Module:
+    """1x1 convolution that changes the number of channels, or the identity if it stays the same."""
     return nn.Identity() if before == after else _scale(nn.Conv2d(before, after, 1))
 
 
 def _scale(layer: _Layer, gain: float = 1.0) -> _Layer:
-    """Initializes a layer so that its output's standard deviation is its input's times `gain`."""
+    """Initializes a layer so that the standard deviation of its output is `gain` times that of its input."""
     nn.init.normal_(layer.weight, 0, gain / math.sqrt(layer.weight[0].numel()))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_stops_and_the_one_before_it_goes_on(whole, tmp_pat
     train(Config.load(run), resume=True)
     newest = find_checkpoints(run)[-1]
     newest.write_bytes(newest.read_bytes()[:1_000])
-    with pytest.raises(CheckpointError, match="the one before it is"):
+    with pytest.raises(CheckpointError, match="the previous checkpoint, "):
         train(Config.load(run), resume=True)
     newest.unlink()
     train(Config.load(run), resume=True)

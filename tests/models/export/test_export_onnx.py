@@ -17,16 +17,16 @@ import torch
 from models.checkpoint import find_checkpoints, load_checkpoint, run_name, save_checkpoint
 from models.export import exporter
 from models.networks import GENERATORS, build_generator
-from models.networks.pixels import quantize
+from models.networks.pixels import normalize, quantize
 from models.onnx_file.generator import Generator
 from training import export_onnx
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional"])
-def test_the_file_keeps_its_contract(files, kind):
+def test_the_file_has_the_documented_inputs_outputs_and_versions(files, kind):
     model = onnx.load(files[kind])
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
-    assert model.ir_version == 9, "the lowest that opset 20 allows, so that older runtimes open the file"
+    assert model.ir_version == 9, "the lowest IR version of opset 20, so that older runtimes open the file"
     assert {node.domain for node in model.graph.node} == {""}
     assert not any(tensor.data_location for tensor in model.graph.initializer)
     session = ort.InferenceSession(files[kind], providers=["CPUExecutionProvider"])
@@ -38,7 +38,7 @@ def test_the_file_keeps_its_contract(files, kind):
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 1, 28, 28])
 
 
-def test_the_file_holds_no_path_of_the_machine_that_built_it(files):
+def test_the_file_contains_no_path_of_the_machine_that_exported_it(files):
     file = files["conditional"].read_bytes()
     for path in (str(Path(__file__).parents[3]), sys.prefix, str(files["conditional"].parent), "stack_trace"):
         assert path.encode() not in file
@@ -57,27 +57,27 @@ def test_onnx_reference_evaluator_renders_the_same_images(files, kind):
     if labels is not None:
         feeds["label"] = labels
     (expected,) = onnx.reference.ReferenceEvaluator(onnx.load(files[kind])).run(None, feeds)
-    off = np.abs(generator.decode(feeds["latent"], labels).astype(int) - expected.astype(int))
-    assert off.max() <= 1
+    difference = np.abs(generator.decode(feeds["latent"], labels).astype(int) - expected.astype(int))
+    assert difference.max() <= 1
 
 
-def test_quantisation_undoes_the_normalisation_of_training():
+def test_quantize_inverts_normalize():
     levels = torch.arange(256, dtype=torch.uint8)
-    torch.testing.assert_close(quantize(levels.float() / 127.5 - 1), levels)
+    assert torch.equal(quantize(normalize(levels)), levels)
 
 
 @pytest.mark.parametrize("opset", [9, 15, 27])
-def test_an_opset_that_cannot_be_had_is_an_error(runs, capfd, opset):
-    with pytest.raises(exporter.ExportError, match=f"opset {opset} cannot be had; choose one from 16 to 26"):
+def test_an_unsupported_opset_is_rejected_before_pytorch_runs(runs, capfd, opset):
+    with pytest.raises(exporter.ExportError, match=f"opset {opset} is not supported: choose one from 16 to 26"):
         exporter.export(load_checkpoint(runs["unconditional"]), opset)
-    assert capfd.readouterr() == ("", ""), "PyTorch was not asked"
+    assert capfd.readouterr() == ("", ""), "PyTorch's exporter would print messages"
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(16, 8), (26, 13)])
 @pytest.mark.parametrize(
     "architecture", [pytest.param(name, marks=() if name == "mlp" else pytest.mark.slow) for name in GENERATORS]
 )
-def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, architecture, opset, ir_version):
+def test_every_architecture_exports_with_the_first_and_the_last_opset(runs, architecture, opset, ir_version):
     checkpoint = load_checkpoint(runs["conditional"])
     network = build_generator(replace(checkpoint.generator, architecture=architecture))
     tensors = {f"generator.{name}": weight for name, weight in network.state_dict().items()}
@@ -88,33 +88,33 @@ def test_the_first_and_the_last_opset_can_be_had_of_every_architecture(runs, arc
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs export-onnx; returns what it printed, or its message if it fails."""
+    """Returns a function that runs export-onnx and returns its output, or its error message if it fails."""
 
     def run(*arguments: object, fails: bool = False) -> str:
         monkeypatch.setattr(sys, "argv", ["export-onnx", *map(str, arguments)])
         with pytest.raises(SystemExit) if fails else nullcontext():
             export_onnx.main()
-        said = capsys.readouterr()
-        return said.err if fails else said.out
+        captured = capsys.readouterr()
+        return captured.err if fails else captured.out
 
     return run
 
 
-def test_the_command_writes_the_file_its_report_and_the_store(command, runs, tmp_path):
-    said = command(runs["conditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
-    assert "error against float64" in said
+def test_the_command_writes_the_file_and_its_report_and_registers_it(command, runs, tmp_path):
+    output = command(runs["conditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
+    assert "maximum error against float64" in output
     report = json.loads((tmp_path / "a.json").read_text())
     assert "contract" in report["graph"]
     for metric in report["metrics"].values():
         assert metric["value"] <= metric["bound"]
     stored = bentoml.models.get("mnist-gan:latest")
-    assert str(stored.tag) in said
+    assert str(stored.tag) in output
     assert Generator.open(tmp_path / "a.onnx").card.name == stored.info.metadata["name"] == runs["conditional"].name
     assert Path(stored.path_of("generator.onnx")).read_bytes() == (tmp_path / "a.onnx").read_bytes()
     assert stored.info.labels == {"dataset": "uci-digits", "classes": "10", "precision": "fp32", "preset": "mlp"}
 
 
-def test_the_name_of_a_run_is_that_of_its_folder_or_of_its_lone_checkpoint_file(runs, monkeypatch):
+def test_a_run_is_named_after_its_folder_or_its_checkpoint_file(runs, monkeypatch):
     run = runs["unconditional"]
     monkeypatch.chdir(run)
     for path, name in ((".", run.name), (find_checkpoints(run)[-1], run.name), ("nowhere/b.safetensors", "b")):
@@ -122,60 +122,60 @@ def test_the_name_of_a_run_is_that_of_its_folder_or_of_its_lone_checkpoint_file(
 
 
 @pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 101])
-def test_a_name_that_could_not_be_printed_in_one_line_is_refused(command, runs, tmp_path, name):
-    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", name, fails=True)
-    assert said == f"export-onnx: --name: must have 1 to 100 printable characters, got {name!r:.80}\n"
+def test_an_empty_too_long_or_unprintable_name_is_rejected(command, runs, tmp_path, name):
+    output = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", name, fails=True)
+    assert output == f"export-onnx: --name: must have 1 to 100 printable characters, got {name!r:.80}\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_store_is_left_alone_on_request_and_the_name_can_be_chosen(command, runs, tmp_path):
+def test_the_name_can_be_chosen_and_registration_can_be_switched_off(command, runs, tmp_path):
     before = len(bentoml.models.list())
-    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", "digits, small", "--no-register")
+    output = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--name", "digits, small", "--no-register")
     assert Generator.open(tmp_path / "a.onnx").card.name == "digits, small"
     assert len(bentoml.models.list()) == before
-    assert "registered" not in said
+    assert "registered" not in output
 
 
-def test_without_bentoml_it_says_that_it_did_not_register(command, runs, tmp_path, monkeypatch):
+def test_without_bentoml_the_command_reports_that_it_did_not_register(command, runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bentoml", None)
-    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx")
-    assert "not registered: bentoml is not installed" in said
+    output = command(runs["unconditional"], "--out", tmp_path / "a.onnx")
+    assert "not registered: bentoml is not installed" in output
     assert (tmp_path / "a.onnx").exists()
 
 
-def test_a_generator_that_yields_nan_leaves_no_file_and_registers_nothing(command, runs, tmp_path):
+def test_a_generator_that_returns_nan_is_neither_written_nor_registered(command, runs, tmp_path):
     checkpoint = load_checkpoint(runs["unconditional"])
     next(iter(checkpoint.part("generator").values())).fill_(torch.nan)
     save_checkpoint(checkpoint, tmp_path)
     before = [model.tag for model in bentoml.models.list()]
-    said = command(tmp_path, "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json", fails=True)
-    assert said.startswith("export-onnx: pixels that are not finite")
+    output = command(tmp_path, "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json", fails=True)
+    assert output.startswith("export-onnx: pixels that are not finite")
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoints"]
     assert [model.tag for model in bentoml.models.list()] == before
 
 
-def test_a_missing_run_is_one_line(command, tmp_path):
+def test_the_message_for_a_missing_run_names_its_folder(command, tmp_path):
     assert "nothing" in command(tmp_path / "nothing", "--out", tmp_path / "a.onnx", fails=True)
 
 
 @pytest.mark.parametrize(("out", "report"), [("nowhere/a.onnx", "a.json"), ("a.onnx", "nowhere/a.json")])
-def test_where_one_file_cannot_be_written_neither_is(command, runs, tmp_path, out, report):
-    said = command(runs["unconditional"], "--out", tmp_path / out, "--report", tmp_path / report, fails=True)
-    assert said.startswith(f"export-onnx: {tmp_path}/nowhere/a.")
-    assert said.endswith(": No such file or directory\n")
+def test_if_one_output_cannot_be_written_neither_is(command, runs, tmp_path, out, report):
+    output = command(runs["unconditional"], "--out", tmp_path / out, "--report", tmp_path / report, fails=True)
+    assert output.startswith(f"export-onnx: {tmp_path}/nowhere/a.")
+    assert output.endswith(": No such file or directory\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_in_the_place_of_the_file_is_refused(command, runs, tmp_path):
+def test_a_report_with_the_path_of_the_model_file_is_rejected(command, runs, tmp_path):
     same = tmp_path / "x" / ".." / "a.onnx"
-    said = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--report", same, fails=True)
-    assert said == f"export-onnx: --out: must be another file than --report, both are {tmp_path}/a.onnx\n"
+    output = command(runs["unconditional"], "--out", tmp_path / "a.onnx", "--report", same, fails=True)
+    assert output == f"export-onnx: --out: must be another file than --report, both are {tmp_path}/a.onnx\n"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_store_that_cannot_be_written_is_told_beside_the_file_that_was(runs, tmp_path):
-    (tmp_path / "home").write_text("a file in the place of the folder")
+def test_if_the_store_cannot_be_written_the_message_names_the_file_that_was(runs, tmp_path):
+    (tmp_path / "home").write_text("a file instead of a folder")
     failed = subprocess.run(
         [Path(sys.executable).parent / "export-onnx", runs["unconditional"], "--out", tmp_path / "a.onnx"],
         env=os.environ | {"BENTOML_HOME": str(tmp_path / "home")},
@@ -184,7 +184,7 @@ def test_a_store_that_cannot_be_written_is_told_beside_the_file_that_was(runs, t
         timeout=120,
     )
     assert failed.returncode == 1
-    assert f"{tmp_path}/a.onnx was written but not registered; the BentoML model store says: " in failed.stderr
+    assert f"{tmp_path}/a.onnx was written but not registered; the BentoML model store reports: " in failed.stderr
     assert f"{tmp_path}/home is not a directory; set BENTOML_HOME to a folder that can be written" in failed.stderr
     assert "Traceback" not in failed.stderr
     Generator.open(tmp_path / "a.onnx")
@@ -198,10 +198,10 @@ def missing(uid):
 
 pwd.getpwuid = missing
 """
-"""As a sitecustomize.py: a user without an entry in the password file."""
+"""Content of a sitecustomize.py that simulates a user without an entry in the password file."""
 
 
-def test_without_a_home_folder_the_store_has_no_place_which_is_said_before_anything_is_written(runs, tmp_path):
+def test_a_missing_home_folder_for_the_store_is_reported_before_anything_is_written(runs, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     (tmp_path / "sitecustomize.py").write_text(NO_HOME)

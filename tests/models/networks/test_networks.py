@@ -14,7 +14,6 @@ from models.networks import (
     NetworkConfig,
     build_discriminator,
     build_generator,
-    multiply_adds,
     parameter_count,
 )
 from models.networks.residual import Block
@@ -24,7 +23,7 @@ IMAGE = (1, 28, 28)
 SHAPES = [IMAGE, (3, 32, 32), (3, 20, 36), (1, 27, 27)]
 LATENT_DIM = 12
 WIDTHS = {"mlp": (16, 32), "dcgan": (16, 8), "residual": (16, 8, 8)}
-"""Of a generator; the discriminator's are the reverse."""
+"""Widths of a generator for each architecture; the discriminator gets them in reverse order."""
 
 architectures = pytest.mark.parametrize("architecture", WIDTHS)
 
@@ -40,7 +39,7 @@ def make_discriminator(architecture: str, image_shape: tuple[int, int, int] = IM
 
 
 def as_if_trained(network: Network, *inputs: Tensor) -> Network:
-    """Moves every weight, so that none is zero, and lets batch norms see data."""
+    """Changes every weight, so that none is zero, and gives batch norms statistics of some inputs."""
     for parameter in network.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter) / parameter[0].numel() ** 0.5
     network.train()(*inputs)
@@ -63,17 +62,17 @@ def test_networks_take_their_shapes_from_the_config(architecture, image_shape, c
 
 
 @architectures
-def test_a_network_is_rebuilt_from_its_config_and_its_weights(architecture):
+def test_a_network_can_be_rebuilt_from_its_config_and_its_weights(architecture):
     network = make_generator(architecture, classes=10)
     latent, label = torch.randn(3, LATENT_DIM), torch.arange(3)
     as_if_trained(network, latent, label)
-    debug_graph = build_generator(network.config)
-    debug_graph.load_state_dict(network.state_dict())
-    assert torch.equal(debug_graph.eval()(latent, label), network(latent, label))
+    rebuilt = build_generator(network.config)
+    rebuilt.load_state_dict(network.state_dict())
+    assert torch.equal(rebuilt.eval()(latent, label), network(latent, label))
 
 
 @architectures
-def test_a_class_conditional_network_heeds_the_label(architecture):
+def test_the_output_of_a_class_conditional_network_depends_on_the_label(architecture):
     labels = torch.tensor([3, 4])
     images = make_generator(architecture, classes=10).eval()(torch.zeros(2, LATENT_DIM), labels)
     assert not torch.equal(images[0], images[1])
@@ -82,11 +81,14 @@ def test_a_class_conditional_network_heeds_the_label(architecture):
 
 
 @architectures
-@pytest.mark.parametrize(("classes", "label"), [(0, torch.zeros(2, dtype=torch.int64)), (10, None)])
-def test_labels_go_with_a_class_conditional_network_only(architecture, classes, label):
-    with pytest.raises(ValueError, match="labels"):
+@pytest.mark.parametrize(
+    ("classes", "label", "message"),
+    [(0, torch.zeros(2, dtype=torch.int64), "without labels"), (10, None, "call it with labels")],
+)
+def test_labels_are_required_with_classes_and_rejected_without(architecture, classes, label, message):
+    with pytest.raises(ValueError, match=message):
         make_generator(architecture, classes=classes)(torch.zeros(2, LATENT_DIM), label)
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match=message):
         make_discriminator(architecture, classes=classes)(torch.zeros(2, *IMAGE), label)
 
 
@@ -94,26 +96,29 @@ def test_labels_go_with_a_class_conditional_network_only(architecture, classes, 
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"architecture": "transformer"}, "'transformer': there are mlp, dcgan, residual"),
+        ({"architecture": "transformer"}, "architecture 'transformer': choose one of mlp, dcgan, residual"),
         ({"architecture": "dcgan", "widths": (8,) * 4}, r"28\) 4 times: give dcgan at most 3 widths"),
         ({"architecture": "residual", "widths": (8,) * 5}, r"28\) 4 times: give residual at most 4 widths"),
-        ({"architecture": "dcgan", "image_shape": (1, 3, 28)}, r"\(1, 3, 28\): dcgan needs sides of at least 4"),
-        ({"architecture": "residual", "image_shape": (1, 28, 2)}, r"\(1, 28, 2\): residual needs sides of at least 4"),
+        ({"architecture": "dcgan", "image_shape": (1, 3, 28)}, r"\(1, 3, 28\), but dcgan needs sides of at least 4$"),
+        (
+            {"architecture": "residual", "image_shape": (1, 28, 2)},
+            r"\(1, 28, 2\), but residual needs sides of at least 4$",
+        ),
         ({"image_shape": (1, 0, 28)}, r"\(1, 0, 28\): give channels, height and width"),
         ({"image_shape": (28, 28)}, r"\(28, 28\): give channels, height and width"),
         ({"widths": ()}, r"\(\): give at least one"),
         ({"widths": (8, 0)}, r"\(8, 0\): give at least one, each at least 1"),
-        ({"classes": -1}, "classes -1: give their number"),
-        ({"latent_dim": -1}, "latent_dim -1: give at least 1"),
+        ({"classes": -1}, "classes is -1: give their number"),
+        ({"latent_dim": -1}, "latent_dim is -1: give at least 1"),
     ],
 )
-def test_what_cannot_work_is_refused_with_what_would(build, difference, message):
+def test_an_invalid_config_is_rejected_with_a_message_that_says_what_is_valid(build, difference, message):
     with pytest.raises(ValueError, match=message):
         build(replace(NetworkConfig("mlp", IMAGE, (8, 8), latent_dim=4), **difference))
 
 
-def test_a_generator_needs_latents():
-    with pytest.raises(ValueError, match="latent_dim 0: a generator needs at least 1"):
+def test_a_generator_needs_a_latent_dim():
+    with pytest.raises(ValueError, match="latent_dim is 0, but a generator needs at least 1"):
         build_generator(NetworkConfig("mlp", IMAGE, (8,)))
 
 
@@ -121,7 +126,7 @@ def test_a_generator_needs_latents():
     ("architecture", "image_shape", "most"),
     [("dcgan", IMAGE, 3), ("residual", IMAGE, 4), ("dcgan", (1, 4, 4), 1), ("residual", (1, 7, 4), 2)],
 )
-def test_as_many_widths_work_as_the_message_offers(architecture, image_shape, most):
+def test_the_largest_number_of_widths_that_the_message_names_works(architecture, image_shape, most):
     config = NetworkConfig(architecture, image_shape, (8,) * most, latent_dim=4)
     image = build_generator(config)(torch.randn(2, 4))
     assert image.shape == (2, *image_shape)
@@ -130,7 +135,7 @@ def test_as_many_widths_work_as_the_message_offers(architecture, image_shape, mo
 
 @architectures
 @pytest.mark.parametrize("classes", [0, 10])
-def test_gradient_penalties_reach_every_weight_with_finite_gradients(architecture, classes):
+def test_gradient_penalties_give_every_weight_a_finite_gradient(architecture, classes):
     label = torch.arange(4) if classes else None
     generator = make_generator(architecture, (1, 27, 27), classes)
     discriminator = make_discriminator(architecture, (1, 27, 27), classes)
@@ -144,7 +149,7 @@ def test_gradient_penalties_reach_every_weight_with_finite_gradients(architectur
             assert parameter.grad.isfinite().all(), name
 
 
-def test_the_textbook_networks_have_the_textbook_layers():
+def test_the_mlp_networks_have_the_layers_of_the_textbook_gan():
     generator = build_generator(NetworkConfig("mlp", IMAGE, (256, 512), latent_dim=100))
     discriminator = build_discriminator(NetworkConfig("mlp", IMAGE, (512, 256)))
     sizes = [[tuple(weight.shape) for weight in network.parameters()] for network in (generator, discriminator)]
@@ -154,14 +159,14 @@ def test_the_textbook_networks_have_the_textbook_layers():
     assert slopes == [0.2, 0.2]
 
 
-def test_dcgan_of_28_pixels_starts_from_7_and_normalizes_inside_only():
+def test_dcgan_for_28_pixels_starts_from_7_and_has_batch_norm_in_inner_layers_only():
     generator, discriminator = make_generator("dcgan"), make_discriminator("dcgan")
     assert generator.input(torch.randn(2, LATENT_DIM)).shape == (2, 16, 7, 7)
     assert [norm.num_features for norm in generator.modules() if isinstance(norm, nn.BatchNorm2d)] == [16, 8]
     assert [norm.num_features for norm in discriminator.modules() if isinstance(norm, nn.BatchNorm2d)] == [16]
 
 
-def test_dcgan_starts_from_the_weights_of_the_paper():
+def test_dcgan_draws_its_initial_weights_as_the_paper_does():
     config = NetworkConfig("dcgan", IMAGE, (64, 64), 10, latent_dim=64)
     for network in (build_generator(config), build_discriminator(config)):
         for name, weight in network.named_parameters():
@@ -171,7 +176,7 @@ def test_dcgan_starts_from_the_weights_of_the_paper():
                 assert weight.std().item() == pytest.approx(0.02, rel=0.15), name
 
 
-def test_a_residual_block_starts_as_the_identity_and_is_not_stuck_there():
+def test_a_residual_block_starts_as_the_identity_and_still_gets_gradients():
     block, features = Block(8, blocks=3), torch.randn(2, 8, 5, 5)
     assert torch.equal(block(features), features)
     block(features).square().sum().backward()
@@ -184,13 +189,13 @@ def test_residual_networks_start_with_signals_of_about_unit_variance(widths):
     generator = build_generator(NetworkConfig("residual", IMAGE, widths, 10, latent_dim=64))
     discriminator = build_discriminator(NetworkConfig("residual", IMAGE, widths[::-1], 10))
     label = torch.arange(200) % 10
-    smooth = nn.functional.interpolate(torch.randn(200, 1, 4, 4), IMAGE[1:])  # noise would fade in the pooling
+    smooth = nn.functional.interpolate(torch.randn(200, 1, 4, 4), IMAGE[1:])  # pooling would average noise away
     with torch.no_grad():
         assert 0.5 < generator(torch.randn(200, 64), label).double().atanh().std() < 2
         assert 0.5 < discriminator(smooth, label).std() < 2
 
 
-def test_residual_networks_treat_each_image_by_itself_even_in_training():
+def test_residual_networks_process_each_image_independently_even_in_training_mode():
     generator, discriminator = make_generator("residual"), make_discriminator("residual")
     latents = torch.randn(5, LATENT_DIM)
     images = as_if_trained(generator, latents).train()(latents)
@@ -198,29 +203,14 @@ def test_residual_networks_treat_each_image_by_itself_even_in_training():
     torch.testing.assert_close(discriminator(images[2:3]), discriminator(images)[2:3])
 
 
-def test_multiply_adds_of_the_textbook_generator_are_those_counted_by_hand():
+def test_the_parameter_count_of_the_textbook_generator_equals_a_count_by_hand():
     generator = build_generator(NetworkConfig("mlp", IMAGE, (256, 512), latent_dim=100))
-    assert multiply_adds(generator, torch.zeros(3, 100)) == 100 * 256 + 256 * 512 + 512 * 784
     assert parameter_count(generator) == 101 * 256 + 257 * 512 + 513 * 784
-
-
-def test_multiply_adds_of_convolutions_are_those_counted_by_hand():
-    discriminator = build_discriminator(NetworkConfig("dcgan", IMAGE, (4, 8)))
-    by_hand = 14 * 14 * 16 * 1 * 4 + 7 * 7 * 16 * 4 * 8 + 7 * 7 * 8
-    assert multiply_adds(discriminator, torch.zeros(3, *IMAGE)) == by_hand
-
-
-def test_counting_multiply_adds_leaves_the_network_as_it_was():
-    generator = make_generator("dcgan").train()
-    before = {name: weight.clone() for name, weight in generator.state_dict().items()}
-    multiply_adds(generator, torch.randn(3, LATENT_DIM))
-    assert generator.training
-    assert all(torch.equal(weight, before[name]) for name, weight in generator.state_dict().items())
 
 
 @architectures
 @pytest.mark.parametrize(("image_shape", "classes"), [(IMAGE, 0), ((3, 27, 27), 10)])
-def test_a_generator_exports_to_onnx_and_makes_an_image_alike_in_any_batch(architecture, image_shape, classes):
+def test_a_generator_exports_to_onnx_and_makes_the_same_image_in_any_batch(architecture, image_shape, classes):
     inputs = {"latent": torch.randn(7, LATENT_DIM)}
     if classes:
         inputs["label"] = torch.arange(7)
@@ -238,14 +228,14 @@ def test_a_generator_exports_to_onnx_and_makes_an_image_alike_in_any_batch(archi
     assert program.model.opset_imports == {"": 20}
     session = open_session(onnx_ir.to_proto(program.model).SerializeToString())
 
-    whole = session.run(None, {name: values.numpy() for name, values in inputs.items()})[0]
-    assert whole.std() > 0.05
+    batch = session.run(None, {name: values.numpy() for name, values in inputs.items()})[0]
+    assert batch.std() > 0.05
     for n in (1, 2, 3, 7):
         images = session.run(None, {name: values[:n].numpy() for name, values in inputs.items()})[0]
         with torch.inference_mode():
             expected = generator(*(values[:n] for values in inputs.values())).numpy()
         assert np.abs(images - expected).max() < 1e-5
-        assert np.array_equal(images, whole[:n])
+        assert np.array_equal(images, batch[:n])
     for row in range(7):
         alone = session.run(None, {name: values[row : row + 1].numpy() for name, values in inputs.items()})[0]
-        assert np.array_equal(alone, whole[row : row + 1])
+        assert np.array_equal(alone, batch[row : row + 1])

@@ -1,4 +1,4 @@
-"""The quality on a card is what `evaluate` measures of that file."""
+"""The quality metrics on a card equal those that `evaluate` measures on the same file."""
 
 import json
 import sys
@@ -17,8 +17,8 @@ def test_the_card_has_the_quality_that_evaluate_measures(toy, monkeypatch, tmp_p
     small_run(tmp_path / "run", dataset="mnist", conditional=True)
     file, report, metrics = (tmp_path / name for name in ("a.onnx", "a.json", "metrics.json"))
     options = ("--evaluate", f"--out={file}", f"--report={report}", f"--precision={precision}", "--no-register")
-    monkeypatch.setattr("training.variant_quality.MAX_FID_TIMES", float("inf"))  # a toy's variant loses too much
-    monkeypatch.setattr("training.variant_quality.MAX_AGREEMENT_LOST", 1)
+    monkeypatch.setattr("training.export_quality.MAX_FID_RATIO", float("inf"))  # the variant of a toy loses much
+    monkeypatch.setattr("training.export_quality.MAX_LABEL_AGREEMENT_LOSS", 1)
     monkeypatch.setattr(sys, "argv", ["export-onnx", str(tmp_path / "run"), *options])
     export_onnx.main()
     run_evaluate(file, "--json", metrics)
@@ -27,5 +27,5 @@ def test_the_card_has_the_quality_that_evaluate_measures(toy, monkeypatch, tmp_p
     measured = json.loads(metrics.read_text())["sources"]["a.onnx"]
     expected = {name: metric["value"] for name, metric in measured["metrics"].items() if "value" in metric}
     assert quality == expected | {"fid_ratio": measured["fid_ratio"], "images": measured["images"]}
-    (*_, told) = json.loads(report.read_text())["quality"]["sources"].values()
-    assert told["metrics"] == measured["metrics"]
+    (*_, reported) = json.loads(report.read_text())["quality"]["sources"].values()
+    assert reported["metrics"] == measured["metrics"]

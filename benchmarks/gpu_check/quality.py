@@ -14,12 +14,13 @@ from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.common.image_files import png_sheet
 from models.export.exporter import Export, export, with_quality
 from training.card_quality import card_quality
-from training.config import PRESETS, Config
+from training.config import Config
 from training.data import DataError, LabelledImages
 from training.evaluation.evaluator import EvaluationReport, evaluate_sources
 from training.evaluation.metrics import FAST, METRICS, Measurement
 from training.evaluation.sources import ImageSource
 from training.loop import train
+from training.presets import PRESETS
 from training.step import resolve_precision
 
 RECIPES: dict[str, dict[str, Any]] = {

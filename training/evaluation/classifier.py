@@ -8,9 +8,8 @@ context, so `load_pinned_classifier` refuses any other weights than those whose 
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.common.errors import MnistGanError
 from models.common.files import write_atomically
 from models.common.threads import set_threads
 from training.data import LabelledImages, load_dataset
+from training.data_dir import default_data_dir
 
 PINNED = Path(__file__).with_name("mnist-classifier.safetensors")
 PINNED_SHA256 = "3bdf2b865dd3d262eea76755b25b51d26b56d4b7f0daa6243a9ade0468a64eb7"
@@ -182,7 +182,7 @@ class _Options:
 
     out: Path
     """The safetensors file."""
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    data_dir: Path = field(default_factory=default_data_dir)
     epochs: int = _EPOCHS
     seed: int = 0
 

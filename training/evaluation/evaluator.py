@@ -12,8 +12,8 @@ from rich.table import Column, Table
 
 from models.common.errors import InputError
 from models.onnx_file.card import Dataset
-from training.config import default_data_dir
 from training.data import LOADERS
+from training.data_dir import default_data_dir
 from training.evaluation.context import make_metric_context, real_images
 from training.evaluation.cost import Cost, measure_cost
 from training.evaluation.metrics import METRICS, Measurement, MetricError, Sample, measure

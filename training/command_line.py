@@ -138,8 +138,10 @@ def parse(args: Sequence[str] | None = None) -> Command:
 
 
 def _parse_new_run(preset: Preset, args: Sequence[str] | None) -> Command:
-    """Raises:
-    ValueError: a value is out of range, or two options exclude each other.
+    """Reads the options of a new run: those of the preset, replaced by those of the command line.
+
+    Raises:
+        ValueError: a value is out of range, or two options exclude each other.
     """
     options = tyro.cli(
         _NewRun,
@@ -165,8 +167,10 @@ def _with_defaults(defaults: dict[str, Any]) -> _NewRun:
 
 
 def _parse_resumed_run(args: Sequence[str] | None) -> Command:
-    """Raises:
-    ValueError: an option cannot change, a value is out of range, or the folder is not that of a run.
+    """Reads the configuration of a run, and the options that change it.
+
+    Raises:
+        ValueError: an option cannot change, a value is out of range, or the folder is not that of a run.
     """
     options, unknown = tyro.cli(
         _ResumedRun,

@@ -32,7 +32,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 ImageCount = Annotated[Count, Field(ge=0), arg(metavar="IMAGES")]
-"""A number of images, which the command line also accepts as 60k or 6M."""
+"""Number of images; the command line also accepts 60k or 6M."""
 Switch = Annotated[bool, arg(help_behavior_hint=lambda default: f"(default: {'on' if default == 'True' else 'off'})")]
 
 
@@ -144,7 +144,7 @@ class OptimizationOptions:
     lr_warmup: ImageCount = 0
     """Number of images over which the learning rate rises linearly from 0; 0 for no warm-up."""
     betas: Annotated[tuple[Beta, Beta], arg(metavar="BETA1 BETA2")] = (0.9, 0.999)
-    """Decay rates of Adam's averages of the gradient and of its square; each at least 0 and below 1."""
+    """Decay rates of Adam's running means of the gradient and of its square; each at least 0 and below 1."""
     ema_half_life: ImageCount = 0
     """Half-life of the exponential moving average (EMA) of the generator's weights, in images; 0 keeps no EMA.
     Samples and exported models use the EMA if there is one."""

@@ -145,8 +145,8 @@ def _read_idx(file: Path) -> Tensor:
     """Reads an IDX file: two zero bytes, the type (8: uint8), the number of dimensions, their sizes as big-endian
     int32, then the values.
 
-    The content tells whether the file is compressed, because browsers and archivers may unpack a file without renaming
-    it, or rename it without unpacking it.
+    Whether the file is compressed is decided by its content, because browsers and archivers may unpack a file without
+    renaming it, or rename it without unpacking it.
 
     Returns:
         uint8 (n, height, width) if "images" is in the name of the file, otherwise uint8 (n,).

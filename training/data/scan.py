@@ -38,7 +38,7 @@ JUNK_FOLDERS = frozenset(
 
 @dataclass
 class Scan:
-    """Files that a search of a folder found, filled while the search goes on."""
+    """Result of searching a folder, which the functions of this module fill."""
 
     root: Path
     """Folder that is searched."""

@@ -45,8 +45,8 @@ def main() -> None:
         print(threads, flush=True)
         if command.resume and stored_threads not in (None, threads.number):
             print(
-                f"The run used --threads {stored_threads} so far. With another number its results differ in the last "
-                "bits from those of an uninterrupted run.",
+                f"So far the run used --threads {stored_threads}. With another number, its results will differ in the "
+                "last bits from those of an uninterrupted run.",
                 flush=True,
             )
     if signal_number := train(config, command.resume):

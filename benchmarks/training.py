@@ -33,9 +33,10 @@ from benchmarks.training_loops import (
     tutorial_loop,
 )
 from training.batches import Batches
-from training.config import PRESETS, Config
+from training.config import Config
 from training.data import LabelledImages, load_dataset
 from training.distributed import Group
+from training.presets import PRESETS
 from training.state import State
 from training.step import Step, resolve_device, resolve_precision
 

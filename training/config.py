@@ -1,367 +1,304 @@
-"""The configuration of a run: every default once, presets as differences from it, the command line from both."""
+"""Configuration of a training run: every option with its default, its unit and its range.
 
-import argparse
+The options form groups, which are also the groups of `train --help`. `Config` joins the groups into one flat object:
+the training code reads it, and config.json of a run stores it. presets.py has the values of the presets.
+"""
+
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
-import tyro
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from tyro.conf import arg
 
 from models.common.commands import Count
 from models.common.threads import MAX_THREADS
 from models.onnx_file.card import first_validation_error
+from training.data_dir import default_data_dir
+from training.schedules import LrSchedule
 
+Preset = Literal["mlp", "dcgan", "fast", "r3gan"]
 Architecture = Literal["mlp", "dcgan", "residual"]
 
+AtLeast0 = Annotated[float, Field(ge=0, lt=math.inf)]
+Above0 = Annotated[float, Field(gt=0, lt=math.inf)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
+ImageCount = Annotated[Count, Field(ge=0), arg(metavar="IMAGES")]
+"""Number of images; the command line also accepts 60k or 6M."""
+Switch = Annotated[bool, arg(help_behavior_hint=lambda default: f"(default: {'on' if default == 'True' else 'off'})")]
 
-def default_data_dir() -> Path:
-    return Path(os.environ.get("MNIST_GAN_DATA", "data"))
+
+def _unset(metavar: str, meaning: str) -> object:
+    """Help for an option that may be None: the word for its value, and the default that None stands for."""
+    return arg(
+        metavar=metavar,
+        help_behavior_hint=lambda default: f"(default: {meaning if default in ('None', '') else default})",
+    )
+
+
+# The help shows each line of a docstring as a line of its own, so they are broken between sentences.
 
 
 @dataclass(frozen=True)
-class Config:
-    """Trains a GAN. The defaults are those of the preset."""
+class RunOptions:
+    """The recipe of the run and its folder."""
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for those read from a file
+    preset: Preset = "mlp"
+    """Set of defaults for the other options. `train --preset NAME --help` shows them.
+    mlp: fully connected networks, the textbook GAN (Goodfellow et al., 2014).
+    dcgan: convolutional networks (Radford et al., 2015).
+    fast: a small class-conditional dcgan, for about ten minutes on a CPU.
+    r3gan: class-conditional residual networks (Huang et al., 2024), for a GPU."""
+    out: Path = Path("runs/latest")
+    """Folder of the run, which is created. It must not contain the checkpoints of another run."""
+    init: Annotated[Path | None, _unset("RUN", "random weights")] = None
+    """Folder of another run, whose weights this run starts from. Both need the same networks."""
 
-    preset: str = "mlp"
-    """Where the other defaults come from: mlp, dcgan, r3gan or fast."""
 
-    # Paths: they say nothing about the model, so they do not travel with it.
-    out: Path = field(default=Path("runs/latest"), metadata={"path": True})
-    """Folder for the run; must not hold one yet."""
-    data_dir: Path = field(default_factory=default_data_dir, metadata={"path": True})
-    """Folder of the data sets; what is not there is downloaded. Defaults to $MNIST_GAN_DATA, else data. For --dataset
-    folder, the folder itself."""
-    init: Path | None = field(default=None, metadata={"path": True})
-    """Another run, whose weights this one starts from."""
+@dataclass(frozen=True)
+class DataOptions:
+    """The images to learn from."""
 
-    # Data
+    data_dir: Annotated[
+        Path, arg(help_behavior_hint=lambda path: f"(default: $MNIST_GAN_DATA, or `data` if it is not set; now {path})")
+    ] = field(default_factory=default_data_dir)
+    """Folder of the data sets; a missing one is downloaded into it. For --dataset folder, the folder of the images."""
     dataset: Literal["mnist", "fashion-mnist", "kmnist", "emnist-digits", "stacked-mnist", "uci-digits", "folder"] = (
         "mnist"
     )
-    """stacked-mnist: three digits as RGB, 1,000 classes. uci-digits: 1,797 digits that come with scikit-learn. folder:
-    images of your own, one subfolder a class."""
-    image_size: int | None = None
-    """Edge that images are resampled to; as they are if omitted (28 for a folder)."""
-    channels: Literal[1, 3] | None = None
-    """Grey or colour; as the images are if omitted."""
+    """Data set to learn from.
+    stacked-mnist: three digits of MNIST as the channels of one RGB image; 1,000 classes.
+    uci-digits: 1,797 digits, which scikit-learn contains; needs no download.
+    folder: your own images in --data-dir, with one subfolder per class."""
+    image_size: Annotated[int | None, _unset("PIXELS", "28 for a folder, otherwise the size of the images")] = None
+    """Height and width to which the images are resampled, in pixels; at least 8."""
+    channels: Annotated[Literal[1, 3] | None, _unset("{1,3}", "as in the images")] = None
+    """Number of channels: 1 for grey, 3 for RGB."""
 
-    # Networks
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The generator and the discriminator."""
+
     generator: Architecture = "mlp"
+    """Architecture of the generator: fully connected, convolutional or residual."""
     discriminator: Architecture = "mlp"
-    latent_dim: int = 100
-    generator_widths: tuple[int, ...] | None = None
-    """mlp: hidden layers from the latent on. Others: channels, from the coarsest resolution on. If omitted, those of
-    the preset, with one more resolution for each doubling of the image size beyond 32."""
-    discriminator_widths: tuple[int, ...] | None = None
-    """mlp: hidden layers from the image on. Others: channels, from the finest resolution on. If omitted, as for
-    --generator-widths."""
+    """Architecture of the discriminator; need not be that of the generator."""
+    latent_dim: Positive = 100
+    """Length of a latent vector; at least 1."""
+    generator_widths: Annotated[Widths | None, _unset("WIDTH [WIDTH ...]", "the preset's")] = None
+    """Widths of the generator, each at least 1.
+    mlp: sizes of the hidden layers, from the latent to the image.
+    dcgan and residual: channels at each resolution, from the coarsest to the finest.
+    The preset's are for up to 32 x 32 pixels and get one more resolution for each doubling of that size."""
+    discriminator_widths: Annotated[Widths | None, _unset("WIDTH [WIDTH ...]", "the preset's")] = None
+    """Widths of the discriminator, likewise, but in the order from the image to the logit."""
     discriminator_normalization: Literal["batch", "spectral"] = "batch"
-    """Of a dcgan discriminator: spectral judges each image on its own, and makes the generator more diverse."""
-    conditional: bool = False
-    """Show both networks the labels, so that images can be asked for by class."""
+    """Normalization of a dcgan discriminator.
+    batch: batch normalization; the logit of an image depends on the other images of its batch.
+    spectral: spectral normalization; it does not, and the generator keeps more of the variety of the data."""
+    conditional: Switch = False
+    """Give both networks the class of each image, so that images of a requested class can be generated."""
 
-    # Duration: one of the three
-    epochs: float = 50
-    images: Count | None = None
-    """Real images to show to the discriminator; instead of --epochs."""
-    minutes: float | None = None
-    """About how long to train; instead of --epochs. Becomes a number of images after a short warm-up."""
 
-    # Optimization
-    batch_size: int = 64
+@dataclass(frozen=True)
+class DurationOptions:
+    """When training ends: after a number of epochs, images or minutes."""
+
+    epochs: Above0 = 50
+    """Number of passes over the data set; above 0, and may be a fraction."""
+    images: Annotated[Annotated[Count, Field(ge=1)] | None, _unset("IMAGES", "the number that --epochs amounts to")] = (
+        None
+    )
+    """Number of real images that the discriminator sees, repetitions included, for example 600k or 6M; at least 1.
+    Replaces --epochs."""
+    minutes: Annotated[Above0 | None, _unset("MINUTES", "the time that --epochs takes")] = None
+    """Approximate training time in minutes; above 0. A short warm-up converts it to a number of images.
+    Replaces --epochs."""
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """The loss, and how it is minimized."""
+
+    batch_size: Positive = 64
+    """Number of real images per step, over all processes together; at least 1."""
     loss: Literal["non-saturating", "minimax", "hinge", "wasserstein", "relativistic"] = "non-saturating"
+    """Loss of both networks. wasserstein is meant to be used with --penalty wgan-gp."""
     generator_data: Literal["same", "fresh"] = "same"
-    """Whether the generator learns from the fakes that the discriminator has just seen, or from fresh ones."""
-    lr: float = 2e-4
-    """Adam's learning rate, for both networks."""
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    lr_end: float = 0.0
-    """Share of the learning rate that a schedule ends at."""
-    lr_warmup: Count = 0
-    """Images over which the learning rate rises from 0."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's moments."""
-    ema_half_life: Count = 0
-    """Images after which a weight counts half in the average that is sampled and exported; 0 keeps no average."""
-    seed: int = 0
+    """Images from which the generator learns: the same as the discriminator in this step, or fresh ones."""
+    lr: Above0 = 2e-4
+    """Learning rate of Adam, for both networks; above 0."""
+    lr_schedule: LrSchedule = "constant"
+    """Course of the learning rate after the warm-up: constant, or a decay to its final value at the end of the run."""
+    lr_end: Share = 0.0
+    """Final learning rate of a linear or cosine schedule, as a share of --lr; from 0 to 1."""
+    lr_warmup: ImageCount = 0
+    """Number of images over which the learning rate rises linearly from 0; 0 for no warm-up."""
+    betas: Annotated[tuple[Beta, Beta], arg(metavar="BETA1 BETA2")] = (0.9, 0.999)
+    """Decay rates of Adam's running means of the gradient and of its square; each at least 0 and below 1."""
+    ema_half_life: ImageCount = 0
+    """Half-life of the exponential moving average (EMA) of the generator's weights, in images; 0 keeps no EMA.
+    Samples and exported models use the EMA if there is one."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """Seed of the initial weights, batches, latents and noise; from 0 to 2^53 - 1."""
 
-    # Penalty on the gradient of the discriminator with respect to the images
+
+@dataclass(frozen=True)
+class PenaltyOptions:
+    """The penalty on the gradient of the discriminator with respect to its input images."""
+
     penalty: Literal["none", "r1", "r2", "r1+r2", "wgan-gp", "finite-difference"] = "none"
-    """finite-difference estimates r1+r2 without differentiating twice."""
-    gamma: float = 1.0
-    """Weight of the penalty."""
-    burn_in: Count = 0
-    """Images over which gamma and Adam's second moment go from their start to their value."""
-    gamma_start: float | None = None
-    """Where gamma starts, if not at its value."""
-    beta2_start: float | None = None
-    """Where Adam's second moment starts, if not at its value."""
+    """Penalty that is added to the loss of the discriminator.
+    r1: at real images. r2: at generated images. r1+r2: at both.
+    wgan-gp: between pairs of a real and a generated image.
+    finite-difference: an estimate of r1+r2 without second derivatives."""
+    gamma: AtLeast0 = 1.0
+    """Weight of the penalty; at least 0."""
+    burn_in: ImageCount = 0
+    """Number of images over which gamma and Adam's beta2 change from their start values to --gamma and --betas.
+    0: no burn-in, the final values from the first step on."""
+    gamma_start: Annotated[AtLeast0 | None, _unset("FLOAT", "the value of --gamma")] = None
+    """Weight of the penalty at the start of the burn-in; at least 0."""
+    beta2_start: Annotated[Beta | None, _unset("FLOAT", "the second value of --betas")] = None
+    """Adam's beta2 at the start of the burn-in; at least 0 and below 1."""
 
-    # Execution
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """The hardware and the precision."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = None
-    """CPU threads of each process; another number gives other bits. If omitted: $OMP_NUM_THREADS, else the number of
-    CPUs that are idle when the run starts."""
+    """Device to train on. auto: a GPU if PyTorch finds one, otherwise the CPU."""
+    threads: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_THREADS)] | None,
+        _unset("THREADS", "$OMP_NUM_THREADS, or the number of idle CPUs if that is not set"),
+    ] = None
+    """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the networks; weights, losses, penalties and optimizers stay in fp32. auto: the fastest safe one."""
-    cuda_graph: bool = True
-    """On a GPU, replay the step as one CUDA graph; without it, each operation can be debugged."""
-    deterministic: bool = False
-    """On a GPU, the same bits every time, at some cost in speed. A CPU gives them anyway."""
+    """Precision of the networks. Weights, losses, penalties and optimizers stay in fp32.
+    auto: on a GPU bf16, or fp16 without support for bf16; on a CPU bf16 with AMX, otherwise fp32."""
+    cuda_graph: Switch = True
+    """On a GPU, replay each step as one CUDA graph, which is faster. Turn it off to debug single operations."""
+    deterministic: Switch = False
+    """On a GPU, compute the same bits in every run, at some cost in speed. A CPU always does."""
 
-    # RunLogger
-    sample_images: int = 64
-    """Images of the sheet that is drawn after every epoch, always from the same latents."""
-    evaluate_every: int = 0
-    """Epochs between measurements of the fast metrics of `evaluate`; 0 measures none. For MNIST, of which there is a
-    classifier."""
+
+@dataclass(frozen=True)
+class LoggingOptions:
+    """The samples and metrics that are recorded during training."""
+
+    sample_images: Positive = 64
+    """Number of images in the grid that is drawn after every epoch, always from the same latents; at least 1."""
+    evaluate_every: Annotated[int, Field(ge=0), arg(metavar="EPOCHS")] = 0
+    """Number of epochs between measurements of the fast metrics of `evaluate`; 0 measures none.
+    Only for mnist and stacked-mnist, for which there is a classifier."""
+
+
+@dataclass(frozen=True)
+class Config(
+    # A dataclass takes the fields of its last base class first.
+    LoggingOptions,
+    ExecutionOptions,
+    PenaltyOptions,
+    OptimizationOptions,
+    DurationOptions,
+    NetworkOptions,
+    DataOptions,
+    RunOptions,
+):
+    """All options of a run. The defaults are those of the preset mlp.
+
+    Raises:
+        ValueError: a value is out of range, or two options exclude each other; the message names the option.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for `load`
 
     def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value out of range.
-        """
-        self._convert()
-        for name in ("batch_size", "latent_dim", "sample_images"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("threads", self.threads is None or 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS:,}")
-        for name in ("epochs", "images", "minutes"):
-            self._require(name, getattr(self, name) is None or 0 < getattr(self, name) < float("inf"), "above 0")
-        for name in ("generator_widths", "discriminator_widths"):
-            widths = getattr(self, name)
-            self._require(name, widths is None or min(widths, default=0) >= 1, "positive sizes")
-        for name in ("lr_warmup", "burn_in", "ema_half_life", "evaluate_every"):
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-        self._require("lr", 0 < self.lr < float("inf"), "above 0")
-        self._require("lr_end", 0 <= self.lr_end <= 1, "from 0 to 1")
-        self._require("gamma", 0 <= self.gamma < float("inf"), "at least 0")
-        self._require("gamma_start", self.gamma_start is None or 0 <= self.gamma_start < float("inf"), "at least 0")
-        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "at least 0 and below 1")
-        self._require("beta2_start", self.beta2_start is None or 0 <= self.beta2_start < 1, "at least 0 and below 1")
-        self._require("seed", 0 <= self.seed < 2**53, "from 0 to 2^53 - 1")
+        for name, (declared, adapter) in _declared_types().items():
+            value = getattr(self, name)
+            try:  # also converts: 8 epochs become 8.0, so that config.json reads back as an equal object
+                object.__setattr__(self, name, adapter.validate_python(value))
+            except ValidationError as error:
+                raise ValueError(f"{option_name(name)} {_problem(error, declared)}, got {value!r:.60}") from None
+        self._check_discriminator()
+
+    def _check_discriminator(self) -> None:
         spectral = self.discriminator_normalization == "spectral"
         if spectral and self.discriminator != "dcgan":
-            raise ValueError(f"--discriminator-normalization spectral is of dcgan; {self.discriminator} has none")
+            raise ValueError(
+                f"--discriminator-normalization spectral needs --discriminator dcgan, got {self.discriminator}"
+            )
         if self.penalty != "none" and self.discriminator == "dcgan" and not spectral:
             raise ValueError(
-                f"--penalty {self.penalty} needs a discriminator that sees each image on its own; dcgan normalises "
-                "over the batch: use --discriminator-normalization spectral, or --discriminator residual or mlp"
+                f"--penalty {self.penalty} needs a discriminator that treats each image independently, but dcgan "
+                "normalizes over the batch; add --discriminator-normalization spectral, or use --discriminator "
+                "residual or mlp"
             )
 
-    def _convert(self) -> None:
-        """Gives every value its declared type, so that reading config.json back changes nothing: 8 epochs are 8.0."""
-        for name, adapter in _adapters().items():
-            try:
-                value = adapter.validate_python(getattr(self, name))
-            except ValidationError as error:
-                got = getattr(self, name)
-                raise ValueError(f"{_option(name)}: {first_validation_error(error)}, got {got!r:.60}") from None
-            object.__setattr__(self, name, value)
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ValueError(f"{_option(name)} must be {expected}, got {getattr(self, name)}")
-
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Returns all options, ready for JSON: paths become strings."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     def model_fields(self) -> dict[str, Any]:
-        """Everything but the paths: what the checkpoint and the card say of the training."""
-        paths = {field.name for field in fields(self) if field.metadata.get("path")}
-        return {name: value for name, value in self.to_dict().items() if name not in paths}
+        """Returns all options except paths, for checkpoints and cards, which must not reveal a machine's folders."""
+        return {name: value for name, value in self.to_dict().items() if name not in ("out", "data_dir", "init")}
 
     @classmethod
     def load(cls, run: Path) -> Self:
-        """Reads the configuration of a run, wherever it lies by now.
+        """Reads config.json of a run. `out` becomes `run`, since the folder may have been moved.
 
         Raises:
-            ValueError: there is none, or it is not one of ours.
+            ValueError: the file is missing, damaged or invalid.
         """
         try:
             values = json.loads((run / "config.json").read_text())
-            if "preset" not in values:  # every field has a default: without this, {} would be a run
-                raise ValueError("it names no preset")
+            if "preset" not in values:  # every field has a default, so any {} would pass for a run
+                raise ValueError("it has no preset")
             return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
         except FileNotFoundError:
-            raise ValueError(f"{run} holds no run: there is no config.json") from None
+            raise ValueError(f"{run} is not the folder of a run: it has no config.json") from None
         except (TypeError, OSError, ValueError) as error:
             reason = first_validation_error(error) if isinstance(error, ValidationError) else error
-            raise ValueError(f"{run}/config.json cannot be read: {reason}") from None
+            raise ValueError(f"{run}/config.json is not a valid configuration: {reason}") from None
+
+
+def option_name(field_name: str) -> str:
+    """Returns the option of a field as one types it: --batch-size for batch_size."""
+    return f"--{field_name.replace('_', '-')}"
+
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""Words for the attributes that pydantic stores a bound under."""
 
 
 @cache
-def _adapters() -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(declared) for name, declared in get_type_hints(Config, include_extras=True).items()}
+def _declared_types() -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+    """The declared type of each field, and the pydantic adapter that converts to it and checks its range."""
+    hints = get_type_hints(Config, include_extras=True)
+    return {each.name: (hints[each.name], TypeAdapter(hints[each.name])) for each in fields(Config)}
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # Goodfellow et al. (2014), as every tutorial has it.
-    "mlp": {},
-    # Radford et al. (2015).
-    "dcgan": {
-        "generator": "dcgan",
-        "discriminator": "dcgan",
-        "batch_size": 128,
-        "betas": (0.5, 0.999),
-        "epochs": 25,
-    },
-    # Huang et al. (2024): relativistic pairing with R1 and R2 at every step, no normalisation.
-    "r3gan": {
-        "generator": "residual",
-        "discriminator": "residual",
-        "latent_dim": 64,
-        "conditional": True,
-        "batch_size": 128,
-        "loss": "relativistic",
-        "generator_data": "fresh",
-        "penalty": "r1+r2",
-        "gamma": 1.0,
-        "gamma_start": 10.0,
-        "burn_in": 600_000,
-        "betas": (0.0, 0.99),
-        "beta2_start": 0.9,
-        "lr_schedule": "cosine",
-        "lr_end": 0.1,
-        "ema_half_life": 100_000,
-        "epochs": 100,
-    },
-    # For a CPU and ten minutes: dcgan with a quarter of the multiply-adds, told the class, its weights averaged. The
-    # discriminator and the loss are those of Miyato et al. (2018), which keep the variety that dcgan loses.
-    "fast": {
-        "generator": "dcgan",
-        "discriminator": "dcgan",
-        "discriminator_normalization": "spectral",
-        "latent_dim": 64,
-        "conditional": True,
-        "loss": "hinge",
-        "lr": 5e-4,
-        "betas": (0.0, 0.99),
-        "ema_half_life": 20_000,
-        "epochs": 8,
-    },
-}
+def _problem(error: ValidationError, declared: Any) -> str:
+    """The first problem of a field: its allowed range if the value is outside, otherwise pydantic's message."""
+    first = error.errors(include_url=False)[0]
+    out_of_range = first["type"] in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+    bounds = " and ".join(dict.fromkeys(_bounds(declared)))
+    return f"must be {bounds}" if out_of_range else f"is invalid: {first['msg']}"
 
 
-WIDTHS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "mlp": ((256, 512), (512, 256)),
-    "dcgan": ((128, 64), (64, 128)),
-    "r3gan": ((128, 64, 32), (32, 64, 128)),
-    "fast": ((64, 32), (32, 64)),
-}
-"""Widths of each preset's generator and discriminator, for images of 28 x 28 pixels."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What the command line asks for."""
-
-    config: Config
-    resume: bool = False
-    dry_run: bool = False
-    threads: int | None = None
-    """Number that --threads gives; `config.threads` is the stored one when a run is resumed."""
-
-
-@dataclass(frozen=True)
-class _Options(Config):
-    __doc__ = Config.__doc__
-
-    resume: Path | None = None
-    """Continue the run in this folder. Without other options it ends in the same bits as an unbroken run;
-    `train --resume RUN --help` lists the options that can be changed."""
-    dry_run: bool = False
-    """Check everything as a run would, print the configuration and the networks, and write nothing."""
-
-    def __post_init__(self) -> None:
-        """Checks nothing: tyro would put the name of this class in front of the message. `Config` checks the values."""
-
-
-@dataclass(frozen=True)
-class _Resumption:
-    """Continues a run, by default as it was begun. What would change the meaning of the run is refused: the data, the
-    networks, the loss, the batch size and so on."""
-
-    resume: Path
-    """Folder of the run."""
-    data_dir: Path | None = None
-    """Where the data is now. It must be the same data."""
-    epochs: float | None = None
-    """New total of epochs, instead of the run's."""
-    images: Count | None = None
-    """New total of real images to show to the discriminator, instead of the run's."""
-    minutes: float | None = None
-    """About how long to train in addition to what is done, instead of the run's total."""
-    device: Literal["auto", "cpu", "cuda"] | None = None
-    """Where to continue. The precision stays that of the run; another device computes other bits."""
-    threads: int | None = None
-    """CPU threads of each process, instead of the run's; another number gives other bits."""
-    dry_run: bool = False
-    """Check everything as a run would, print the configuration and the networks, and write nothing."""
-
-
-_DURATION = ("epochs", "images", "minutes")
-_CHANGEABLE = ("data_dir", *_DURATION, "device")
-
-
-def parse(args: Sequence[str] | None = None) -> Command:
-    """Reads the command line: first the preset, then what differs from it. Exits with a message if it is wrong."""
-    first = argparse.ArgumentParser(
-        "train", "train [OPTIONS]; train --help lists them", add_help=False, allow_abbrev=False
-    )
-    first.add_argument("--preset", choices=PRESETS)
-    first.add_argument("--resume", type=Path)
-    chosen, _ = first.parse_known_args(args)
-    if chosen.resume is not None:
-        try:
-            return _parse_resumption(args)
-        except ValueError as error:
-            first.error(str(error))
-    preset = chosen.preset or Config.preset
-    options = tyro.cli(
-        _Options,
-        prog="train",
-        args=args,
-        default=_Options(preset=preset, **PRESETS[preset]),
-        config=(tyro.conf.HelptextFromCommentsOff,),
-    )
-    if options.images is not None and options.minutes is not None:
-        first.error("--images and --minutes both say when to stop: give one")
-    values = {field.name: getattr(options, field.name) for field in fields(Config)}
-    try:
-        return Command(Config(**values), dry_run=options.dry_run, threads=options.threads)
-    except ValueError as error:
-        first.error(str(error))
-
-
-def _parse_resumption(args: Sequence[str] | None) -> Command:
-    """Reads the command line of a run that is continued.
-
-    Raises:
-        ValueError: an option that cannot be changed, a value out of range, or a folder without a run.
-    """
-    options, rest = tyro.cli(_Resumption, prog="train", args=args, return_unknown_args=True)
-    if rest:
-        names = [word.partition("=")[0] for word in rest if word.startswith("--")] or rest
-        raise ValueError(
-            f"--resume continues a run as it was begun and cannot take {', '.join(names)}; it takes "
-            + ", ".join(map(_option, (*_CHANGEABLE, "threads", "dry_run")))
-        )
-    changes = {name: getattr(options, name) for name in _CHANGEABLE if getattr(options, name) is not None}
-    durations = [name for name in _DURATION if name in changes]
-    if len(durations) > 1:
-        raise ValueError(f"{' and '.join(map(_option, durations))} both say when to stop: give one")
-    if durations:  # the run's own total no longer counts
-        changes = {"images": None, "minutes": None} | changes
-    config = replace(Config.load(options.resume), **changes)
-    return Command(config, resume=True, dry_run=options.dry_run, threads=options.threads)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _bounds(declared: Any) -> Iterator[str]:
+    """The bounds that a type declares with `Field`, in words: "at least 0", "below 1"."""
+    for part in get_args(declared):
+        for bound in part.metadata if isinstance(part, FieldInfo) else ():
+            yield from (f"{words} {getattr(bound, name):,}" for name, words in _BOUNDS.items() if hasattr(bound, name))
+        yield from _bounds(part)

@@ -1,9 +1,11 @@
-"""The losses, on logits; real is high. In the losses of Goodfellow, sigmoid(logit) is the probability that x is real.
+"""Losses of the discriminator and of the generator, as pure functions of logits.
 
-Goodfellow et al. (2014), "Generative adversarial nets", equation 1:
-    min_G max_D V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))]
-Each function takes logits of any one shape and returns a scalar, in fp32 whatever the precision of the networks.
-Generators' losses take the real logits as well, so that all are called alike; only the relativistic one needs them.
+The discriminator D returns one logit for an image: high for a real image x, low for a fake G(z). E is the mean over a
+batch. Each function takes logits in any precision, computes in fp32 and returns an fp32 scalar to be minimized.
+`LOSSES` names the pairs. To add a loss, write its two functions, add them there and add its name to config.py.
+
+All losses of generators have the arguments (fake_logits, real_logits), although only the relativistic one reads the
+real logits: so the training step calls all of them alike.
 """
 
 from collections.abc import Callable
@@ -15,67 +17,163 @@ from torch.nn.functional import logsigmoid, relu, softplus
 
 @dataclass(frozen=True)
 class Loss:
-    """What the two networks minimise."""
+    """Pair of losses with which a GAN is trained."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    """(real_logits, fake_logits) -> scalar."""
+    """Loss of the discriminator: (real_logits, fake_logits) -> scalar."""
     generator: Callable[[Tensor, Tensor | None], Tensor]
-    """(fake_logits, real_logits) -> scalar."""
+    """Loss of the generator: (fake_logits, real_logits) -> scalar. `real_logits` may be None if not `relativistic`."""
     relativistic: bool = False
-    """Whether the generator's loss needs the real logits; the others accept None in their place."""
+    """Whether the loss of the generator needs the real logits."""
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-V(D, G): binary cross-entropy with logits, reals as 1 and fakes as 0."""
+    """Binary cross-entropy of the discriminator, with the class 1 for reals and 0 for fakes.
+
+        -E[log sigmoid(D(x))] - E[log(1 - sigmoid(D(G(z))))]
+
+    Goodfellow et al. (2014), "Generative adversarial nets", equation 1, where D is the probability sigmoid(logit).
+
+    Args:
+        real_logits: any shape.
+        fake_logits: any shape.
+
+    Returns:
+        An fp32 scalar, at least 0; 2 log 2 for a discriminator that guesses.
+    """
     return -(logsigmoid(real_logits.float()).mean() + logsigmoid(-fake_logits.float()).mean())
 
 
 def minimax(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """E[log(1 - D(G(z)))], the generator's part of V(D, G). Its gradient vanishes where D is sure."""
+    """Loss of the generator in the minimax game; its gradient vanishes where the discriminator is sure of its fakes.
+
+        E[log(1 - sigmoid(D(G(z))))]
+
+    Goodfellow et al. (2014), "Generative adversarial nets", equation 1.
+
+    Args:
+        fake_logits: any shape.
+        real_logits: not used.
+
+    Returns:
+        An fp32 scalar, at most 0.
+    """
     return logsigmoid(-fake_logits.float()).mean()
 
 
 def non_saturating(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """-E[log D(G(z))], the same fixed point with stronger gradients early on (section 3)."""
+    """Loss of the generator with the fixed point of `minimax`, but with strong gradients where fakes are recognized.
+
+        -E[log sigmoid(D(G(z)))]
+
+    Goodfellow et al. (2014), "Generative adversarial nets", section 3.
+
+    Args:
+        fake_logits: any shape.
+        real_logits: not used.
+
+    Returns:
+        An fp32 scalar, at least 0.
+    """
     return -logsigmoid(fake_logits.float()).mean()
 
 
 def hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: what is beyond the margin of 1 no longer counts.
+    """Hinge loss of the discriminator: logits beyond the margin of 1 on the right side have no gradient.
 
-    Lim and Ye (2017), "Geometric GAN"; as here, Miyato et al. (2018), "Spectral normalization for GANs", equation 16.
+        E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]
+
+    Lim and Ye (2017), "Geometric GAN"; in this form Miyato et al. (2018), "Spectral normalization for generative
+    adversarial networks", equation 16. The generator minimizes `linear`.
+
+    Args:
+        real_logits: any shape.
+        fake_logits: any shape.
+
+    Returns:
+        An fp32 scalar, at least 0.
     """
     return relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()
 
 
 def wasserstein_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E[D(G(z))] - E[D(x)]: minus the Wasserstein distance, if D is 1-Lipschitz; a penalty has to see to that.
+    """Negative estimate of the Wasserstein distance between reals and fakes.
 
-    Arjovsky et al. (2017), "Wasserstein GAN", equations 2 and 3.
+        E[D(G(z))] - E[D(x)]
+
+    It estimates the distance only if D is 1-Lipschitz, so use it with the penalty wgan-gp. Arjovsky et al. (2017),
+    "Wasserstein GAN", equations 2 and 3. The generator minimizes `linear`.
+
+    Args:
+        real_logits: any shape.
+        fake_logits: any shape.
+
+    Returns:
+        An fp32 scalar without bounds.
     """
     return fake_logits.float().mean() - real_logits.float().mean()
 
 
 def linear(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """-E[D(G(z))]: the generator's side of hinge (Miyato et al., equation 17) and of wasserstein (Arjovsky et al.)."""
+    """Loss of the generator that belongs to the hinge and to the Wasserstein loss of the discriminator.
+
+        -E[D(G(z))]
+
+    Miyato et al. (2018), "Spectral normalization for generative adversarial networks", equation 17; Arjovsky et al.
+    (2017), "Wasserstein GAN", equation 3.
+
+    Args:
+        fake_logits: any shape.
+        real_logits: not used.
+
+    Returns:
+        An fp32 scalar without bounds.
+    """
     return -fake_logits.float().mean()
 
 
 def relativistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E[softplus(-(D(x) - D(G(z))))]: each fake is judged against a real, so only differences of logits count.
+    """Loss of a discriminator that compares each real with one fake, so that only differences of logits count.
 
-    Jolicoeur-Martineau (2018), "The relativistic discriminator", RSGAN; Huang et al. (2024), "The GAN is dead; long
-    live the GAN!" (R3GAN), equation 2. Shapes must be the same: the i-th real is the i-th fake's pair.
+        E[softplus(-(D(x) - D(G(z))))], with softplus(t) = log(1 + e^t)
+
+    Jolicoeur-Martineau (2018), "The relativistic discriminator" (RSGAN); Huang et al. (2024), "The GAN is dead; long
+    live the GAN!" (R3GAN), equation 2.
+
+    Args:
+        real_logits: any shape.
+        fake_logits: same shape; the fake at an index is compared with the real at the same index.
+
+    Returns:
+        An fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    if real_logits.shape != fake_logits.shape:
-        raise ValueError(f"real and fake logits come in pairs, got {[*real_logits.shape]} and {[*fake_logits.shape]}")
+    if real_logits.shape != fake_logits.shape:  # (n,) and (n, 1) would broadcast to n x n pairs
+        raise ValueError(
+            f"real and fake logits must have the same shape, got {[*real_logits.shape]} and {[*fake_logits.shape]}"
+        )
     return softplus(fake_logits.float() - real_logits.float()).mean()
 
 
 def relativistic_generator(fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
-    """E[softplus(-(D(G(z)) - D(x)))]: the discriminator's loss with fakes and reals in each other's place."""
+    """Loss of the generator that belongs to `relativistic_discriminator`: the same with reals and fakes exchanged.
+
+        E[softplus(-(D(G(z)) - D(x)))], with softplus(t) = log(1 + e^t)
+
+    Args:
+        fake_logits: any shape.
+        real_logits: same shape; must not be None.
+
+    Returns:
+        An fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
+
+    Raises:
+        ValueError: the real logits are missing, or the shapes differ.
+    """
     if real_logits is None:
-        raise ValueError("the relativistic generator loss needs the real logits, got None")
+        raise ValueError("the relativistic loss of the generator needs real_logits, got None")
     return relativistic_discriminator(fake_logits, real_logits)
 
 
@@ -86,3 +184,4 @@ LOSSES: dict[str, Loss] = {
     "wasserstein": Loss(wasserstein_discriminator, linear),
     "relativistic": Loss(relativistic_discriminator, relativistic_generator, relativistic=True),
 }
+"""Losses by the name that `train --loss` takes."""

@@ -1,7 +1,11 @@
-"""Gradient penalties on the discriminator: squared gradient norms, exact or estimated, and what is made of them.
+"""Penalties on the gradient of the discriminator D with respect to its input images, as pure functions.
 
-The discriminator must see each image on its own (no batch normalisation): then the gradient of the sum of the logits
-holds the gradient of each. Everything after the networks is fp32, whatever their precision.
+A penalty takes two steps: squared gradient norms, either exact (`squared_gradient_norms`) or estimated
+(`finite_difference`), then a scalar from them (`zero_centred` or `wasserstein_gp`), which is added to the loss.
+
+D must treat each image independently, hence without batch normalization. Only then does the gradient of the sum of all
+logits with respect to one image equal the gradient of that image's own logit. Everything after the networks is
+computed in fp32.
 """
 
 import torch
@@ -9,55 +13,79 @@ from torch import Tensor
 
 
 def squared_gradient_norms(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """|grad_x D(x)|^2, summed over the pixels of each image; differentiable once more. Call it outside autocast.
+    """Returns |grad_x D(x)|^2 of each image, summed over its pixels; it can be differentiated again.
 
-    fp16: gradients below 6e-8 are lost, so what is differentiated is the scaled *mean* of the logits, and both factors
-    are taken back in fp32 before squaring (PyTorch AMP notes, "gradient penalty"). The mean, because the scale was
-    tuned to a loss that is one: GradScaler starts at 2^16, which as the slope of a single fp16 logit is infinite.
+    Call it outside autocast. Logits and penalty share one forward pass: `logits` are those of the loss.
+
+    fp16 loses gradients below 6e-8. Therefore the scaled mean of the logits is differentiated, and the factors are
+    removed in fp32 before squaring (PyTorch's notes on automatic mixed precision, "Gradient penalty"). It is the mean,
+    not the sum, because GradScaler tunes the scale to a loss that is a mean: its first scale of 2^16 would be the
+    slope of every single logit, which is infinite in fp16.
 
     Args:
-        logits: (n,) or (n, 1), computed from `images`, so that the loss and the penalty share one forward pass.
-        images: (n, ...), fp32, requires grad. May hold reals and fakes: the norms of both then come in one pass.
-        scale: of the loss; 1 for fp32 and bf16. `scaler.scale(torch.ones(()))` has it without a wait for the device.
+        logits: (n,) or (n, 1), computed from `images` with a graph.
+        images: fp32 (n, ...) that requires grad. Reals and fakes may be concatenated.
+        scale: loss scale in fp16, as a 0-dimensional tensor from `scaler.scale(torch.ones(()))`, which does not
+            synchronize with the device; 1 in fp32 and bf16.
 
     Returns:
-        fp32 (n,).
+        fp32 (n,), each at least 0.
     """
     (gradients,) = torch.autograd.grad(scale * logits.float().mean(), images, create_graph=True)
     return (gradients.float() * (logits.numel() / scale)).square().flatten(1).sum(1)
 
 
 def finite_difference(logits: Tensor, logits_of_noisy: Tensor, sigma: float) -> Tensor:
-    """|D(x) - D(x + sigma n)|^2 / sigma^2, n standard normal: estimates |grad_x D(x)|^2 without double backward.
+    """Estimates |grad_x D(x)|^2 from two forward passes, without second derivatives.
 
-    The expectation over n is biased by O(sigma^2) where D is smooth, by O(sigma) across the kinks of a LeakyReLU. One
-    draw scatters by sqrt(2) of the value itself. Rounding adds up to (epsilon |D(x)| / sigma)^2, epsilon being the
-    precision of the logits: with bf16's 2^-8 and a sigma of 0.01, five times a norm of 0.005 was seen.
+        |D(x) - D(x + sigma n)|^2 / sigma^2, with standard normal noise n
+
+    Bias: O(sigma^2) where D is smooth, O(sigma) across the kinks of LeakyReLU. The standard deviation of a single
+    draw is sqrt(2) times the value. Rounding adds up to (epsilon |D(x)| / sigma)^2, where epsilon is the precision of
+    the logits: with bf16 (epsilon 2^-8) and sigma 0.01 the estimate was five times a true value of 0.005.
 
     Args:
-        logits: of x, any shape.
-        logits_of_noisy: of x + sigma n, the same shape.
-        sigma: standard deviation of the noise, in the units of the images ([-1, 1]); above 0.
+        logits: D(x), any shape.
+        logits_of_noisy: D(x + sigma n), same shape.
+        sigma: standard deviation of the noise, in the unit of the images (from -1 to 1); above 0.
 
     Returns:
-        fp32, the shape of the logits.
+        fp32 in the shape of the logits, each at least 0.
     """
     return ((logits.float() - logits_of_noisy.float()) / sigma).square()
 
 
 def zero_centred(squared_norms: Tensor, gamma: Tensor | float) -> Tensor:
-    """gamma/2 E[|grad_x D(x)|^2]: R1 at real images, R2 at fakes.
+    """Penalizes any gradient: R1 if the images are real, R2 if they are fakes.
+
+        gamma / 2 E[|grad_x D(x)|^2]
 
     Mescheder et al. (2018), "Which training methods for GANs do actually converge?", equations 9 and 10.
+
+    Args:
+        squared_norms: |grad_x D(x)|^2 of each image, any shape.
+        gamma: weight, at least 0.
+
+    Returns:
+        A scalar, at least 0.
     """
     return gamma / 2 * squared_norms.mean()
 
 
 def wasserstein_gp(squared_norms: Tensor, weight: Tensor | float = 10.0) -> Tensor:
-    """weight E[(|grad_x D(x)| - 1)^2], x at random between a real and a fake: u x + (1 - u) G(z), u uniform per image.
+    """Penalizes gradients whose norm is not 1, at points between reals and fakes.
+
+        weight E[(|grad_x D(x)| - 1)^2], at x = u real + (1 - u) fake with u uniform in [0, 1] for each image
 
     Gulrajani et al. (2017), "Improved training of Wasserstein GANs", equation 3.
+
+    Args:
+        squared_norms: |grad_x D(x)|^2 at each such point, any shape.
+        weight: at least 0; 10 in the paper.
+
+    Returns:
+        A scalar, at least 0.
     """
-    # The slope of sqrt is infinite at 0, and would make NaN of the gradient of a discriminator that is flat.
+    # The slope of sqrt at 0 is infinite, so a discriminator with zero gradient would get NaN as the penalty's gradient.
     norms = squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny).sqrt()
     return weight * (norms - 1).square().mean()

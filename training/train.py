@@ -1,14 +1,17 @@
-"""Trains a GAN.
+"""The command `train`.
 
     train --preset mlp --data-dir data --out runs/a --epochs 50      # the textbook GAN
-    train --preset fast --minutes 10 --out runs/b                    # what a CPU can do in ten minutes
-    train --resume runs/a                                            # goes on, to the same bits
+    train --preset fast --minutes 10 --out runs/b                    # about ten minutes on a CPU
+    train --resume runs/a                                            # continues a run, to the same bits
     torchrun --nproc-per-node 2 -m training.train --out runs/c       # on two GPUs
-    train --help                                                     # everything that can be set
+    train --help                                                     # all options
 
-A run is a folder: config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one sheet an epoch, always from
-the same latents), samples.gif and tensorboard/. Ctrl-C and SIGTERM save before they end; a second one ends at once.
-Exit codes: 66 if the data set cannot be had, 130 or 143 after a signal, 1 for any other error.
+A run is a folder with config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one grid per epoch, always
+from the same latents), samples.gif and tensorboard/. The first Ctrl-C or SIGTERM saves a checkpoint before the command
+ends, the second one ends it immediately.
+
+Exit codes: 2 for a wrong option, 66 if the data set is unavailable, 130 after Ctrl-C, 143 after SIGTERM, 1 for any
+other error.
 """
 
 import os
@@ -22,32 +25,33 @@ from models.common.threads import set_threads
 
 @ends_in_one_line("train")
 def main() -> None:
-    from training.config import parse
+    """Runs the command with the arguments of the program."""
+    from training.command_line import parse
 
     command = parse()
-    stored = command.config.threads
-    threads = set_threads(command.threads, stored)
+    stored_threads = command.config.threads
+    threads = set_threads(command.threads, stored_threads)
     config = replace(command.config, threads=threads.number)
-    leads = int(os.environ.get("RANK", 0)) == 0
+    is_main_process = int(os.environ.get("RANK", 0)) == 0
 
-    # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
+    # PyTorch takes seconds to import, so --help and the message about a mistyped option come before it.
     with importing("train", "PyTorch"):
         from training.loop import dry_run, train
 
     if command.dry_run:
         print(dry_run(config, command.resume))
         return
-    if leads:
+    if is_main_process:
         print(threads, flush=True)
-        if command.resume and stored not in (None, threads.number):
+        if command.resume and stored_threads not in (None, threads.number):
             print(
-                f"So far the run used --threads {stored}. With another number, its results will differ in the last "
-                "bits from those of an uninterrupted run.",
+                f"So far the run used --threads {stored_threads}. With another number, its results will differ in the "
+                "last bits from those of an uninterrupted run.",
                 flush=True,
             )
-    if interrupted := train(config, command.resume):
-        sys.exit(128 + interrupted)  # as a shell reports a process that a signal ended
-    if leads:
+    if signal_number := train(config, command.resume):
+        sys.exit(128 + signal_number)  # the exit code that a shell reports for a process that a signal ended
+    if is_main_process:
         export = ["export-onnx", str(config.out), "--out", str(config.out / "generator.onnx")]
         print(f"{config.out}: done. Next: {shlex.join(export)}")
 

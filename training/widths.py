@@ -1,25 +1,32 @@
-"""Widths of the networks where the user gives none: the preset's, with further stages for larger images."""
+"""Widths of the networks if the user gives none: those of the preset, extended for large images."""
 
 from models.networks.base import default_halvings
-from training.config import WIDTHS, Config
+from training.config import Config
+from training.presets import WIDTHS
 
 PRESET_IMAGE_SHAPE = (1, 28, 28)
+"""Shape of the images that the widths of the presets are for: channels, height, width."""
 MAX_WIDTH = 512
+"""Largest width, in channels, that doubling leads to."""
 
 
 def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths of the generator and of the discriminator for images of this shape.
+    """Returns the widths of the generator and of the discriminator for images of this shape.
 
-    Each stage that is added is the coarsest one, and twice as wide as the one next to it, up to `MAX_WIDTH`. So the
-    generator starts from 8 x 8 pixels or fewer at any size, as it does at 28 x 28.
+    Widths in `config` are kept. Otherwise dcgan and residual networks get one more resolution than the preset for each
+    doubling of the image size beyond 32 pixels. It is the coarsest one, with twice the channels of its neighbour, up to
+    `MAX_WIDTH`. So the generator starts from at most 8 x 8 pixels at any image size, as it does for 28 x 28.
+
+    Args:
+        config: names the preset and the architectures.
+        image_shape: channels, height, width.
     """
     generator, discriminator = WIDTHS[config.preset]
-    stages = default_halvings(image_shape) - default_halvings(PRESET_IMAGE_SHAPE)
-    if config.generator != "mlp":
-        for _ in range(stages):
+    added_resolutions = default_halvings(image_shape) - default_halvings(PRESET_IMAGE_SHAPE)
+    for _ in range(added_resolutions):
+        if config.generator != "mlp":
             generator = (_doubled(generator[0]), *generator)
-    if config.discriminator != "mlp":
-        for _ in range(stages):
+        if config.discriminator != "mlp":
             discriminator = (*discriminator, _doubled(discriminator[-1]))
     return config.generator_widths or generator, config.discriminator_widths or discriminator
 

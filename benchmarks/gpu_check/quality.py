@@ -13,7 +13,7 @@ from benchmarks.training_loops import alternate, medians, package_loop
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.common.image_files import png_sheet
 from models.export.exporter import Export, export, with_quality
-from training.config import PRESETS, Config
+from training.config import Config
 from training.data import DataError, LabelledImages
 from training.evaluation.evaluation_report import EvaluationReport
 from training.evaluation.evaluator import evaluate_sources
@@ -21,6 +21,7 @@ from training.evaluation.metrics import FAST, METRICS, Measurement
 from training.evaluation.sources import ImageSource
 from training.export_quality import card_quality
 from training.loop import train
+from training.presets import PRESETS
 from training.step import resolve_precision
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -17,8 +17,9 @@ from benchmarks.training_loops import (
     step_flops,
     tutorial_loop,
 )
-from training.config import PRESETS, Config
+from training.config import Config
 from training.data import LabelledImages, load_dataset
+from training.presets import PRESETS
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 GOAL = "goal: 30, aim: 50"

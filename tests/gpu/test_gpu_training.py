@@ -11,12 +11,13 @@ from models.checkpoint import load_checkpoint
 from models.export.exporter import export
 from tests.training.test_penalties import discriminator, images, penalty_and_gradient
 from training.batches import Batches
-from training.config import PRESETS, Config
+from training.config import Config
 from training.cuda_graph import EAGER_STEPS, CudaGraphStep, with_cuda_graph
 from training.data import LabelledImages, load_dataset
 from training.distributed import Group
 from training.loop import train
 from training.losses import LOSSES
+from training.presets import PRESETS
 from training.state import State
 from training.step import Step
 

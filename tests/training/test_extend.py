@@ -12,7 +12,8 @@ from PIL import Image
 
 from models.checkpoint import load_checkpoint
 from tests.conftest import small_config
-from training.config import Config, parse
+from training.command_line import parse
+from training.config import Config
 from training.loop import dry_run, train
 from training.resume import ResumeError
 

@@ -15,7 +15,7 @@ def images(n: int, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tensor:
 
 
 def discriminator(activation: Callable[[], nn.Module] = lambda: nn.LeakyReLU(0.2), seed: int = 0) -> nn.Sequential:
-    """A convolution and two dense layers."""
+    """Returns a convolution followed by two linear layers, which treats each image independently."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -37,7 +37,7 @@ def exact(network: nn.Module, x: Tensor) -> Tensor:
 def penalty_and_gradient(
     network: nn.Module, x: Tensor, dtype: torch.dtype | None = None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The zero-centred penalty, gamma 2, and its gradient with respect to all weights in a row, as training does it."""
+    """Returns the zero-centred penalty with gamma 2, and its gradient with respect to all weights as one vector."""
     device = next(network.parameters()).device
     x = x.to(device).requires_grad_()
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -48,13 +48,13 @@ def penalty_and_gradient(
 
 
 @pytest.mark.parametrize("logit_shape", [(3,), (3, 1)])
-def test_a_linear_discriminator_has_the_norm_of_its_weights_everywhere(logit_shape):
+def test_the_gradient_norm_of_a_linear_discriminator_is_that_of_its_weights(logit_shape):
     weight, x = images(1, seed=1), images(3).requires_grad_()
     logits = ((x * weight).flatten(1).sum(1) + 5).reshape(logit_shape)
     torch.testing.assert_close(squared_gradient_norms(logits, x), weight.square().sum().expand(3))
 
 
-def test_a_quadratic_discriminator_has_a_linear_gradient():
+def test_the_gradient_of_a_quadratic_discriminator_is_linear():
     matrix, x = images(1, (36, 36), seed=1)[0], images(3).requires_grad_()
     flat = x.flatten(1)
     logits = (flat @ matrix * flat).sum(1) / 2
@@ -68,16 +68,16 @@ def test_one_pass_over_reals_and_fakes_gives_the_norms_of_both():
     torch.testing.assert_close(exact(network, both), torch.cat((exact(network, real), exact(network, fake))))
 
 
-def test_the_zero_centred_penalty_is_half_gamma_times_the_mean():
+def test_the_zero_centred_penalty_is_half_gamma_times_the_mean_square():
     assert zero_centred(torch.tensor([1.0, 3.0]), gamma=10.0).item() == 10
 
 
 @pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0])
-def test_the_wasserstein_penalty_is_zero_where_the_norm_is_1(norm):
+def test_the_wasserstein_penalty_is_the_squared_distance_of_the_norm_from_1(norm):
     assert wasserstein_gp(torch.full((4,), norm**2), weight=10).item() == pytest.approx(10 * (norm - 1) ** 2)
 
 
-def test_the_wasserstein_penalty_of_a_flat_discriminator_has_a_gradient():
+def test_the_wasserstein_penalty_has_a_finite_gradient_where_the_discriminator_is_constant():
     network = discriminator()
     nn.init.zeros_(network[-2].weight)
     gradients = torch.autograd.grad(
@@ -88,7 +88,7 @@ def test_the_wasserstein_penalty_of_a_flat_discriminator_has_a_gradient():
 
 @pytest.mark.parametrize("penalty", [lambda norms: zero_centred(norms, gamma=2), wasserstein_gp])
 def test_the_gradient_of_a_penalty_agrees_with_finite_differences(penalty):
-    """Central ones in float64, of penalties from first derivatives only. Measured: within 2e-7 of the largest."""
+    """Compares with central differences in float64. Measured error: 2e-7 of the largest component."""
     network, x = discriminator(nn.SiLU), images(8)
     gradient = parameters_to_vector(
         torch.autograd.grad(penalty(exact(network, x)), list(network.parameters()), materialize_grads=True)
@@ -109,21 +109,21 @@ def test_the_gradient_of_a_penalty_agrees_with_finite_differences(penalty):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale", "of_penalty", "of_gradient"),
+    ("dtype", "scale", "penalty_bound", "gradient_bound"),
     [(torch.bfloat16, 1.0, 0.02, 0.05), (torch.float16, 2.0**16, 0.01, 0.02)],
 )
-def test_in_mixed_precision_the_penalty_is_that_of_fp32(dtype, scale, of_penalty, of_gradient):
-    """Relative errors, of the gradient in the L2 norm. At most, on a CPU: bf16 1.1 and 2.5 %, fp16 0.14 and 0.53 %."""
+def test_penalties_in_mixed_precision_are_close_to_fp32(dtype, scale, penalty_bound, gradient_bound):
+    """Bounds relative errors. Largest on a CPU: penalty 1.1 % in bf16, 0.14 % in fp16; gradient 2.5 and 0.53 %."""
     for seed in range(5):
         network, x = discriminator(seed=seed), images(32)
         penalty, gradient = penalty_and_gradient(network, x)
         low_penalty, low_gradient = penalty_and_gradient(network, x, dtype, scale)
         assert low_penalty.dtype == low_gradient.dtype == torch.float32
-        assert abs(low_penalty - penalty) < of_penalty * penalty
-        assert (low_gradient - gradient).norm() < of_gradient * gradient.norm()
+        assert abs(low_penalty - penalty) < penalty_bound * penalty
+        assert (low_gradient - gradient).norm() < gradient_bound * gradient.norm()
 
 
-def test_in_fp16_small_gradients_vanish_unless_they_are_scaled():
+def test_fp16_loses_small_gradients_unless_they_are_scaled():
     network, x = discriminator(), images(128)
     with torch.no_grad():
         network[-2].weight.mul_(3e-5)
@@ -136,7 +136,7 @@ def test_in_fp16_small_gradients_vanish_unless_they_are_scaled():
     assert (unscaled_gradient - gradient).norm() > 0.5 * gradient.norm()
 
 
-def test_a_scale_may_stay_on_the_device():
+def test_the_loss_scale_may_be_a_tensor():
     network, x = discriminator(), images(4).requires_grad_()
     logits = network(x)
     torch.testing.assert_close(
@@ -145,7 +145,7 @@ def test_a_scale_may_stay_on_the_device():
 
 
 def test_the_finite_difference_converges_to_the_exact_norm():
-    """Over 100,000 draws the standard error of the mean is sqrt(2 / 100,000), 0.45 %: 2 % is more than four of them."""
+    """The bound of 2 % is four standard errors: with 100,000 draws one is sqrt(2 / 100,000), or 0.45 %."""
     network, sigma = discriminator(nn.SiLU), 0.05
     x = images(1)
     with torch.no_grad():
@@ -155,11 +155,11 @@ def test_the_finite_difference_converges_to_the_exact_norm():
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.2, 0.4])
-def test_the_bias_of_the_finite_difference_is_of_second_order(sigma):
-    """D = |x|^2 / 2 in d dimensions, the Hessian the identity: sigma^2 (d^2 + 2 d) / 4 on top of the exact |x|^2."""
+def test_the_bias_of_the_finite_difference_is_quadratic_in_sigma(sigma):
+    """For D(x) = |x|^2 / 2 in d dimensions the exact value is |x|^2 and the bias is sigma^2 (d^2 + 2 d) / 4."""
     d = 8
     x, noise = images(1, (d,)).double(), torch.randn(200_000, d, generator=torch.Generator().manual_seed(0)).double()
-    # With its mirror image, each draw cancels the odd orders, which only scatter.
+    # Adding the opposite of each draw cancels the odd orders, which have mean 0 but a large variance.
     noisy = x + sigma * torch.cat((noise, -noise))
     estimate = finite_difference(x.square().sum(1) / 2, noisy.square().sum(1) / 2, sigma).mean().item()
     assert estimate == pytest.approx(x.square().sum().item() + sigma**2 * (d**2 + 2 * d) / 4, rel=0.02)

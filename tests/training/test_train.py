@@ -17,8 +17,9 @@ from models.common.errors import MnistGanError
 from models.common.image_files import sheet
 from models.export.exporter import export
 from tests.conftest import small_config, small_run
-from training.config import PRESETS, parse
+from training.command_line import parse
 from training.loop import RunError, dry_run, train
+from training.presets import PRESETS
 from training.train import main
 
 TRAIN = Path(sys.executable).parent / "train"

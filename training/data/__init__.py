@@ -1,4 +1,8 @@
-"""The training images: one uint8 tensor on the training device, batched by index."""
+"""Training data: loads a data set as one uint8 tensor of images and one tensor of labels.
+
+A data set is a loader in `LOADERS`. To add one, write a function from `LoadOptions` to `Loaded`, add it there, and add
+its name to `dataset` in training/config.py.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +14,7 @@ from models.onnx_file.card import Dataset
 from training.data.digits import STACKED_IMAGES, stacked_mnist, uci_digits
 from training.data.folder import load_folder
 from training.data.idx import IDX_SETS
-from training.data.images import (
+from training.data.labelled_images import (
     IMAGE_SIZE,
     MIN_IMAGE_SIZE,
     DataError,
@@ -20,6 +24,7 @@ from training.data.images import (
     LoadOptions,
     Split,
 )
+from training.data.messages import counted
 
 __all__ = [
     "IMAGE_SIZE",
@@ -36,15 +41,17 @@ __all__ = [
 ]
 
 WITH_TEST_SPLIT = (*IDX_SETS, "stacked-mnist")
-CLASSES_SHOWN = 12
-"""Longest list of classes in a summary."""
+"""Data sets that have a test split."""
+MAX_CLASSES_IN_SUMMARY = 12
+"""Largest number of classes that a summary lists; a longer list is abbreviated."""
 
 LOADERS: dict[str, Callable[[LoadOptions], Loaded]] = {
     **{name: idx_set.load for name, idx_set in IDX_SETS.items()},
-    "stacked-mnist": lambda request: stacked_mnist(request, LOADERS["mnist"]),
+    "stacked-mnist": lambda options: stacked_mnist(options, LOADERS["mnist"]),
     "uci-digits": uci_digits,
     "folder": load_folder,
 }
+"""Loaders by the name that `train --dataset` takes."""
 
 
 def load_dataset(
@@ -55,51 +62,58 @@ def load_dataset(
     split: Split = "train",
     download: bool = True,
 ) -> LabelledImages:
-    """Loads a split of a data set, downloading it if it is not in `data_dir`.
+    """Loads a split of a data set, and downloads it if it is not in `data_dir`.
 
     Args:
         name: a key of `LOADERS`.
-        data_dir: the folder of the data sets; for "folder", the data set itself: images in one subfolder per class.
-        image_size: height and width to resample to. None: as they are, and 28 for "folder".
-        channels: 1 (grey) or 3 (RGB). None: as they are; for "folder", 1 if no image has colours.
-        split: "test" exists for the sets of `WITH_TEST_SPLIT`; the others are all "train".
-        download: False raises an error instead, and writes nothing.
+        data_dir: folder of the data sets; for "folder" the data set itself, with images in one subfolder per class.
+        image_size: height and width to resample to, in pixels; at least 8. None: 28 for "folder", otherwise as stored.
+        channels: 1 for grey, 3 for RGB. None: as stored; for "folder" 1 if no image has colours, otherwise 3.
+        split: "test" is available for the data sets in `WITH_TEST_SPLIT`.
+        download: False raises an error instead of downloading, and writes nothing.
 
     Raises:
-        DataError: a file of it is damaged; the message names the file. Or a size or channels out of range, or no such
+        DataError: a file is damaged (the message names it), an option does not fit the data set, or it has no such
             split.
-        DataUnavailableError: it is missing and cannot be downloaded.
+        DataUnavailableError: the data set is missing and cannot be downloaded.
     """
     if image_size is not None and image_size < MIN_IMAGE_SIZE:
-        raise DataError(f"the image size must be at least {MIN_IMAGE_SIZE}, got {image_size}")
+        raise DataError(f"--image-size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}")
     if channels not in (None, 1, 3):
-        raise DataError(f"the channels must be 1 or 3, got {channels}")
+        raise DataError(f"--channels must be 1 or 3, got {channels}")
     if split == "test" and name not in WITH_TEST_SPLIT:
-        raise DataError(f"{name} has no test split")
+        raise DataError(f"{name} has no test split; these data sets have one: {', '.join(WITH_TEST_SPLIT)}")
     loaded = LOADERS[name](LoadOptions(data_dir, image_size, channels, split, download))
     images, labels, class_names = loaded.images, loaded.labels, loaded.class_names
     if len(images) != len(labels):
-        raise DataError(f"{name} in {data_dir}: {len(images):,} images, but {len(labels):,} labels")
+        raise DataError(
+            f"{name} in {data_dir}: {len(images):,} images, but {len(labels):,} labels; replace the files, or move "
+            "them away so that they are downloaded again"
+        )
     counts = torch.bincount(labels, minlength=len(class_names))
     if len(counts) != len(class_names):
-        raise DataError(f"{name} in {data_dir}: labels up to {len(counts) - 1}, but {len(class_names)} classes")
+        raise DataError(
+            f"{name} in {data_dir}: labels up to {len(counts) - 1}, but {len(class_names)} classes; replace the file "
+            "of the labels, or move it away so that it is downloaded again"
+        )
     sha256 = hashlib.sha256(images.numpy().data)
     sha256.update(labels.numpy().data)
-    _, depth, height, width = images.shape
-    info = Dataset(name, sha256.hexdigest(), (depth, height, width), tuple(class_names), tuple(counts.tolist()))
+    _, channel_count, height, width = images.shape
+    shape = (channel_count, height, width)
+    info = Dataset(name, sha256.hexdigest(), shape, tuple(class_names), tuple(counts.tolist()))
     return LabelledImages(images, labels, info, (_describe(info), *loaded.notes))
 
 
 def _describe(info: Dataset) -> str:
-    """The data set in one line: images, size, channels, and the classes with their counts."""
+    """Describes a data set in one line: number of images, size, channels, and the classes with their numbers."""
     channels, height, width = info.image_shape
     names = [name if name.isprintable() else ascii(name) for name in info.class_names]
     classes = [f"{name} ({count:,})" for name, count in zip(names, info.class_weights, strict=True)]
-    if len(classes) > CLASSES_SHOWN:
-        least, most = min(info.class_weights), max(info.class_weights)
-        classes = [*classes[: CLASSES_SHOWN - 2], f"and so on, {least:,} to {most:,} images each"]
+    if len(classes) > MAX_CLASSES_IN_SUMMARY:
+        fewest, most = min(info.class_weights), max(info.class_weights)
+        classes = [*classes[: MAX_CLASSES_IN_SUMMARY - 2], f"and so on, {fewest:,} to {most:,} images each"]
     return (
-        f"{info.name}: {sum(info.class_weights):,} images of {width} x {height} pixels, "
+        f"{info.name}: {counted(sum(info.class_weights), 'image')} of {width} x {height} pixels, "
         f"{'grey' if channels == 1 else 'RGB'}; {len(names):,} {'class' if len(names) == 1 else 'classes'}: "
         + ", ".join(classes)
     )

@@ -1,4 +1,4 @@
-"""Data sets that are computed: UCI's digits, which come with scikit-learn, and stacked MNIST."""
+"""Data sets that are computed instead of downloaded: UCI's digits, which scikit-learn contains, and stacked MNIST."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,33 +6,46 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import interpolate
 
-from training.data.images import IMAGE_SIZE, DataError, Loaded, LoadOptions, Split
-from training.data.resampling import fit
+from training.data.labelled_images import IMAGE_SIZE, DataError, Loaded, LoadOptions, Split
+from training.data.resampling import resample
 
 STACKED_IMAGES: dict[Split, int] = {"train": 128_000, "test": 26_000}
+"""Number of images of each split of stacked MNIST, as in Lin et al. (2018), "PacGAN"."""
 
 
-def stacked_mnist(request: LoadOptions, load_digits: Callable[[LoadOptions], Loaded]) -> Loaded:
-    """Three random digits of MNIST as the channels of one image, 1,000 classes: measures how many a generator covers.
+def stacked_mnist(options: LoadOptions, load_mnist: Callable[[LoadOptions], Loaded]) -> Loaded:
+    """Stacks three random digits of MNIST as the channels of one image.
 
-    Metz et al. (2017), "Unrolled generative adversarial networks"; sizes as in Lin et al. (2018), "PacGAN".
+    The class is the number that the three digits form, so there are 1,000 classes; how many of them a generator
+    produces measures its variety. Metz et al. (2017), "Unrolled generative adversarial networks". The choice of digits
+    does not depend on a seed: each split has the same images every time.
+
+    Args:
+        options: `channels` must be None or 3.
+        load_mnist: loader of MNIST, which gets the other options.
+
+    Raises:
+        DataError: another number of channels is requested, or MNIST cannot be loaded.
     """
-    if request.channels not in (None, 3):
-        raise DataError(f"stacked-mnist has 3 channels, got {request.channels}")
-    digits = load_digits(replace(request, channels=None))
-    n = STACKED_IMAGES[request.split]
+    if options.channels not in (None, 3):
+        raise DataError(f"stacked-mnist has 3 channels, got --channels {options.channels}; leave the option out")
+    digits = load_mnist(replace(options, channels=None))
+    n = STACKED_IMAGES[options.split]
     index = torch.randint(len(digits.images), (n, 3), generator=torch.Generator().manual_seed(0))
     class_names = [f"{number:03}" for number in range(1_000)]
     labels = digits.labels[index] @ torch.tensor([100, 10, 1])
     return Loaded(digits.images[index].squeeze(2), labels, class_names, digits.notes)
 
 
-def uci_digits(request: LoadOptions) -> Loaded:
-    """Optical recognition of handwritten digits (Alpaydin and Kaynak, 1998): 8x8 images in 17 levels of grey."""
+def uci_digits(options: LoadOptions) -> Loaded:
+    """Loads 1,797 handwritten digits of 8 x 8 pixels with 17 levels of grey, enlarged to 28 x 28 pixels.
+
+    Alpaydin and Kaynak (1998), "Optical recognition of handwritten digits". scikit-learn contains them.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).unsqueeze(1) * (255 / 16)
     images = interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bicubic").round().clamp(0, 255).to(torch.uint8)
-    fitted, notes = fit(images, request)
-    return Loaded(fitted, torch.from_numpy(digits.target), [str(digit) for digit in range(10)], notes)
+    images, notes = resample(images, options)
+    return Loaded(images, torch.from_numpy(digits.target), [str(digit) for digit in range(10)], notes)

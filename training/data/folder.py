@@ -1,6 +1,6 @@
-"""A folder of images with one subfolder per class.
+"""Loads a folder of images with one subfolder per class.
 
-Everything that is wrong with a folder is reported in one message, and everything that is skipped in the summary.
+One message reports all files that cannot be read. The summary reports everything that is skipped or changed.
 """
 
 from collections import Counter
@@ -10,52 +10,67 @@ from statistics import median
 
 import torch
 
-from training.data.images import IMAGE_SIZE, DataError, Loaded, LoadOptions, check_is_folder
-from training.data.layout import find_classes
-from training.data.pictures import Picture, PictureError, describe_changes, is_grey, read_picture, read_size
-from training.data.scan import Scan, count, in_brackets, listing, search, shown
+from training.data.class_folders import find_classes
+from training.data.image_file import (
+    ImageFileError,
+    TrainingImage,
+    describe_changes,
+    is_grey,
+    read_image,
+    read_size,
+)
+from training.data.labelled_images import IMAGE_SIZE, DataError, Loaded, LoadOptions
+from training.data.messages import counted, enumerated, in_parentheses, printable
+from training.data.scan import Scan, check_is_folder, find_files
 
 
-def load_folder(request: LoadOptions) -> Loaded:
-    """Reads images of any size, at any depth in one subfolder per class.
+def load_folder(options: LoadOptions) -> Loaded:
+    """Loads images of any size, at any depth below one subfolder per class.
+
+    Args:
+        options: `data_dir` is the folder. `image_size` None means 28. `channels` None means 1 if no image has colours,
+            otherwise 3.
 
     Raises:
-        DataError: the layout is almost certainly a mistake, or files cannot be read.
-        DataUnavailableError: there is no such folder.
+        DataError: files cannot be read, a class is empty, or the layout is almost certainly a mistake.
+        DataUnavailableError: the folder does not exist.
     """
-    path = request.data_dir
+    path = options.data_dir
     check_is_folder(path)
     scan = Scan(path)
     classes = find_classes(scan)
     for label, folder in enumerate(classes.values()):
-        files = list(search(folder, scan))
+        files = list(find_files(folder, scan))
         scan.files += files
         scan.labels += [label] * len(files)
     _check_no_class_is_empty(scan, list(classes.values()))
-    if request.image_size is None:
+    if options.image_size is None:
         _check_default_size(scan)
-    size = request.image_size or IMAGE_SIZE
-    pictures = _read_all(scan, size, request.channels)
-    images = torch.stack([picture.pixels for picture in pictures])
-    if request.channels is None and is_grey(images):
+    size = options.image_size or IMAGE_SIZE
+    training_images = _read_all(scan, size, options.channels)
+    images = torch.stack([image.pixels for image in training_images])
+    if options.channels is None and is_grey(images):
         images = images[:, :1].contiguous()
-    changes = Counter(change for picture in pictures for change in picture.changes)
-    notes = [*describe_changes(changes, len(pictures), size), *_notes(scan, classes)]
+    changes = Counter(change for image in training_images for change in image.changes)
+    notes = [*describe_changes(changes, len(images), size), *_notes(scan, classes)]
     return Loaded(images, torch.tensor(scan.labels), list(classes), tuple(notes))
 
 
 def _check_no_class_is_empty(scan: Scan, folders: list[Path]) -> None:
-    filled = set(scan.labels)
-    empty = [shown(folder) for label, folder in enumerate(folders) if label not in filled]
+    with_images = set(scan.labels)
+    empty = [printable(folder) for label, folder in enumerate(folders) if label not in with_images]
     if empty and not scan.problems:  # a folder that cannot be read only seems empty
         raise DataError(
-            f"{listing(empty)}: no images of this class; add some, or delete the folder{in_brackets(scan.skipped)}"
+            f"{enumerated(empty)}: no images of this class; add images, or delete the folder"
+            f"{in_parentheses(scan.skipped)}"
         )
 
 
 def _check_default_size(scan: Scan) -> None:
-    """Raises:
-    DataError: without --image-size, most images would lose at least three quarters of their pixels.
+    """Checks that the default size is not far below the size of the images.
+
+    Raises:
+        DataError: most images would lose at least three quarters of their pixels.
     """
     sides = [min(size) for size in map(read_size, scan.files) if size]
     if sides and median(sides) >= 2 * IMAGE_SIZE:
@@ -66,32 +81,35 @@ def _check_default_size(scan: Scan) -> None:
         )
 
 
-def _read_all(scan: Scan, size: int, channels: int | None) -> list[Picture]:
-    """Raises:
-    DataError: some files cannot be read; the message lists them.
+def _read_all(scan: Scan, size: int, channels: int | None) -> list[TrainingImage]:
+    """Reads all files of a scan.
+
+    Raises:
+        DataError: some files cannot be read; the message lists them.
     """
-    pictures = []
+    images = []
     for file in scan.files:
         try:
-            pictures.append(read_picture(file, size, channels))
-        except PictureError as error:
+            images.append(read_image(file, size, channels))
+        except ImageFileError as error:
             scan.problems.append(f"{scan.relative(file)} ({error})")
     if scan.problems:
         raise DataError(
-            f"{scan.root}: {count(len(scan.problems), 'file')} cannot be read as images: {listing(scan.problems)}; "
-            "repair them, or move them elsewhere"
+            f"{scan.root}: {counted(len(scan.problems), 'file')} cannot be read as images: "
+            f"{enumerated(scan.problems)}; repair them, or move them elsewhere"
         )
-    return pictures
+    return images
 
 
 def _notes(scan: Scan, classes: dict[str, Path]) -> Iterator[str]:
+    """Yields lines about skipped files, and about a single class that seems to contain the actual classes."""
     if scan.skipped:
-        yield f"skipped {scan.skipped.total():,} that are not images of a class{in_brackets(scan.skipped)}"
+        yield f"skipped {scan.skipped.total():,} that are not images of a class{in_parentheses(scan.skipped)}"
     if len(classes) == 1:
         [(name, folder)] = classes.items()
-        inner = {Path(file.relative_to(folder).parts[0]) for file in scan.files if file.parent != folder}
-        if len(inner) > 1 and not any(file.parent == folder for file in scan.files):
+        subfolders = {Path(file.relative_to(folder).parts[0]) for file in scan.files if file.parent != folder}
+        if len(subfolders) > 1 and not any(file.parent == folder for file in scan.files):
             yield (
-                f"the only class, {name}, has subfolders ({listing(map(shown, sorted(inner)))}); if those are the "
-                f"classes, give --data-dir {shown(folder)}"
+                f"the only class, {name}, has subfolders ({enumerated(map(printable, sorted(subfolders)))}); if those "
+                f"are the classes, give --data-dir {printable(folder)}"
             )

@@ -1,6 +1,6 @@
-"""The data sets of torchvision's MNIST family: IDX files, plain or compressed with gzip.
+"""Loads MNIST and the data sets in its format: IDX files, plain or compressed with gzip.
 
-The files are read where they lie, so that a read-only folder will do. torchvision only downloads them.
+The files are read where they are, so a read-only folder suffices. torchvision is only used to download them.
 """
 
 import gzip
@@ -19,42 +19,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.data.images import DataError, DataUnavailableError, Loaded, LoadOptions, Split, check_is_folder
-from training.data.resampling import fit
-from training.data.scan import find_image
+from training.data.labelled_images import DataError, DataUnavailableError, Loaded, LoadOptions, Split
+from training.data.resampling import resample
+from training.data.scan import check_is_folder, find_image
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
+"""Time limit of each network operation, not of the whole download."""
 GZIP_MAGIC = b"\x1f\x8b"
+_REPLACE = "replace it, or move it away so that it is downloaded again"
 DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A data set of two IDX files for each split, in a folder of torchvision's name for it."""
+    """A data set with two IDX files per split, images and labels, in a folder named after torchvision's class."""
 
     torchvision_class: str
+    """Name of the class in torchvision.datasets."""
     class_names: tuple[str, ...]
     prefixes: Mapping[Split, str] = field(default_factory=lambda: MappingProxyType({"train": "train", "test": "t10k"}))
-    """Start of the names of each split's files."""
+    """Beginning of the file names of each split."""
     transposed: bool = False
-    """Whether the files store the images column by column."""
+    """Whether the files store images column by column."""
     subset: str | None = None
-    """torchvision's name for it, where a class has several data sets."""
+    """Argument `split` of torchvision's class, which selects one of several data sets; None if there is one only."""
 
-    def load(self, request: LoadOptions) -> Loaded:
-        """Reads a split; downloads it first if it is missing.
+    def load(self, options: LoadOptions) -> Loaded:
+        """Loads a split, and downloads the data set first if files are missing.
 
         Raises:
-            DataError: a file is damaged, or `data_dir` itself holds images or IDX files.
-            DataUnavailableError: the files are missing and cannot be downloaded.
+            DataError: a file is damaged, or `data_dir` contains images or IDX files directly.
+            DataUnavailableError: files are missing and cannot be downloaded.
         """
-        if request.data_dir.exists():
-            check_is_folder(request.data_dir)
-        if not all(self._find(request.data_dir, name) for name in self._names(request.split)):
-            self._download(request)
-        images, labels = (_read_idx(self._found(request.data_dir, name)) for name in self._names(request.split))
-        fitted, notes = fit((images.mT if self.transposed else images).unsqueeze(1), request)
-        return Loaded(fitted, labels.long(), list(self.class_names), notes)
+        if options.data_dir.exists():
+            check_is_folder(options.data_dir)
+        names = self._names(options.split)
+        files = [self._find(options.data_dir, name) for name in names]
+        if None in files:
+            self._download(options)
+            files = [self._find(options.data_dir, name) for name in names]
+        images, labels = (_read_idx(file) for file in files if file)
+        images, notes = resample((images.mT if self.transposed else images).unsqueeze(1), options)
+        return Loaded(images, labels.long(), list(self.class_names), notes)
 
     def _names(self, split: Split) -> tuple[str, str]:
         return f"{self.prefixes[split]}-images-idx3-ubyte", f"{self.prefixes[split]}-labels-idx1-ubyte"
@@ -63,34 +69,34 @@ class IdxSet:
         return data_dir / self.torchvision_class / "raw"
 
     def _find(self, data_dir: Path, name: str) -> Path | None:
-        """The file under one of the names in use: plain or .gz, in raw/ or next to it, "-idx3" or ".idx3"."""
+        """Returns a file by any name in use: plain or .gz, in raw/ or next to it, with "-idx3" or ".idx3"."""
         return _find_in(self._raw(data_dir), name) or _find_in(data_dir / self.torchvision_class, name)
 
-    def _found(self, data_dir: Path, name: str) -> Path:
-        file = self._find(data_dir, name)
-        assert file
-        return file
+    def _download(self, options: LoadOptions) -> None:
+        """Downloads all files into a temporary folder, and then moves the missing ones to their place.
 
-    def _download(self, request: LoadOptions) -> None:
-        """Downloads all files into a temporary folder, then moves those that are missing to their place."""
+        Raises:
+            DataError: `data_dir` contains images or IDX files directly, so the user probably means those.
+            DataUnavailableError: the download is not allowed, or it fails.
+        """
         from torchvision import datasets
 
-        data_dir, split = request.data_dir, request.split
+        data_dir, split = options.data_dir, options.split
         if image := find_image(data_dir):
             raise DataError(
-                f"{data_dir} does not hold {self.torchvision_class}, but images ({image}): add --dataset folder to "
-                "use those, or give another --data-dir"
+                f"{data_dir} contains images ({image}) instead of {self.torchvision_class}: add --dataset folder to "
+                "train on them, or give another --data-dir"
             )
         if _find_in(data_dir, self._names(split)[0]):
             raise DataError(
-                f"{data_dir} itself holds IDX files, which may be of any data set of this format; if they are of "
+                f"{data_dir} contains IDX files directly, so their data set is unknown; if they are "
                 f"{self.torchvision_class}, move or link them to {self._raw(data_dir)}"
             )
         advice = (
-            f"put its IDX files ({self._names(split)[0]} ..., plain or .gz) there, or use --dataset uci-digits, which "
-            "needs no download"
+            f"put its IDX files ({self._names(split)[0]} and so on, plain or .gz) there, or use --dataset uci-digits, "
+            "which needs no download"
         )
-        if not request.download:
+        if not options.download:
             raise DataUnavailableError(
                 f"{self.torchvision_class} is not in {self._raw(data_dir)}, and a dry run downloads nothing; {advice}"
             )
@@ -100,7 +106,7 @@ class IdxSet:
                 subset = {"split": self.subset} if self.subset else {}
                 getattr(datasets, self.torchvision_class)(temporary, train=split == "train", download=True, **subset)
                 self._raw(data_dir).mkdir(parents=True, exist_ok=True)
-                for name in (name for each in self.prefixes for name in self._names(each)):
+                for name in (name for each_split in self.prefixes for name in self._names(each_split)):
                     if not self._find(data_dir, name):
                         (self._raw(Path(temporary)) / name).rename(self._raw(data_dir) / name)
         except (RuntimeError, OSError, HTTPException) as error:
@@ -127,6 +133,7 @@ IDX_SETS = {
 
 
 def _find_in(folder: Path, name: str) -> Path | None:
+    """Returns the file of this name in a folder, plain or .gz, with "-idx" or ".idx"."""
     for stem in (name, name.replace("-idx", ".idx")):
         for file in (folder / stem, folder / f"{stem}.gz"):
             if file.is_file():
@@ -135,33 +142,38 @@ def _find_in(folder: Path, name: str) -> Path | None:
 
 
 def _read_idx(file: Path) -> Tensor:
-    """IDX: two zero bytes, a type (8: uint8), the number of dimensions, each as a big-endian int32, then the data.
+    """Reads an IDX file: two zero bytes, the type (8: uint8), the number of dimensions, their sizes as big-endian
+    int32, then the values.
 
-    Whether the file is compressed is read from its content: browsers and archivers change content and name separately.
+    Whether the file is compressed is decided by its content, because browsers and archivers may unpack a file without
+    renaming it, or rename it without unpacking it.
+
+    Returns:
+        uint8 (n, height, width) if "images" is in the name of the file, otherwise uint8 (n,).
+
+    Raises:
+        DataError: the file is damaged or of another format; the message names it.
     """
     content = file.read_bytes()
     if content.startswith(GZIP_MAGIC):
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{file}: not an IDX file: its gzip data are damaged ({error}); {_REPLACE}") from error
+            raise DataError(f"{file}: not an IDX file, its gzip data is damaged ({error}); {_REPLACE}") from error
     rank = 3 if "images" in file.name else 1
     start = 4 + 4 * rank
     shape = [int.from_bytes(content[i : i + 4]) for i in range(4, start, 4)]
     if content[:4] != bytes((0, 0, 8, rank)) or len(content) < start or 0 in shape:
-        raise DataError(f"{file}: not an IDX file of uint8 in {rank} dimensions; {_REPLACE}")
+        raise DataError(f"{file}: not an IDX file with {rank} dimensions of uint8; {_REPLACE}")
     expected = start + math.prod(shape)
     if len(content) != expected:
-        raise DataError(f"{file}: {len(content):,} bytes long, its header says {expected:,}; {_REPLACE}")
+        raise DataError(f"{file}: has {len(content):,} bytes, but {expected:,} according to its header; {_REPLACE}")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
-
-
-_REPLACE = "replace it, or move it away so that it is downloaded again"
 
 
 @contextmanager
 def _download_timeout() -> Iterator[None]:
-    """Limits each network operation; by default a network that drops packets would block for minutes per mirror."""
+    """Limits the time of each network operation. A network that drops packets would block for minutes per mirror."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:

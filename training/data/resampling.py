@@ -1,21 +1,25 @@
-"""Fits grey images to the size and the channels that were requested."""
+"""Resamples grey images, and repeats their channel."""
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.data.images import LoadOptions
+from training.data.labelled_images import LoadOptions
 
 
-def fit(images: Tensor, request: LoadOptions) -> tuple[Tensor, tuple[str, ...]]:
-    """Resamples uint8 (n, 1, height, width) and repeats the channel; None in the request leaves them as they are.
+def resample(images: Tensor, options: LoadOptions) -> tuple[Tensor, tuple[str, ...]]:
+    """Brings grey images to the size and the number of channels that the options request.
+
+    Args:
+        images: uint8 (n, 1, height, width).
+        options: `image_size` and `channels`; None keeps what the images have.
 
     Returns:
-        The images, and a line about each alteration.
+        uint8 (n, channels, size, size), and a line for the user if the size changed.
     """
     notes: tuple[str, ...] = ()
-    size, (height, width) = request.image_size, images.shape[2:]
+    size, (height, width) = options.image_size, images.shape[2:]
     if size is not None and (height, width) != (size, size):
         # On uint8 this is Pillow's arithmetic, without a float copy of the whole data set.
         images = interpolate(images, size=(size, size), mode="bicubic", antialias=True)
         notes = (f"all images were resampled from {width} x {height} to {size} x {size} pixels",)
-    return images.expand(-1, request.channels or -1, -1, -1).contiguous(), notes
+    return images.expand(-1, options.channels or -1, -1, -1).contiguous(), notes

@@ -8,9 +8,8 @@ measured with the same classifier, so `load_pinned_classifier` checks the SHA-25
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.common.errors import MnistGanError
 from models.common.files import write_atomically
 from models.common.threads import set_threads
 from training.data import LabelledImages, load_dataset
+from training.data_dir import default_data_dir
 
 PINNED = Path(__file__).with_name("mnist-classifier.safetensors")
 PINNED_SHA256 = "3bdf2b865dd3d262eea76755b25b51d26b56d4b7f0daa6243a9ade0468a64eb7"
@@ -213,7 +213,8 @@ class _Options:
 
     out: Path
     """Safetensors file to write."""
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    data_dir: Path = field(default_factory=default_data_dir)
+    """Folder of the data sets; $MNIST_GAN_DATA, else `data`."""
     epochs: int = _EPOCHS
     """Number of passes over the training images."""
     seed: int = 0

@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from models.common.errors import InputError
 from models.onnx_file.card import Dataset
-from training.config import default_data_dir
 from training.data import LOADERS
+from training.data_dir import default_data_dir
 from training.evaluation.cost import measure_cost
 from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport, Measurements
 from training.evaluation.metric_context import make_metric_context

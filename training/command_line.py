@@ -1,0 +1,200 @@
+"""Command line of `train`: a new run from a preset and options, or the continuation of a run."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+from tyro.conf import DisallowNone, HelptextFromCommentsOff, OmitArgPrefixes, arg
+
+from models.common.commands import Count
+from training.config import (
+    Config,
+    DataOptions,
+    DurationOptions,
+    ExecutionOptions,
+    LoggingOptions,
+    NetworkOptions,
+    OptimizationOptions,
+    PenaltyOptions,
+    Preset,
+    RunOptions,
+    Switch,
+    option_name,
+)
+from training.presets import PRESETS
+
+DURATION_OPTIONS = ("epochs", "images", "minutes")
+CHANGEABLE_OPTIONS = ("data_dir", *DURATION_OPTIONS, "device")
+"""Options of the configuration that may differ when a run is resumed."""
+
+EXAMPLES = """\
+examples:
+  train --preset fast --minutes 10 --out runs/a   train for ten minutes on a CPU
+  train --dataset folder --data-dir my-images --preset fast --out runs/b
+  train --resume runs/a --minutes 10              continue for ten more minutes
+  train --preset fast --help                      show the defaults of a preset
+  train --resume runs/a --help                    show what may change in a run
+"""
+RESUME_EXAMPLES = """\
+examples:
+  train --resume runs/a                  continue to the total of the run
+  train --resume runs/a --epochs 100     continue to a new total of 100 epochs
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The run that the command line requests."""
+
+    config: Config
+    resume: bool = False
+    """Whether `config.out` is a run that is continued."""
+    dry_run: bool = False
+    """Whether to check and print everything instead of training."""
+    threads: int | None = None
+    """Value of --threads, None if it is not given. `config.threads` of a resumed run is the number it used so far."""
+
+
+@dataclass(frozen=True)
+class _RunOptions(RunOptions):
+    __doc__ = RunOptions.__doc__
+
+    resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: start a new run)")] = None
+    """Folder of a run to continue. It ends with the same bits as a run without interruption.
+    `train --resume RUN --help` shows the options that may change."""
+    dry_run: Switch = False
+    """Check everything that training needs, print the configuration and the networks, and write nothing."""
+
+
+@dataclass(frozen=True)
+class _NewRun:
+    """Train a GAN: a generator of images and the discriminator that it learns from."""
+
+    run: _RunOptions
+    data: DataOptions
+    network: NetworkOptions
+    duration: DurationOptions
+    optimization: OptimizationOptions
+    penalty: PenaltyOptions
+    execution: ExecutionOptions
+    logging: LoggingOptions
+
+
+def _kept(metavar: str) -> object:
+    return arg(metavar=metavar, help_behavior_hint="(default: as in the run)")
+
+
+@dataclass(frozen=True)
+class _ResumedRun:
+    """Continue a run. Only these options may change; all others stay as they are in the run."""
+
+    resume: Annotated[Path, arg(metavar="RUN")]
+    """Folder of the run."""
+    data_dir: Annotated[Path | None, _kept("PATH")] = None
+    """Folder where the data is now. The data must be the same."""
+    epochs: Annotated[float | None, _kept("EPOCHS")] = None
+    """New total number of epochs; above 0."""
+    images: Annotated[Count | None, _kept("IMAGES")] = None
+    """New total number of real images that the discriminator sees, for example 600k or 6M; at least 1."""
+    minutes: Annotated[float | None, arg(metavar="MINUTES", help_behavior_hint="(default: the total of the run)")] = (
+        None
+    )
+    """Approximate time to train from now on, in minutes; above 0."""
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, _kept("{auto,cpu,cuda}")] = None
+    """Device to continue on, in the precision of the run. Another device computes other bits."""
+    threads: Annotated[int | None, _kept("THREADS")] = None
+    """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
+    dry_run: Switch = False
+    """Check everything that training needs, print the configuration and the networks, and write nothing."""
+
+
+def parse(args: Sequence[str] | None = None) -> Command:
+    """Reads the command line: --resume or the preset first, since they decide about the other options.
+
+    Args:
+        args: the arguments; None takes those of the program.
+
+    Raises:
+        SystemExit: code 2 and a message on stderr if an argument is wrong, code 0 after --help.
+    """
+    first = argparse.ArgumentParser(
+        "train", "train [OPTIONS]; train --help lists them", add_help=False, allow_abbrev=False
+    )
+    first.add_argument("--preset", choices=get_args(Preset), default=Config.preset)
+    first.add_argument("--resume", type=Path)
+    first.add_argument("-h", "--help", action="store_true")
+    chosen, _ = first.parse_known_args(args)
+    try:
+        return _parse_new_run(chosen.preset, args) if chosen.resume is None else _parse_resumed_run(args)
+    except SystemExit as end:
+        if chosen.help and end.code == 0:
+            print(EXAMPLES if chosen.resume is None else RESUME_EXAMPLES, end="")
+        raise
+    except ValueError as error:
+        first.error(str(error))
+
+
+def _parse_new_run(preset: Preset, args: Sequence[str] | None) -> Command:
+    """Reads the options of a new run: those of the preset, replaced by those of the command line.
+
+    Raises:
+        ValueError: a value is out of range, or two options exclude each other.
+    """
+    options = tyro.cli(
+        _NewRun,
+        prog="train",
+        args=args,
+        default=_with_defaults({"preset": preset, **PRESETS[preset]}),
+        config=(OmitArgPrefixes, DisallowNone, HelptextFromCommentsOff),
+    )
+    values = {name: value for group in vars(options).values() for name, value in vars(group).items()}
+    _check_duration([name for name in ("images", "minutes") if values[name] is not None])
+    dry_run = values.pop("dry_run")
+    del values["resume"]
+    return Command(Config(**values), dry_run=dry_run, threads=values["threads"])
+
+
+def _with_defaults(defaults: dict[str, Any]) -> _NewRun:
+    """Sorts the defaults of a preset into the groups of options."""
+
+    def fill(group: Any) -> Any:
+        return group(**{each.name: defaults[each.name] for each in fields(group) if each.name in defaults})
+
+    return _NewRun(*(fill(each.type) for each in fields(_NewRun)))
+
+
+def _parse_resumed_run(args: Sequence[str] | None) -> Command:
+    """Reads the configuration of a run, and the options that change it.
+
+    Raises:
+        ValueError: an option cannot change, a value is out of range, or the folder is not that of a run.
+    """
+    options, unknown = tyro.cli(
+        _ResumedRun,
+        prog="train",
+        args=args,
+        return_unknown_args=True,
+        config=(DisallowNone, HelptextFromCommentsOff),
+    )
+    if unknown:
+        names = [word.partition("=")[0] for word in unknown if word.startswith("--")] or unknown
+        changeable = ", ".join(map(option_name, (*CHANGEABLE_OPTIONS, "threads", "dry_run")))
+        raise ValueError(
+            f"--resume cannot take {', '.join(names)}: the run keeps all options but {changeable}. Leave it out, or "
+            "start a new run"
+        )
+    changes = {name: getattr(options, name) for name in CHANGEABLE_OPTIONS if getattr(options, name) is not None}
+    durations = [name for name in DURATION_OPTIONS if name in changes]
+    _check_duration(durations)
+    if durations:
+        changes = {"images": None, "minutes": None} | changes  # the total of the run no longer applies
+    config = replace(Config.load(options.resume), **changes)
+    return Command(config, resume=True, dry_run=options.dry_run, threads=options.threads)
+
+
+def _check_duration(given: Sequence[str]) -> None:
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(map(option_name, given))} both set the duration; give one of them")

@@ -32,7 +32,8 @@ def main() -> None:
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
     with importing("train", "PyTorch"):
-        from training.loop import dry_run, train
+        from training.dry_run import dry_run
+        from training.loop import train
 
     if command.dry_run:
         print(dry_run(config, command.resume))

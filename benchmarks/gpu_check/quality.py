@@ -20,7 +20,7 @@ from training.evaluation.evaluator import EvaluationReport, evaluate_sources
 from training.evaluation.metrics import FAST, METRICS, Measurement
 from training.evaluation.sources import ImageSource
 from training.loop import train
-from training.step import resolve_precision
+from training.precision import resolve_precision
 
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"lr_schedule": "cosine", "lr_end": 0.02},

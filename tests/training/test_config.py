@@ -11,7 +11,7 @@ import torch
 from models.networks import DISCRIMINATORS, GENERATORS, NetworkConfig, build_discriminator, build_generator
 from training.config import PRESETS, Config, parse
 from training.data import LOADERS
-from training.loop import dry_run
+from training.dry_run import dry_run
 from training.losses import LOSSES
 from training.widths import resolve_widths
 

@@ -13,7 +13,9 @@ from PIL import Image
 from tests.conftest import small_config
 from training import data
 from training.data import DataError, DataUnavailableError
-from training.loop import RunError, dry_run, train
+from training.dry_run import dry_run
+from training.errors import RunError
+from training.loop import train
 from training.train import main
 
 latin1 = pytest.mark.skipif(sys.platform != "linux", reason="this file system stores names as Unicode only")

@@ -11,8 +11,8 @@ from training.state import State
 MAX_MEAN_LOGIT = 1e5
 """Training has diverged if a mean logit is larger than this. Logits of a working discriminator stay far below it."""
 MIN_LOSS_SCALE = 2.0**-8
-"""Training has diverged if the loss scale of fp16 falls below this. It starts at 2^16 and is halved in each
-step that skips an update."""
+"""Training has diverged if the loss scale of fp16 falls below this. It starts at 2^16, and each step that
+skips an update halves it."""
 
 
 def check_divergence(state: State, config: Config, group: Group) -> None:

@@ -87,7 +87,7 @@ def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -
     if not resume and group.all_reduce_max(group.is_main_process and bool(find_checkpoints(config.out))):
         raise RunError(f"{config.out} already contains a run; choose another --out, or continue the run with --resume")
     if config.deterministic:
-        # cuBLAS is deterministic only with a workspace of fixed size, and PyTorch refuses to run without this variable.
+        # cuBLAS is deterministic only with a workspace of fixed size; PyTorch raises an error if this is not set.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     data = group.local_main_process_first(lambda: _load_data(config, download=not dry_run))

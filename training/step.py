@@ -70,14 +70,13 @@ class Step:
         """Runs one step: discriminator update, generator update, EMA update, metrics.
 
         1. The discriminator minimises loss.discriminator(D(x), D(G(z))) + penalty with Adam, at fixed G.
-        2. The generator minimises loss.generator(D(G(z)), D(x)) with Adam, at fixed, already updated D. Its examples
-           are `batch.generator`, or those of the first update where that is None (Goodfellow et al., 2014,
-           algorithm 1, draws fresh latents).
+        2. The generator minimises loss.generator(D(G(z)), D(x)) with Adam, at fixed D. It uses the examples in
+           `batch.generator`; if that is None, it reuses the examples and the fakes of the discriminator's update.
         3. ema = beta ema + (1 - beta) weights, see `training.schedules.ema_beta`.
         4. The metrics of the step are added to `state.metric_sums`.
 
         In a group, gradients are averaged over the processes before each update. `state.images_seen` does not change:
-        the caller increases it by the global batch size.
+        the training loop increases it by the global batch size.
 
         Args:
             batch: n real images (uint8), labels and latents, on the training device; see `training.batches.Batch`.

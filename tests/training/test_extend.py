@@ -1,4 +1,4 @@
-"""Continues runs beyond their first total and with moved data, and refuses to continue them with other data."""
+"""Continues runs beyond their first total and with moved data, and checks that other data is rejected."""
 
 import json
 import shutil

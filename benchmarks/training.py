@@ -36,9 +36,10 @@ from training.batches import Batches
 from training.config import Config
 from training.data import LabelledImages, load_dataset
 from training.distributed import Group
+from training.precision import resolve_device, resolve_precision
 from training.presets import PRESETS
 from training.state import State
-from training.step import Step, resolve_device, resolve_precision
+from training.step import Step
 
 
 @dataclass(frozen=True)

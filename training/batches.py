@@ -1,7 +1,10 @@
-"""The batches of a run, each drawn from the seed and the images seen and from nothing else.
+"""Training batches, each drawn from the seed and the number of images seen and from nothing else.
 
-So a run that goes on after a break meets the batches that it would have met (the way of EDM2, Karras et al., 2024).
+A resumed run therefore sees the batches that it would have seen without the interruption. EDM2 (Karras et al., 2024)
+seeds its steps in the same way.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,69 +13,124 @@ from torch import Tensor
 from training.config import Config
 from training.data import LabelledImages
 from training.distributed import Group
-from training.step import Batch
 
-_USES = ("order", "latents", "generator", "noise", "noise of fakes")
-"""Everything that random numbers are drawn for. The position in this list is part of the key of a stream, so a new use
-is appended."""
+_STREAMS = ("order", "latents", "generator", "noise", "noise of fakes")
+"""Purposes of random numbers. The position in this tuple is part of the key of a stream, so append new ones."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Real images with their labels, and as many latents for fake images of the same labels."""
+
+    images: Tensor
+    """Real images: uint8 (n, channels, height, width)."""
+    labels: Tensor
+    """Class indices of the real images: int64 (n,). A conditional generator uses them for the fakes as well."""
+    latents: Tensor
+    """Inputs of the generator, standard normal: float32 (n, latent_dim)."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Returns the tensors of all fields, in the order of the fields."""
+        return self.images, self.labels, self.latents
+
+    def clone(self) -> "Examples":
+        """Returns a copy with tensors of its own."""
+        return Examples(*(tensor.clone() for tensor in self.tensors()))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input of one training step in one process: n = batch_size / processes examples, on the training device.
+
+    The optional fields depend only on the configuration, so all batches of a run have the same tensors and shapes.
+    """
+
+    discriminator: Examples
+    """Examples for the update of the discriminator."""
+    generator: Examples | None = None
+    """Examples for the update of the generator (`--generator-data fresh`). None: it uses those of the discriminator."""
+    noise: Tensor | None = None
+    """Random numbers of the penalty, or None if it needs none.
+
+    wgan-gp: uniform float32 (n, 1, 1, 1), the share of the real image in each interpolated image. finite-difference:
+    standard normal float32 (2 n, channels, height, width), first for the real images, then for the fakes.
+    """
+
+    def tensors(self) -> list[Tensor]:
+        """Returns all tensors of the batch, always in the same order."""
+        generator = () if self.generator is None else self.generator.tensors()
+        noise = () if self.noise is None else (self.noise,)
+        return [*self.discriminator.tensors(), *generator, *noise]
+
+    def clone(self) -> "Batch":
+        """Returns a copy with tensors of its own."""
+        generator = None if self.generator is None else self.generator.clone()
+        return Batch(self.discriminator.clone(), generator, None if self.noise is None else self.noise.clone())
 
 
 class Batches:
-    """A process's share of the batch at any point of a run."""
+    """Draws this process's share of the batch at any point of a run."""
 
     def __init__(self, data: LabelledImages, config: Config, group: Group):
+        """Takes `data` on the training device, `config.device`."""
         self.data = data
         self.config = config
         self.group = group
         self.epoch_images = len(data) // config.batch_size * config.batch_size
-        """Of whole batches; the images left over wait for another epoch's order."""
+        """Images of one epoch. An epoch has whole batches only, so the last images of its random order are left out."""
         self._epoch, self._order = -1, torch.empty(0)
 
     def at(self, images_seen: int) -> Batch:
-        """The batch that follows after so many images."""
+        """Returns the batch that follows after `images_seen` real images, a multiple of the batch size."""
         config, n = self.config, self.config.batch_size
-        batch = self._select(self._indices(images_seen))
-        batch["latents"] = self._normal("latents", images_seen, n, config.latent_dim)
-        if config.generator_data == "fresh":
-            random = self._random("generator", images_seen)
-            index = torch.randint(len(self.data), (n,), generator=random, device=config.device)
-            batch |= {f"generator_{name}": tensor for name, tensor in self._select(index).items()}
-            latents = torch.randn(n, config.latent_dim, generator=random, device=config.device)
-            batch["generator_latents"] = self.group.slice(latents)
+        examples = self._examples(
+            self._indices(images_seen), self._normal("latents", images_seen, n, config.latent_dim)
+        )
+        return Batch(examples, self._generator_examples(images_seen), self._noise(images_seen))
+
+    def _generator_examples(self, images_seen: int) -> Examples | None:
+        config, n = self.config, self.config.batch_size
+        if config.generator_data == "same":
+            return None
+        random = self._random("generator", images_seen)
+        indices = torch.randint(len(self.data), (n,), generator=random, device=config.device)
+        latents = torch.randn(n, config.latent_dim, generator=random, device=config.device)
+        return self._examples(indices, self.group.slice(latents))
+
+    def _noise(self, images_seen: int) -> Tensor | None:
+        config, n = self.config, self.config.batch_size
         if config.penalty == "wgan-gp":
             random = self._random("noise", images_seen)
-            batch["noise"] = self.group.slice(torch.rand(n, 1, 1, 1, generator=random, device=config.device))
+            return self.group.slice(torch.rand(n, 1, 1, 1, generator=random, device=config.device))
         if config.penalty == "finite-difference":
             shape = self.data.images.shape[1:]
-            batch["noise"] = torch.cat(
-                [self._normal(use, images_seen, n, *shape) for use in ("noise", "noise of fakes")]
-            )
-        return batch
+            return torch.cat([self._normal(stream, images_seen, n, *shape) for stream in ("noise", "noise of fakes")])
+        return None
 
     def _indices(self, images_seen: int) -> Tensor:
+        """Returns the indices of the real images of the whole batch, from the random order of the epoch."""
         epoch, position = divmod(images_seen, self.epoch_images)
         if epoch != self._epoch:
             random = self._random("order", epoch + 1)
-            self._epoch, self._order = (
-                epoch,
-                torch.randperm(len(self.data), generator=random, device=self.config.device),
-            )
+            self._epoch = epoch
+            self._order = torch.randperm(len(self.data), generator=random, device=self.config.device)
         return self._order[position : position + self.config.batch_size]
 
-    def _select(self, index: Tensor) -> Batch:
-        index = self.group.slice(index)
-        return {"images": self.data.images[index], "labels": self.data.labels[index]}
+    def _examples(self, indices: Tensor, latents: Tensor) -> Examples:
+        """Combines the images at this process's share of `indices` with its latents."""
+        indices = self.group.slice(indices)
+        return Examples(self.data.images[indices], self.data.labels[indices], latents)
 
-    def _normal(self, use: str, position: int, *shape: int) -> Tensor:
-        random = self._random(use, position)
+    def _normal(self, stream: str, position: int, *shape: int) -> Tensor:
+        """Returns this process's share of standard normal values of this shape."""
+        random = self._random(stream, position)
         return self.group.slice(torch.randn(shape, generator=random, device=self.config.device))
 
-    def _random(self, use: str, position: int) -> torch.Generator:
-        """Returns the stream of one use at one position: the images seen, or the number of the epoch for the order.
+    def _random(self, stream: str, position: int) -> torch.Generator:
+        """Returns the random generator of a stream at a position: the images seen, or for "order" the epoch from 1.
 
-        Each use calls this once for a position and computes no other positions, so no two draws of a run share a key.
-        PyTorch's generator on a CPU reads only 32 bits of the seed: there two of n draws coincide by chance with a
-        probability of about n^2 / 2^33.
+        Each stream is opened once per position, so no two draws of a run share a key. PyTorch's CPU generator reads
+        only 32 bits of the seed, so there two of n draws coincide by chance with a probability of about n^2 / 2^33.
         """
-        key = np.random.SeedSequence((self.config.seed, _USES.index(use), position))
+        key = np.random.SeedSequence((self.config.seed, _STREAMS.index(stream), position))
         return torch.Generator(self.config.device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)

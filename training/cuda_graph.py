@@ -1,49 +1,59 @@
-"""The whole step as one CUDA graph: launched at once, where hundreds of small kernels would each wait for the CPU."""
+"""Replays the training step as one CUDA graph.
+
+A step consists of hundreds of small kernels. A graph launches all of them in one call, so the GPU does not wait for the
+CPU between kernels.
+"""
 
 import torch
 
-from training.step import Batch, Step
+from training.batches import Batch
+from training.step import Step
 
 EAGER_STEPS = 3
-"""Before the graph is captured: cuDNN chooses its kernels, and the optimizers make their state."""
+"""Steps that run eagerly before the capture, in which cuDNN selects its kernels and Adam allocates its state."""
 
 
 def with_cuda_graph(step: Step) -> "Step | CudaGraphStep":
-    """The step as the hardware runs it fastest: captured on a GPU, unless told not to or in a group."""
+    """Returns the step as a CUDA graph on a single GPU with `--cuda-graph`; otherwise returns it unchanged."""
     possible = step.config.device == "cuda" and step.config.cuda_graph and step.group.size == 1
     return CudaGraphStep(step) if possible else step
 
 
 class CudaGraphStep:
-    """A step that is captured once, then replayed on the batches copied into its inputs.
+    """Captures a training step in a CUDA graph, then copies each batch into the graph's inputs and replays it.
 
-    The first steps run eagerly, on a stream of their own as capture demands, and so does every step until `ready`:
-    what a graph has baked in must not change any more.
+    The first steps run eagerly, on a side stream as capturing requires, until everything that the graph stores as a
+    constant has its final value (`ready`).
     """
 
     def __init__(self, step: Step):
         self.step = step
         self.eager_steps = 0
+        """Number of steps that ran eagerly."""
         self.stream = torch.cuda.Stream()
+        """Side stream of the eager steps."""
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.inputs: Batch = {}
+        """The captured step; None before the capture."""
+        self.inputs: Batch | None = None
+        """Tensors that the graph reads; None before the capture."""
 
     @property
     def ready(self) -> bool:
-        """Adam's betas are numbers in the graph, so their burn-in has to be over."""
+        """Whether the step can be captured: Adam's betas are constants in the graph, so their burn-in must be over."""
         config = self.step.config
-        settled = config.beta2_start is None or self.step.state.images_seen >= config.burn_in
-        return settled and self.eager_steps >= EAGER_STEPS
+        constant_betas = config.beta2_start is None or self.step.state.images_seen >= config.burn_in
+        return constant_betas and self.eager_steps >= EAGER_STEPS
 
     def __call__(self, batch: Batch) -> None:
+        """Runs one training step. All batches must have tensors of the same shapes and dtypes."""
         if self.graph is None and self.ready:
             self._capture(batch)
-        if self.graph is None:
+        if self.graph is None or self.inputs is None:
             self._run_eagerly(batch)
-        else:
-            for name, tensor in batch.items():
-                self.inputs[name].copy_(tensor)
-            self.graph.replay()
+            return
+        for graph_input, tensor in zip(self.inputs.tensors(), batch.tensors(), strict=True):
+            graph_input.copy_(tensor)
+        self.graph.replay()
 
     def _run_eagerly(self, batch: Batch) -> None:
         self.stream.wait_stream(torch.cuda.current_stream())
@@ -53,7 +63,8 @@ class CudaGraphStep:
         self.eager_steps += 1
 
     def _capture(self, batch: Batch) -> None:
-        self.inputs = {name: tensor.clone() for name, tensor in batch.items()}
+        """Records the operations of a step. Capturing does not execute them, so the state does not change."""
+        self.inputs = batch.clone()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.step(self.inputs)

@@ -1,9 +1,9 @@
-"""Training on several devices: each process takes its slice of one global batch, and gradients are averaged.
+"""Data-parallel training: each process takes its slice of one global batch, and gradients are averaged.
 
     torchrun --nproc-per-node 2 -m training.train --preset r3gan --out runs/a
 
-Plain `torch.distributed` rather than DistributedDataParallel, whose hooks know neither gradients of gradients nor two
-networks that take turns.
+This uses plain `torch.distributed`, because the hooks of DistributedDataParallel support neither gradients of gradients
+nor two networks that are updated in turn.
 """
 
 import os
@@ -20,31 +20,46 @@ from torch import Tensor
 from models.common.errors import MnistGanError
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others. The first process of a node may have to download a data set meanwhile."""
+"""Timeout of a collective operation. It has to cover a download of the data set by one process of each machine."""
 
-_Loaded = TypeVar("_Loaded")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, and which of them this is. One alone is a group as well."""
+    """The processes that train one run together, seen from one of them. The default is a single process.
+
+    All methods except `slice` are collective operations: every process of the group has to call them.
+    """
 
     rank: int = 0
+    """Index of this process in the group, from 0."""
     size: int = 1
+    """Number of processes."""
     local_rank: int = 0
-    """Rank among the processes on the same machine."""
+    """Index of this process among those on the same machine, from 0."""
+    device: str = "cpu"
+    """Device on which scalars are exchanged: "cuda" with NCCL, "cpu" with Gloo."""
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes the run."""
+        """Whether this is the process that writes the files and the terminal output of the run."""
         return self.rank == 0
 
     def slice(self, batch: Tensor) -> Tensor:
-        """This process's share of a global batch, whose size the group divides."""
+        """Returns this process's share of a global batch: rows `rank * n / size` to `(rank + 1) * n / size`.
+
+        Args:
+            batch: (n, ...), the same in every process. `size` divides n.
+        """
         return batch.chunk(self.size)[self.rank]
 
     def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces tensors of one dtype by their means over the group, in one message."""
+        """Replaces each tensor by its mean over the group, in place, with a single all-reduce.
+
+        Args:
+            tensors: Tensors of one dtype, with the same shapes in every process.
+        """
         if self.size == 1:
             return
         tensors = list(tensors)
@@ -54,27 +69,27 @@ class Group:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def all_reduce_max(self, value: float, device: str) -> float:
-        """The largest of the group's values, the same in each process."""
+    def all_reduce_max(self, value: float) -> float:
+        """Returns the largest of the values that the processes pass."""
         if self.size == 1:
             return value
-        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return shared.item()
 
-    def broadcast(self, value: float, device: str) -> float:
-        """Returns the value of rank 0, in each process."""
+    def broadcast(self, value: float) -> float:
+        """Returns the value that the main process passes."""
         if self.size == 1:
             return value
-        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.broadcast(shared, src=0)
         return shared.item()
 
     @contextmanager
     def raise_in_all_processes(self) -> Iterator[None]:
-        """Raises an error of the input or of a file that occurs inside in one process in all of them.
+        """Re-raises a MnistGanError or OSError of one process in every process, at the end of the context.
 
-        Without it, the others would wait for the process that has ended, and then fail with an error of the network.
+        Without it, the other processes would wait for the failed one until a network error ends them.
         """
         failure: MnistGanError | OSError | None = None
         try:
@@ -88,28 +103,33 @@ class Group:
         if first := failure or next(filter(None, failures), None):
             raise first
 
-    def load(self, load: Callable[[], _Loaded]) -> _Loaded:
-        """Calls `load` in the first process of each machine, and afterwards in the others.
+    def local_main_process_first(self, load: Callable[[], _Result]) -> _Result:
+        """Calls `load` in one process of each machine, then in its other processes, and returns the result of each.
 
-        So only one process of a machine downloads and extracts a data set. The others find its files.
+        So one process of a machine downloads and extracts a data set, and the others find its files. An error in one
+        process is raised in all of them.
         """
         for first in (True, False):
             with self.raise_in_all_processes():
                 if (self.local_rank == 0) == first:
-                    loaded = load()
-        return loaded
+                    result = load()
+        return result
 
 
 @contextmanager
-def group(device: str) -> Iterator[Group]:
-    """The group that torchrun started, or one process alone."""
+def process_group(device: str) -> Iterator[Group]:
+    """Joins the process group that torchrun started. Without torchrun, yields a group of this process alone.
+
+    Args:
+        device: "cuda" uses NCCL and selects the GPU with the index LOCAL_RANK; "cpu" uses Gloo.
+    """
     if "WORLD_SIZE" not in os.environ:
-        yield Group()
+        yield Group(device=device)
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)), device)
     finally:
         dist.destroy_process_group()

@@ -10,38 +10,44 @@ from training.distributed import Group
 from training.state import State
 from training.step import Step
 
-WARMUP_SECONDS = 10.0
-"""About how long speed is measured before --minutes becomes a number of images."""
+MAX_CALIBRATION_SECONDS = 10.0
+"""Approximate time for which the speed of training is measured, to convert --minutes into a number of images."""
+CALIBRATION_SHARE = 0.1
+"""Largest share of --minutes that this measurement takes."""
 
 
 def images_to_train(config: Config, data: LabelledImages, group: Group) -> int:
-    """Returns the number of images that --epochs or --minutes stand for, the same in every process of the group."""
+    """Returns the number of images that --epochs or --minutes amount to, at least one batch.
+
+    It is the same in every process. For --minutes it depends on the measured speed of this machine.
+    """
     batches = Batches(data, config, group)
     if config.minutes is None:
         return max(config.batch_size, round(config.epochs * batches.epoch_images))
-    rate = _images_per_second(config, data, batches, group, min(WARMUP_SECONDS, 6 * config.minutes))
-    return max(config.batch_size, int(rate * 60 * config.minutes))
+    seconds = 60 * config.minutes
+    rate = _images_per_second(config, data, batches, group, min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * seconds))
+    return max(config.batch_size, int(rate * seconds))
 
 
 def _images_per_second(config: Config, data: LabelledImages, batches: Batches, group: Group, seconds: float) -> float:
-    """Measures the speed of training on a state that is thrown away.
+    """Measures the speed of training on a state that is discarded afterwards.
 
-    Blocks of 1, 2, 4, ... steps run until one takes a quarter of `seconds`. A step has collective operations, so all
-    processes have to take as many: rank 0 decides by its clock after each block.
+    It runs 1, 2, 4, ... steps until such a block takes a quarter of `seconds`. The clock of the main process decides
+    after each block, because all processes have to run the same number of steps.
     """
     state = State(config, data.info)
     step = Step(state, config, group)
-    advance = with_cuda_graph(step)
+    run_step = with_cuda_graph(step)
     steps = 1
     while True:
         started = time.perf_counter()
         for _ in range(steps):
             step.schedule(total_images=10**9)
-            advance(batches.at(state.images_seen))
+            run_step(batches.at(state.images_seen))
             state.images_seen += config.batch_size
         state.metrics()  # waits for the device
         elapsed = time.perf_counter() - started
-        # A GPU needs the first steps to choose its kernels and to capture the step.
-        if group.broadcast(steps > EAGER_STEPS and elapsed >= seconds / 4, config.device):
-            return group.broadcast(steps * config.batch_size / elapsed, config.device)
+        # The first steps on a GPU include the selection of kernels and the capture of the CUDA graph.
+        if group.broadcast(steps > EAGER_STEPS and elapsed >= seconds / 4):
+            return group.broadcast(steps * config.batch_size / elapsed)
         steps *= 2

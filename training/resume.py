@@ -1,4 +1,4 @@
-"""Continuing a run: its checkpoint has to fit the data and the configuration, and its end has to lie ahead."""
+"""Continuing a run: checks that its checkpoint fits the data and the configuration, and reports what changes."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,20 +11,23 @@ from training.config import Config
 from training.schedules import decay
 from training.state import State
 
-DIFFERENCES = 5
-"""How many differences between two versions of the data a message lists at most."""
+MAX_DIFFERENCES = 5
+"""Maximum number of differences between two data sets that an error message lists."""
 
 
 class ResumeError(MnistGanError):
-    """A run that cannot be continued with this data or up to this total."""
+    """A run cannot be continued with this data or up to this total of images."""
 
 
 def load_run_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
-    """The newest checkpoint of a run, or None where it ended before its first one and begins anew.
+    """Loads the newest checkpoint of the run in `config.out`.
+
+    Returns:
+        The checkpoint, or None if the run ended before it saved one, and therefore starts from the beginning.
 
     Raises:
-        CheckpointError: the checkpoint is damaged.
-        ResumeError: the data is not what the run was trained on; the message names the differences.
+        CheckpointError: The checkpoint is damaged.
+        ResumeError: The run was trained on other data; the message lists the differences.
     """
     if not find_checkpoints(config.out):
         return None
@@ -32,15 +35,20 @@ def load_run_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
     if data != checkpoint.dataset:
         differences = "; ".join(_shortened(list(_differences(checkpoint.dataset, data))))
         raise ResumeError(
-            f"{config.data_dir}: the data is not what {config.out} was trained on: {differences}. Restore it, or begin "
-            f"a new run from the weights of this one: --init {config.out}"
+            f"{config.data_dir}: this is not the data that {config.out} was trained on: {differences}. Restore the "
+            f"data, or start a new run from the weights of this one: --init {config.out}"
         )
     return checkpoint
 
 
 def restore_state(state: State, checkpoint: Checkpoint, run: Path) -> None:
-    """Raises:
-    CheckpointError: the checkpoint is one of other networks or another precision.
+    """Copies a checkpoint into the state.
+
+    Args:
+        run: Folder of the run, for the error message.
+
+    Raises:
+        CheckpointError: The checkpoint belongs to other networks or another precision.
     """
     try:
         state.restore(checkpoint.tensors)
@@ -50,18 +58,21 @@ def restore_state(state: State, checkpoint: Checkpoint, run: Path) -> None:
 
 
 def check_total(config: Config, images_seen: int) -> None:
-    """Raises:
-    ResumeError: the run has seen more images than its new total.
+    """Checks that a run has not seen more images than its total, `config.images`, which must be set.
+
+    Raises:
+        ResumeError: It has seen more.
     """
     assert config.images is not None
-    if images_seen - config.images >= config.batch_size:  # the last batch goes beyond the total by less than a batch
+    if images_seen - config.images >= config.batch_size:  # the last batch exceeds the total by less than a batch
         raise ResumeError(
-            f"{config.out} has seen {images_seen:,} images already, more than the new total of {config.images:,}"
+            f"{config.out} has already seen {images_seen:,} images, more than the new total of {config.images:,}; "
+            "give a larger total, or omit it to keep that of the run"
         )
 
 
 def describe_changes(before: Config, after: Config, images_seen: int) -> list[str]:
-    """What continuing with a changed configuration does to a run, a line each."""
+    """Describes how a changed configuration affects a run that continues after `images_seen` images, one line each."""
     lines = []
     if before.images is not None and after.images is not None and before.images != after.images:
         lines.append(f"the total changes from {before.images:,} to {after.images:,} images")
@@ -73,32 +84,35 @@ def describe_changes(before: Config, after: Config, images_seen: int) -> list[st
             lines.append(
                 f"--lr-schedule {after.lr_schedule} depends on the total: after {images_seen:,} images the learning "
                 f"rate changes from {old:.3g} to {new:.3g}, and then falls to {after.lr * after.lr_end:.3g} at the new "
-                "total; the result differs from that of a run that was begun with this total"
+                "total; the result differs from that of a run that was started with this total"
             )
     if before.device != after.device:
-        lines.append(f"continuing on {after.device} instead of {before.device}, which computes other bits")
+        lines.append(
+            f"the run continues on {after.device} instead of {before.device}, which draws other random numbers and "
+            "rounds differently"
+        )
     return lines
 
 
-def _differences(before: Dataset, now: Dataset) -> Iterator[str]:
-    """What changed from one version of the data to another."""
-    if before.image_shape != now.image_shape:
-        yield f"its images have the shape {_shape(now)} and had {_shape(before)} (channels x height x width)"
-    had, has = (dict(zip(data.class_names, data.class_weights, strict=True)) for data in (before, now))
-    if before.sha256 == now.sha256 and len(had) == len(has):
-        for old, new in zip(had, has, strict=True):
-            if old != new:
-                yield f"class {old!r} is now called {new!r}"
+def _differences(before: Dataset, after: Dataset) -> Iterator[str]:
+    """Describes the differences between two versions of a data set, one at a time."""
+    if before.image_shape != after.image_shape:
+        yield f"its images have the shape {_shape(after)} and had {_shape(before)} (channels x height x width)"
+    old, new = (dict(zip(data.class_names, data.class_weights, strict=True)) for data in (before, after))
+    if before.sha256 == after.sha256 and len(old) == len(new):
+        for old_name, new_name in zip(old, new, strict=True):
+            if old_name != new_name:
+                yield f"class {old_name!r} is now called {new_name!r}"
         return
-    for name in had.keys() - has.keys():
-        yield f"class {name!r} with {had[name]:,} images was removed"
-    for name in has.keys() - had.keys():
-        yield f"class {name!r} with {has[name]:,} images was added"
-    for name in had:
-        if has.get(name, had[name]) != had[name]:
-            yield f"class {name!r} has {has[name]:,} images and had {had[name]:,}"
-    if had == has and before.image_shape == now.image_shape:
-        yield "each class has as many images as before, but images were altered, exchanged or put in another order"
+    for name in old.keys() - new.keys():
+        yield f"class {name!r} with {old[name]:,} images was removed"
+    for name in new.keys() - old.keys():
+        yield f"class {name!r} with {new[name]:,} images was added"
+    for name in old:
+        if new.get(name, old[name]) != old[name]:
+            yield f"class {name!r} has {new[name]:,} images and had {old[name]:,}"
+    if old == new and before.image_shape == after.image_shape:
+        yield "each class has as many images as before, but images were altered, exchanged or reordered"
 
 
 def _shape(data: Dataset) -> str:
@@ -106,5 +120,5 @@ def _shape(data: Dataset) -> str:
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:
-    rest = len(lines) - DIFFERENCES
-    return [*islice(lines, DIFFERENCES)] + ([f"and {rest:,} more"] if rest > 0 else [])
+    rest = len(lines) - MAX_DIFFERENCES
+    return [*islice(lines, MAX_DIFFERENCES)] + ([f"and {rest:,} more"] if rest > 0 else [])

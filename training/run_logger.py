@@ -1,6 +1,6 @@
-"""The records of a run: a progress bar, a line and a grid of samples for each epoch, metrics.jsonl, TensorBoard, a GIF.
+"""Logs of a run: progress bar, a line and a sample grid per epoch, metrics.jsonl, TensorBoard and samples.gif.
 
-Training never ends because one of them cannot be written.
+A log that cannot be written is reported once and never ends the training.
 """
 
 import io
@@ -23,26 +23,29 @@ from training.data import LabelledImages
 from training.grids import grid, png
 from training.tensorboard import EventFile
 
-GIF_FRAMES = 120
+MAX_GIF_FRAMES = 120
 GIF_FRAME_MILLISECONDS = 120
-GIF_REST_MILLISECONDS = 2_000
+GIF_LAST_FRAME_MILLISECONDS = 2_000
 
 
 class RunLogger:
-    """Writes a run's story; a context, so that the files are closed and the terminal is left as it was."""
+    """Writes the logs of a run. Use it as a context manager, which shows the progress bar and writes samples.gif."""
 
     def __init__(self, run: Path, images_seen: int):
-        """Goes on after `images_seen`, and tells anew what was told of later images; from 0, all of it."""
+        """Opens the logs of the run in folder `run`, which continues after `images_seen` images.
+
+        Entries of later images are removed, because the run will log them again. 0 removes all entries.
+        """
         self.run = run
         self.samples = run / "samples"
         self.metrics = run / "metrics.jsonl"
         self.images_seen = images_seen
-        self.images_logged = self._forget_after(images_seen)
-        """Up to which image metrics.jsonl goes."""
+        self.last_logged_images = self._drop_entries_after(images_seen)
+        """Value of images_seen in the last entry of metrics.jsonl; 0 if it has no entry."""
         self.unwritten = ""
-        """Lines of metrics.jsonl that could not be written yet."""
+        """Lines for metrics.jsonl that could not be written yet."""
         self.failed: set[Path] = set()
-        """Files of which a failure was reported."""
+        """Files for which a failure has been reported."""
         self.tensorboard = EventFile(run / "tensorboard", purge_step=images_seen + 1)
         self.console = Console(highlight=False)
         self.progress = Progress(
@@ -64,29 +67,39 @@ class RunLogger:
     ) -> None:
         with suppress(OSError):
             self.progress.stop()
-        with self._tolerating(self.run / "samples.gif"):
-            self._draw_gif()
+        with self._tolerate_failure(self.run / "samples.gif"):
+            self._write_gif()
 
-    def say(self, line: str) -> None:
-        with suppress(OSError):  # standard output is a file on a full disk, or a pipe that was closed
+    def print_line(self, line: str) -> None:
+        """Prints a line above the progress bar. Ignores a standard output that is closed or on a full disk."""
+        with suppress(OSError):
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def begin(self, config: Config, data: LabelledImages, total: int, processes: int) -> None:
-        self.epoch_images = len(data) // config.batch_size * config.batch_size
-        self.epochs = -(-total // self.epoch_images)
+    def start(self, config: Config, data: LabelledImages, epoch_images: int, total_images: int, processes: int) -> None:
+        """Prints a summary of the run and starts the progress bar.
+
+        Args:
+            epoch_images: Images of one epoch, a multiple of the batch size.
+            total_images: Images of the whole run, those before a resume included.
+            processes: Number of processes that train the run.
+        """
+        self.epoch_images = epoch_images
+        self.epochs = -(-total_images // epoch_images)
         for line in data.summary:
-            self.say(line)
-        self.say(
-            f"{config.preset} on the {len(data):,} images of {config.dataset}: {total:,} to be seen, "
-            f"in {self.epochs} epochs of {self.epoch_images // config.batch_size} batches of {config.batch_size}; "
+            self.print_line(line)
+        self.print_line(
+            f"training preset {config.preset} on {config.dataset} ({len(data):,} images) for {total_images:,} images: "
+            f"{self.epochs} epochs of {epoch_images // config.batch_size} batches of {config.batch_size}; "
             f"{config.device}, {config.precision}" + (f", {processes} processes" if processes > 1 else "")
         )
-        if self.images_seen:
-            self.say(f"going on after {self.images_seen:,} images" if self.images_seen < total else "it is finished")
-        self.task = self.progress.add_task("", total=total, completed=self.images_seen, speed="")
+        if self.images_seen >= total_images:
+            self.print_line("the run is already complete")
+        elif self.images_seen:
+            self.print_line(f"resuming after {self.images_seen:,} images")
+        self.task = self.progress.add_task("", total=total_images, completed=self.images_seen, speed="")
 
-    def advance(self, images_seen: int) -> None:
-        """Moves the bar."""
+    def update_progress(self, images_seen: int) -> None:
+        """Updates the progress bar."""
         speed = self.progress.tasks[0].speed
         self.progress.update(
             self.task,
@@ -95,18 +108,18 @@ class RunLogger:
             speed=f"{speed:,.0f} images/s" if speed else "",
         )
 
-    def end_epoch(self, metrics: dict[str, Any], samples: Tensor) -> None:
-        """Records an epoch.
+    def log_epoch(self, metrics: dict[str, Any], samples: Tensor) -> None:
+        """Logs the metrics and the sample grid of an epoch.
 
         Args:
-            metrics: epoch, images_seen, and what else is to be known.
-            samples: float (n, channels, height, width) in [-1, 1].
+            metrics: The entry for metrics.jsonl. Entries other than epoch and images_seen also go to TensorBoard.
+            samples: Float (n, channels, height, width) in [-1, 1], on any device.
         """
         penalty = ", penalty {penalty:.3f}" if metrics["penalty"] else ""
         skipped = ", {skipped_updates} updates skipped" if metrics["skipped_updates"] else ""
-        self.say(
+        self.print_line(
             (
-                "epoch {epoch:>3}  loss of discriminator {loss_discriminator:.3f}, of generator {loss_generator:.3f}"
+                "epoch {epoch:>3}  discriminator loss {loss_discriminator:.3f}, generator loss {loss_generator:.3f}"
                 + penalty
                 + skipped
                 + "  {seconds:.1f} s, {images_per_second:,.0f} images/s"
@@ -114,15 +127,15 @@ class RunLogger:
         )
         image = grid(quantize(samples.float()), columns=round(len(samples) ** 0.5), padding=2)
         encoded = png(image)
-        with self._tolerating(self.samples):
+        with self._tolerate_failure(self.samples):
             self.samples.mkdir(exist_ok=True)
             write_atomically(self.samples / f"epoch-{metrics['epoch']:04}.png", encoded)
-        # After the sheet: an epoch without its line is told anew by a run that goes on.
+        # The grid is written first: a resumed run logs an epoch again if metrics.jsonl has no entry of it.
         self.unwritten += json.dumps(metrics) + "\n"
-        with self._tolerating(self.metrics):
+        with self._tolerate_failure(self.metrics):
             append(self.metrics, self.unwritten.encode())
             self.unwritten = ""
-        with self._tolerating(self.tensorboard.path):
+        with self._tolerate_failure(self.tensorboard.path):
             self.tensorboard.add(
                 metrics["images_seen"],
                 {name: value for name, value in metrics.items() if name not in ("epoch", "images_seen")},
@@ -130,18 +143,18 @@ class RunLogger:
             )
 
     @contextmanager
-    def _tolerating(self, path: Path) -> Iterator[None]:
-        """Reports the first failure to write a picture or a log, and goes on."""
+    def _tolerate_failure(self, path: Path) -> Iterator[None]:
+        """Suppresses an error of writing a log, and reports the first one of each file."""
         try:
             yield
         except (OSError, SyntaxError) as error:  # Pillow raises a SyntaxError for a damaged PNG
             if path not in self.failed:
                 self.failed.add(path)
                 reason = getattr(error, "strerror", None) or error
-                self.say(f"{path} cannot be written ({reason}); training goes on without it")
+                self.print_line(f"{path} cannot be written ({reason}); training continues without it")
 
-    def _forget_after(self, images_seen: int) -> int:
-        """Drops the lines of later images; returns how many images the last one left has seen."""
+    def _drop_entries_after(self, images_seen: int) -> int:
+        """Removes later and incomplete entries from metrics.jsonl; returns images_seen of the last entry left, or 0."""
         if not self.metrics.exists():
             return 0
         lines = [line for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -149,14 +162,14 @@ class RunLogger:
         write_atomically(self.metrics, "".join(kept).encode())
         return json.loads(kept[-1])["images_seen"] if kept else 0
 
-    def _draw_gif(self) -> None:
-        """samples.gif: the sheets one after another, evenly thinned where there are many."""
-        sheets = sorted(self.samples.glob("epoch-*.png"))
-        if not sheets:
+    def _write_gif(self) -> None:
+        """Writes samples.gif: the grids of all epochs, or of every k-th epoch and the last one if there are many."""
+        grids = sorted(self.samples.glob("epoch-*.png"))
+        if not grids:
             return
-        stride = -(-len(sheets) // GIF_FRAMES)
-        frames = [Image.open(path).convert("P") for path in sheets[:-1:stride] + sheets[-1:]]
-        pauses = [GIF_FRAME_MILLISECONDS] * (len(frames) - 1) + [GIF_REST_MILLISECONDS]
+        stride = -(-len(grids) // MAX_GIF_FRAMES)
+        frames = [Image.open(path).convert("P") for path in grids[:-1:stride] + grids[-1:]]
+        durations = [GIF_FRAME_MILLISECONDS] * (len(frames) - 1) + [GIF_LAST_FRAME_MILLISECONDS]
         gif = io.BytesIO()
-        frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0)
+        frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
         write_atomically(self.run / "samples.gif", gif.getvalue())

@@ -1,4 +1,4 @@
-"""Everything that a training step changes, and nothing else: what a checkpoint must hold for a run to go on exactly."""
+"""Training state: everything that a training step changes, and therefore everything that exact resume needs."""
 
 import copy
 from collections.abc import Iterator
@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from models.checkpoint import Checkpoint
 from models.networks import NetworkConfig, build_discriminator, build_generator
 from models.onnx_file.card import Dataset
 from training.config import Config
+from training.provenance import training_record
 from training.widths import resolve_widths
 
 STEP_METRICS = (
@@ -21,37 +23,44 @@ STEP_METRICS = (
     "gradient_discriminator",
     "gradient_generator",
 )
-"""What is averaged over the steps of an epoch. The gradients are 2-norms over all weights of a network."""
+"""Metrics that are averaged over the steps of an epoch. The logits are means over the batch, and the gradients are
+L2 norms over all weights of a network, after unscaling and without clipping."""
+
+_SCALER_FIELDS = ("scale", "_growth_tracker")
+"""Entries of a GradScaler's state that change during training."""
 
 
-def generator_config(config: Config, data: Dataset) -> NetworkConfig:
-    """The generator that a run trains on this data.
+def generator_config(config: Config, dataset: Dataset) -> NetworkConfig:
+    """Returns the architecture of the generator that a run trains on this data.
 
     Raises:
-        ValueError: a number that no network could have.
+        ValueError: No network can have these sizes.
     """
-    classes = len(data.class_names) if config.conditional else 0
-    widths, _ = resolve_widths(config, data.image_shape)
-    return NetworkConfig(config.generator, data.image_shape, widths, classes, config.latent_dim)
+    classes = len(dataset.class_names) if config.conditional else 0
+    widths, _ = resolve_widths(config, dataset.image_shape)
+    return NetworkConfig(config.generator, dataset.image_shape, widths, classes, config.latent_dim)
 
 
 class State:
-    """The networks, the average of the generator, the optimizers, the loss scale, and the sums behind the metrics."""
+    """Networks, EMA, optimizers, loss scaler and metric sums of a run, on its training device.
 
-    def __init__(self, config: Config, data: Dataset):
-        """Fresh networks: the same ones for the same seed, on any device.
+    Weights, EMA and optimizer states are float32 in every precision; the weights have the channels-last memory format.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        """Initialises the networks from `config.seed`, with the same weights on any device.
 
         Raises:
-            ValueError: the networks cannot be built for images of this shape.
+            ValueError: The networks cannot be built for images of this shape.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.generator = build_generator(generator_config(config, data))
+            self.generator = build_generator(generator_config(config, dataset))
             self.discriminator = build_discriminator(
                 NetworkConfig(
                     config.discriminator,
-                    data.image_shape,
-                    resolve_widths(config, data.image_shape)[1],
+                    dataset.image_shape,
+                    resolve_widths(config, dataset.image_shape)[1],
                     self.generator.config.classes,
                     normalization=config.discriminator_normalization,
                 )
@@ -59,12 +68,14 @@ class State:
         for network in (self.generator, self.discriminator):
             network.to(config.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_half_life else None
+        """Generator whose weights are the exponential moving average (EMA) of the trained ones; None keeps no EMA."""
 
         on_gpu = config.device == "cuda"
         self.generator_optimizer, self.discriminator_optimizer = (
             Adam(
                 network.parameters(),
-                lr=torch.tensor(config.lr, device="cuda") if on_gpu else config.lr,  # a captured step reads it anew
+                # A CUDA graph reads the learning rate from a tensor; it would store a number as a constant.
+                lr=torch.tensor(config.lr, device="cuda") if on_gpu else config.lr,
                 betas=config.betas,
                 fused=True,
                 capturable=on_gpu,
@@ -72,62 +83,77 @@ class State:
             for network in (self.generator, self.discriminator)
         )
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
+        """Loss scaler for fp16; disabled in other precisions."""
         self.images_seen = 0
-        self.sums = torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=config.device)
-        """Of the metrics, over the steps of the epoch so far."""
-        self.steps = torch.zeros((), dtype=torch.int64, device=config.device)
-        """Number of steps behind the sums: those of the epoch so far in which fp16 skipped no update."""
-        self.skipped = torch.zeros((), dtype=torch.int64, device=config.device)
-        """Updates of the whole run that fp16 had no finite gradients for."""
+        """Number of real images that the discriminator was trained on, over all processes, repetitions included."""
+        self.metric_sums = torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=config.device)
+        """Sums of `STEP_METRICS` over the steps since the last reset: float64 (7,)."""
+        self.metric_steps = torch.zeros((), dtype=torch.int64, device=config.device)
+        """Number of steps in the sums: int64 scalar. Steps in which fp16 skipped an update are not among them."""
+        self.skipped_updates = torch.zeros((), dtype=torch.int64, device=config.device)
+        """Updates of either network that fp16 skipped in the whole run, for gradients not finite: int64 scalar."""
 
     @property
-    def sampler(self) -> nn.Module:
-        """The generator that is shown and exported."""
+    def inference_generator(self) -> nn.Module:
+        """The generator that is sampled and exported: the EMA if the run keeps one, else the trained generator."""
         return self.generator if self.ema is None else self.ema
 
     def metrics(self) -> dict[str, float]:
-        """The means over the epoch so far. Waits for the device."""
-        means = self.sums / self.steps.clamp(min=1)
-        return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped.item()}
+        """Returns the means of `STEP_METRICS` since the last reset, and `skipped_updates`. Waits for the device."""
+        means = self.metric_sums / self.metric_steps.clamp(min=1)
+        return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped_updates.item()}
+
+    def reset_metrics(self) -> None:
+        """Sets the metric sums to zero, for a new epoch. `skipped_updates` continues to count."""
+        self.metric_sums.zero_()
+        self.metric_steps.zero_()
 
     @torch.no_grad()
-    def finite(self) -> bool:
-        """Reports whether the weights are finite, and small enough for their squares to be. Waits for the device."""
+    def weights_are_finite(self) -> bool:
+        """Reports whether the L2 norm over all weights and buffers of the networks is finite. Waits for the device."""
         weights = [tensor for _, tensor in self._network_tensors() if tensor.is_floating_point()]
         return bool(nn.utils.get_total_norm(weights).isfinite())
 
-    def reset_metrics(self) -> None:
-        self.sums.zero_()
-        self.steps.zero_()
+    def checkpoint(self, config: Config, dataset: Dataset) -> Checkpoint:
+        """Returns a checkpoint of the state together with its provenance. Its tensors share memory with the state."""
+        return Checkpoint(self.tensors(), self.generator.config, dataset, training_record(config, self.images_seen))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, for a checkpoint."""
-        scale = self.scaler.state_dict()
+        """Returns all tensors of the state by name, such as "ema.<weight>" or "generator_optimizer.<weight>.exp_avg".
+
+        `images_seen` is not among them. The tensors of the optimizers exist only after the first step.
+        """
+        scaler = self.scaler.state_dict()
         return dict(self._live_tensors()) | {
-            f"scaler.{name}": torch.tensor(scale[name], dtype=torch.float64) for name in _SCALER if name in scale
+            f"scaler.{name}": torch.tensor(scaler[name], dtype=torch.float64)
+            for name in _SCALER_FIELDS
+            if name in scaler
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Undoes `tensors`, in place.
+        """Copies tensors that `tensors()` returned into the state, in place. Set `images_seen` separately.
 
         Raises:
-            ValueError: they are of another kind of run.
+            ValueError: A tensor is missing or has another shape.
+            KeyError: A tensor of the loss scaler is missing.
         """
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for weight in optimizer.param_groups[0]["params"]:
                 optimizer.state[weight] = {
-                    # As Adam makes them at its first step.
+                    # The same tensors that Adam makes in its first step.
                     "step": torch.zeros((), device=weight.device),
                     "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),
                     "exp_avg_sq": torch.zeros_like(weight, memory_format=torch.preserve_format),
                 }
         for name, tensor in self._live_tensors():
             if name not in tensors or tensors[name].shape != tensor.shape:
-                raise ValueError(f"the checkpoint has no {name} of shape {[*tensor.shape]}")
+                raise ValueError(f"the checkpoint has no tensor {name} of shape {[*tensor.shape]}")
             tensor.copy_(tensors[name])
-        scale = self.scaler.state_dict()
-        restored = {name: type(scale[name])(tensors[f"scaler.{name}"].item()) for name in _SCALER if name in scale}
-        self.scaler.load_state_dict(scale | restored)
+        scaler = self.scaler.state_dict()
+        restored = {
+            name: type(scaler[name])(tensors[f"scaler.{name}"].item()) for name in _SCALER_FIELDS if name in scaler
+        }
+        self.scaler.load_state_dict(scaler | restored)
 
     def _network_tensors(self) -> Iterator[tuple[str, Tensor]]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
@@ -139,6 +165,7 @@ class State:
 
     @torch.no_grad()
     def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields all tensors except those of the loss scaler, by name and without copying."""
         yield from self._network_tensors()
         for part, network, optimizer in (
             ("generator_optimizer", self.generator, self.generator_optimizer),
@@ -147,9 +174,6 @@ class State:
             for name, weight in network.named_parameters():
                 for moment, tensor in optimizer.state[weight].items():
                     yield f"{part}.{name}.{moment}", tensor
-        for name in ("sums", "steps", "skipped"):
-            yield f"progress.{name}", getattr(self, name)
-
-
-_SCALER = ("scale", "_growth_tracker")
-"""What changes in a GradScaler."""
+        yield "progress.sums", self.metric_sums
+        yield "progress.steps", self.metric_steps
+        yield "progress.skipped", self.skipped_updates

@@ -1,60 +1,32 @@
-"""One training step: a batch in, one update of both networks."""
-
-from typing import Literal
+"""One training step: updates the discriminator, the generator and the EMA on one batch."""
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.common.errors import MnistGanError
 from models.networks.pixels import normalize
+from training.batches import Batch
 from training.config import Config
 from training.distributed import Group
 from training.losses import LOSSES
 from training.penalties import finite_difference, squared_gradient_norms, wasserstein_gp, zero_centred
+from training.precision import AUTOCAST_DTYPES
 from training.schedules import decay, ema_beta, ramp
 from training.state import State
 
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FINITE_DIFFERENCE_SIGMA = 0.1
-
-Batch = dict[str, Tensor]
-"""images uint8 (n, channels, height, width), labels int64 (n,), latents float32 (n, latent_dim); where the generator
-learns from data of its own, the same with "generator_" before the name; noise for penalties that need it."""
-
-
-class PrecisionError(MnistGanError):
-    """A device or precision that this machine does not have."""
-
-
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise PrecisionError("--device cuda, but PyTorch sees no GPU; use --device auto or cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def resolve_precision(
-    precision: Literal["auto", "fp32", "bf16", "fp16"], device: str
-) -> Literal["fp32", "bf16", "fp16"]:
-    """auto: what is fast in hardware; bf16 before fp16, since its range needs no loss scaling."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # Without matrix tiles (AMX), bf16 on a CPU is emulated and several times slower than fp32.
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+"""Standard deviation of the noise of the finite-difference penalty, on images in [-1, 1]."""
 
 
 class Step:
-    """Updates the discriminator on real and on detached fake images, then the generator; and keeps its average.
+    """Callable that runs one training step on a batch and changes `state` in place.
 
-    Nothing here waits for the device: metrics are summed on it, and what changes over the run is written into tensors
-    that live on it, so that the whole step can be captured in a CUDA graph.
+    A step never waits for the device: metrics are summed on the device, and scheduled values live in tensors there.
+    Therefore the whole step can be captured in a CUDA graph (`training.cuda_graph`).
 
-    Mixed precision: the networks run under autocast; weights, losses, penalties, averages and optimizer state are fp32.
-    fp16 scales the loss, so that small gradients do not vanish; gradients are unscaled before anything looks at them.
+    Mixed precision: the networks run under autocast. Weights, losses, penalties, EMA and optimizer states are float32.
+    For fp16 the loss is scaled, so that small gradients do not underflow (Micikevicius et al., 2018, "Mixed precision
+    training"), and gradients are unscaled before they are measured or applied.
     """
 
     def __init__(self, state: State, config: Config, group: Group = Group()):  # noqa: B008  # it is frozen
@@ -62,16 +34,25 @@ class Step:
         self.config = config
         self.group = group
         self.loss = LOSSES[config.loss]
-        self.dtype = AUTOCAST_DTYPES.get(config.precision)
+        self.autocast_dtype = AUTOCAST_DTYPES.get(config.precision)
+        """Dtype of the networks under autocast; None runs them in float32."""
         self.one = torch.ones((), device=config.device)
         self.gamma = torch.tensor(config.gamma, device=config.device)
+        """Weight of the penalty in the coming step: float32 scalar."""
         self.ema_weight = torch.zeros((), device=config.device)
-        """The share of the average that each step replaces."""
-        # Batch statistics of reals and fakes together would tell the discriminator which is which.
-        self.joint = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
+        """Share of the EMA that the coming step replaces, 1 - beta: float32 scalar in [0, 1]."""
+        # Batch normalization needs separate passes, so that its statistics do not mix real and fake images.
+        self.joint_pass = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
+        """Whether the discriminator sees reals and fakes in one forward pass: the same logits in half the kernels."""
 
     def schedule(self, total_images: int) -> None:
-        """Sets what changes over the run to its value for the images seen, those of the coming step included."""
+        """Sets learning rate, Adam's beta2, penalty weight and EMA decay for the coming step. Call it before each step.
+
+        The values are those of `training.schedules` after `state.images_seen` plus one batch.
+
+        Args:
+            total_images: Length of the run in images.
+        """
         config, seen = self.config, self.state.images_seen + self.config.batch_size
         lr = config.lr * decay(config.lr_schedule, seen, total_images, config.lr_warmup, config.lr_end)
         beta2 = ramp(seen, config.burn_in, _or(config.beta2_start, config.betas[1]), config.betas[1])
@@ -86,32 +67,45 @@ class Step:
         self.ema_weight.fill_(1 - ema_beta(seen, config.batch_size, config.ema_half_life))
 
     def __call__(self, batch: Batch) -> None:
-        state = self.state
-        real, label = normalize(batch["images"]), self._label(batch["labels"])
-        fresh = self.config.generator_data == "fresh"
+        """Runs one step: discriminator update, generator update, EMA update, metrics.
 
-        with torch.set_grad_enabled(not fresh):
-            fake = self._generate(batch["latents"], label)
-        real_logits, fake_logits, penalty = self._discriminate(real, fake.detach(), label, batch)
+        1. The discriminator minimises loss.discriminator(D(x), D(G(z))) + penalty with Adam, at fixed G.
+        2. The generator minimises loss.generator(D(G(z)), D(x)) with Adam, at fixed D. It uses the examples in
+           `batch.generator`; if that is None, it reuses the examples and the fakes of the discriminator's update.
+        3. ema = beta ema + (1 - beta) weights, see `training.schedules.ema_beta`.
+        4. The metrics of the step are added to `state.metric_sums`.
+
+        In a group, gradients are averaged over the processes before each update. `state.images_seen` does not change:
+        the training loop increases it by the global batch size.
+
+        Args:
+            batch: n real images (uint8), labels and latents, on the training device; see `training.batches.Batch`.
+        """
+        state, examples = self.state, batch.discriminator
+        real, labels = normalize(examples.images), self._labels(examples.labels)
+
+        with torch.set_grad_enabled(batch.generator is None):  # the generator's update needs the graph of these fakes
+            fake = self._generate(examples.latents, labels)
+        real_logits, fake_logits, penalty = self._discriminate(real, fake.detach(), labels, batch.noise)
         loss_discriminator = self.loss.discriminator(real_logits, fake_logits)
         gradient_discriminator = self._update(
             state.discriminator, state.discriminator_optimizer, loss_discriminator + penalty
         )
 
-        state.discriminator.requires_grad_(False)  # spares its weight gradients, which nobody would use
-        if fresh:
-            real, label = normalize(batch["generator_images"]), self._label(batch["generator_labels"])
-            fake = self._generate(batch["generator_latents"], label)
+        state.discriminator.requires_grad_(False)  # skips the weight gradients of the discriminator, which are unused
+        if batch.generator is not None:
+            real, labels = normalize(batch.generator.images), self._labels(batch.generator.labels)
+            fake = self._generate(batch.generator.latents, labels)
         with self._autocast():
-            fake_logits_for_generator = state.discriminator(fake, label)
-            real_logits_for_generator = state.discriminator(real, label) if self.loss.relativistic else None
+            fake_logits_for_generator = state.discriminator(fake, labels)
+            real_logits_for_generator = state.discriminator(real, labels) if self.loss.relativistic else None
         loss_generator = self.loss.generator(fake_logits_for_generator, real_logits_for_generator)
         gradient_generator = self._update(state.generator, state.generator_optimizer, loss_generator)
         state.discriminator.requires_grad_(True)
 
         state.scaler.update()
         self._update_ema()
-        self._record(
+        self._add_metrics(
             loss_discriminator,
             loss_generator,
             penalty,
@@ -121,66 +115,77 @@ class Step:
             gradient_generator,
         )
 
-    @torch.no_grad()
-    def _record(self, *metrics: Tensor) -> None:
-        """Adds the metrics of a step to the sums, unless fp16 has skipped an update: then they are not finite.
+    def _generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Returns fake images in float32 in any precision, because penalties combine them with real images.
 
-        Without fp16 no update is skipped, and what is not finite has to enter the sums, because it is in the weights.
+        Args:
+            latents: float32 (n, latent_dim).
+            labels: int64 (n,), or None for an unconditional generator.
+
+        Returns:
+            (n, channels, height, width) in [-1, 1].
         """
-        state, values = self.state, torch.stack(metrics)
-        if not state.scaler.is_enabled():
-            state.sums += values
-            state.steps += 1
-            return
-        skipped = ~values[-2:].isfinite()  # the two gradients
-        # On the device: neither a wait for it nor a branch, so that a CUDA graph can hold it.
-        state.sums += values.masked_fill(skipped.any(), 0)
-        state.steps += ~skipped.any()
-        state.skipped += skipped.sum()
-
-    def _generate(self, latents: Tensor, label: Tensor | None) -> Tensor:
-        """Returns images in fp32 in any precision of the network, since penalties combine them with real images."""
         with self._autocast():
-            return self.state.generator(latents, label).float()
+            return self.state.generator(latents, labels).float()
 
     def _discriminate(
-        self, real: Tensor, fake: Tensor, label: Tensor | None, batch: Batch
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The discriminator's logits of reals and of fakes, and its penalty."""
-        discriminator, penalty = self.state.discriminator, self.config.penalty
-        if not self.joint:
-            with self._autocast():
-                return discriminator(real, label), discriminator(fake, label), self.one * 0
+        """Runs the discriminator and computes its penalty.
 
-        # One pass over both: the same logits in half the kernels.
-        both, labels = torch.cat((real, fake)), None if label is None else label.repeat(2)
+        Args:
+            real, fake: float32 (n, channels, height, width) in [-1, 1]; `fake` is detached from the generator.
+            labels: int64 (n,), or None for an unconditional discriminator.
+            noise: See `Batch.noise`.
+
+        Returns:
+            The logits of the reals and of the fakes, in the precision of the network, and the penalty multiplied by
+            its weight, a float32 scalar (0 if there is no penalty).
+        """
+        discriminator, penalty = self.state.discriminator, self.config.penalty
+        if not self.joint_pass:
+            with self._autocast():
+                return discriminator(real, labels), discriminator(fake, labels), self.one * 0
+
+        both, both_labels = torch.cat((real, fake)), None if labels is None else labels.repeat(2)
         both.requires_grad_(penalty in ("r1", "r2", "r1+r2"))
         with self._autocast():
-            logits = discriminator(both, labels)
+            logits = discriminator(both, both_labels)
         real_logits, fake_logits = logits.chunk(2)
 
         match penalty:
             case "none":
                 return real_logits, fake_logits, self.one * 0
             case "finite-difference":
+                assert noise is not None
                 with self._autocast():
-                    noisy = discriminator(both + FINITE_DIFFERENCE_SIGMA * batch["noise"], labels)
+                    noisy = discriminator(both + FINITE_DIFFERENCE_SIGMA * noise, both_labels)
                 squares = finite_difference(logits, noisy, FINITE_DIFFERENCE_SIGMA)
+                # The mean runs over reals and fakes, so twice the mean estimates R1 + R2.
                 return real_logits, fake_logits, 2 * zero_centred(squares, self.gamma)
             case "wgan-gp":
-                between = torch.lerp(fake, real, batch["noise"]).requires_grad_()
+                assert noise is not None
+                interpolated = torch.lerp(fake, real, noise).requires_grad_()
                 with self._autocast():
-                    logits = discriminator(between, label)
-                squares = squared_gradient_norms(logits, between, self._scale())
+                    logits = discriminator(interpolated, labels)
+                squares = squared_gradient_norms(logits, interpolated, self._loss_scale())
                 return real_logits, fake_logits, wasserstein_gp(squares, self.gamma)
             case _:
-                squares = squared_gradient_norms(logits, both, self._scale())
-                of_real, of_fake = (zero_centred(half, self.gamma) for half in squares.chunk(2))
-                parts = {"r1": of_real, "r2": of_fake, "r1+r2": of_real + of_fake}
-                return real_logits, fake_logits, parts[penalty]
+                squares = squared_gradient_norms(logits, both, self._loss_scale())
+                r1, r2 = (zero_centred(half, self.gamma) for half in squares.chunk(2))
+                return real_logits, fake_logits, {"r1": r1, "r2": r2, "r1+r2": r1 + r2}[penalty]
 
     def _update(self, network: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
-        """Takes an optimizer step, and returns the norm of the gradient."""
+        """Updates a network by one optimizer step.
+
+        fp16 skips the step on the device if a gradient is not finite.
+
+        Args:
+            loss: Scalar, of this process's share of the batch.
+
+        Returns:
+            L2 norm of the unscaled gradient over all weights, averaged over the group before: float32 scalar.
+        """
         scaler = self.state.scaler
         optimizer.zero_grad()
         scaler.scale(loss).backward()
@@ -193,20 +198,43 @@ class Step:
 
     @torch.no_grad()
     def _update_ema(self) -> None:
+        """Moves the weights of the EMA towards the generator's, and copies its buffers."""
         if self.state.ema is None:
             return
         for mean, weight in zip(self.state.ema.parameters(), self.state.generator.parameters(), strict=True):
             mean.lerp_(weight, self.ema_weight)
-        for copied, buffer in zip(self.state.ema.buffers(), self.state.generator.buffers(), strict=True):
-            copied.copy_(buffer)
+        for target, buffer in zip(self.state.ema.buffers(), self.state.generator.buffers(), strict=True):
+            target.copy_(buffer)
+
+    @torch.no_grad()
+    def _add_metrics(self, *metrics: Tensor) -> None:
+        """Adds the metrics of a step to the sums, unless fp16 skipped an update: then they are not finite.
+
+        Other precisions skip no update. There, a value that is not finite has reached the weights, so it must enter the
+        sums, where `check_divergence` finds it.
+
+        Args:
+            metrics: Scalars in the order of `STEP_METRICS`; the last two are the gradient norms.
+        """
+        state, values = self.state, torch.stack(metrics)
+        if not state.scaler.is_enabled():
+            state.metric_sums += values
+            state.metric_steps += 1
+            return
+        skipped = ~values[-2:].isfinite()
+        # A Python branch on `skipped` would wait for the device and could not be captured in a CUDA graph.
+        state.metric_sums += values.masked_fill(skipped.any(), 0)
+        state.metric_steps += ~skipped.any()
+        state.skipped_updates += skipped.sum()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.config.device, self.dtype, enabled=self.dtype is not None)
+        return torch.autocast(self.config.device, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
-    def _scale(self) -> Tensor:
+    def _loss_scale(self) -> Tensor:
+        """Returns the loss scale of fp16, or 1: scalar on the device."""
         return self.state.scaler.scale(self.one)
 
-    def _label(self, labels: Tensor) -> Tensor | None:
+    def _labels(self, labels: Tensor) -> Tensor | None:
         return labels if self.config.conditional else None
 
 

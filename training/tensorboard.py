@@ -1,4 +1,7 @@
-"""A log for TensorBoard, written without TensorBoard's own thread: that one prints a traceback where a disk is full."""
+"""Writes a TensorBoard event file synchronously.
+
+`torch.utils.tensorboard.SummaryWriter` writes in a thread of its own, which prints a traceback if the disk is full.
+"""
 
 import io
 import os
@@ -13,36 +16,36 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from models.common.files import append
 
-VERSION = "brain.Event:2"
+FILE_VERSION = "brain.Event:2"
+"""Format version that the first event of a TensorBoard file states."""
 
 
 class EventFile:
-    """One file of events in the folder of a run."""
+    """One event file in the TensorBoard folder of a run. It is created when the first values are added."""
 
     def __init__(self, folder: Path, purge_step: int):
-        """Nothing is written before the first event. TensorBoard then drops what other files of the folder hold of
-        `purge_step` and later steps.
-        """
+        """Makes TensorBoard ignore values at `purge_step` and later steps that other files of the folder contain."""
         self.path = folder / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}"
         self._pending = [
-            Event(file_version=VERSION),
-            Event(file_version=VERSION, step=purge_step),
+            Event(file_version=FILE_VERSION),
+            Event(file_version=FILE_VERSION, step=purge_step),
             Event(session_log=SessionLog(status=SessionLog.START), step=purge_step),
         ]
 
-    def add(self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, tuple[bytes, int, int]]) -> None:
-        """Writes the values of one step.
+    def add(self, step: int, scalars: Mapping[str, float], images: Mapping[str, tuple[bytes, int, int]]) -> None:
+        """Appends the values of one step to the file.
 
         Args:
-            pictures: by name, a PNG with its width and its height.
+            scalars: Values by tag.
+            images: A PNG file, its width and its height in pixels, by tag.
 
         Raises:
-            OSError: the file cannot be written; the values are kept and written together with the next ones.
+            OSError: The file cannot be written. The values are kept, and the next call writes them as well.
         """
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        for name, (png, width, height) in pictures.items():
-            picture = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
-            values.append(Summary.Value(tag=name, image=picture))
+        for name, (png, width, height) in images.items():
+            image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
+            values.append(Summary.Value(tag=name, image=image))
         self._pending.append(Event(summary=Summary(value=values), step=step))
         records = io.BytesIO()
         writer = RecordWriter(records)

@@ -36,7 +36,8 @@ def main() -> None:
 
     # PyTorch takes seconds to import, so --help and the message about a mistyped option come before it.
     with importing("train", "PyTorch"):
-        from training.loop import dry_run, train
+        from training.dry_run import dry_run
+        from training.loop import train
 
     if command.dry_run:
         print(dry_run(config, command.resume))

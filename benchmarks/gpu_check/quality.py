@@ -21,8 +21,8 @@ from training.evaluation.metrics import FAST, METRICS, Measurement
 from training.evaluation.sources import ImageSource
 from training.export_quality import card_quality
 from training.loop import train
+from training.precision import resolve_precision
 from training.presets import PRESETS
-from training.step import resolve_precision
 
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"lr_schedule": "cosine", "lr_end": 0.02},

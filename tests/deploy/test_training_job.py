@@ -73,7 +73,7 @@ def test_a_run_whose_pod_goes_is_finished_by_the_next_to_the_same_bits(whole, tm
     pod = start(run)
     wait_for_an_epoch(run, pod)
     end(pod)
-    assert "going on after" in finish(run)
+    assert "resuming after" in finish(run)
     tensors = load_checkpoint(run).tensors
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, tensors[name])] == []
-    assert "it is finished" in finish(run)
+    assert "the run is already complete" in finish(run)

@@ -1,6 +1,6 @@
-"""Tests of what only a GPU can show. Without one they are skipped; `make gpu-check` runs them where there is one.
+"""Tests that need a GPU and are skipped without one. `make gpu-check` runs them.
 
-MNIST_GAN_TEST_DEVICE=cpu runs them on the CPU, to try the tests themselves; no step is captured in a CUDA graph there.
+MNIST_GAN_TEST_DEVICE=cpu runs them on the CPU, to check the tests themselves; no CUDA graph is captured there.
 """
 
 import os
@@ -20,7 +20,7 @@ def device() -> str:
 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
-    """Makes operations choose the same algorithm every time; some kernels would otherwise add in any order."""
+    """Turns on deterministic algorithms. Without them, some kernels add in varying order."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     yield
@@ -29,7 +29,7 @@ def deterministic() -> Iterator[None]:
 
 @pytest.fixture
 def check(record_property: Callable[[str, object], None]) -> Callable[[float, float], None]:
-    """Asserts that a value is at most its bound, and records both for `make gpu-check`."""
+    """Returns a function that asserts that a value is at most its bound, and records both for `make gpu-check`."""
 
     def at_most(value: float, bound: float) -> None:
         record_property("value", value)

@@ -1,4 +1,4 @@
-"""CUDA graphs, mixed precision, the loss scaler, resume and export, on networks small enough for all combinations."""
+"""CUDA graphs, mixed precision, the loss scaler, resume and export on a GPU, with small networks."""
 
 import itertools
 from dataclasses import replace
@@ -33,7 +33,7 @@ def data(device) -> LabelledImages:
 
 
 def config_of(preset: str, device: str, **differences) -> Config:
-    """The recipe of a preset with small networks on small images."""
+    """Returns a preset with smaller networks and images."""
     burn_in = {"burn_in": 64} if PRESETS[preset].get("burn_in") else {}
     return Config(
         preset=preset,
@@ -48,60 +48,65 @@ def config_of(preset: str, device: str, **differences) -> Config:
 def advance(
     config: Config, data: LabelledImages, steps: int = STEPS, scale: float | None = None, state: State | None = None
 ) -> State:
-    """Trains a state, by default a fresh one, for some steps, captured if the config and the device allow it."""
+    """Trains for some steps, with a CUDA graph if config and device allow it.
+
+    Args:
+        scale: Loss scale to start from in fp16; None keeps the default.
+        state: State to continue from; None starts from a new one.
+    """
     state = state or State(config, data.info)
     if scale and state.scaler.is_enabled():
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale})
     step, batches = Step(state, config), Batches(data, config, Group())
-    run = with_cuda_graph(step)
+    run_step = with_cuda_graph(step)
     for _ in range(steps):
         step.schedule(total_images=10**6)
-        run(batches.at(state.images_seen))
+        run_step(batches.at(state.images_seen))
         state.images_seen += config.batch_size
-    if isinstance(run, CudaGraphStep):
-        assert run.graph, "the step was never captured"
+    if isinstance(run_step, CudaGraphStep):
+        assert run_step.graph, "the step was never captured"
     return state
 
 
-def differing(one: State, other: State) -> list[str]:
-    """Names of the tensors that are not the same bit for bit."""
-    tensors, others = one.tensors(), other.tensors()
-    assert tensors.keys() == others.keys()
-    return [name for name in tensors if not torch.equal(tensors[name], others[name])]
+def differing_tensors(a: State, b: State) -> list[str]:
+    """Returns the names of the tensors that are not the same bit for bit."""
+    tensors_a, tensors_b = a.tensors(), b.tensors()
+    assert tensors_a.keys() == tensors_b.keys()
+    return [name for name in tensors_a if not torch.equal(tensors_a[name], tensors_b[name])]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_captured_steps_give_the_same_bits_as_eager_steps(device, deterministic, data, preset, precision):
+def test_a_cuda_graph_gives_the_same_bits_as_eager_steps(device, deterministic, data, preset, precision):
     config = config_of(preset, device, precision=precision)
-    captured, eager = advance(config, data), advance(replace(config, cuda_graph=False), data)
-    assert differing(captured, eager) == []
+    graph, eager = advance(config, data), advance(replace(config, cuda_graph=False), data)
+    assert differing_tensors(graph, eager) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_captured_and_eager_runs_give_the_same_loss_curve(device, tmp_path, preset):
-    """Without deterministic algorithms, as people train."""
-    curves = []
-    for capture in (True, False):
+def test_runs_with_and_without_a_cuda_graph_have_the_same_losses(device, tmp_path, preset):
+    """Uses the default algorithms, which need not be deterministic."""
+    means = []
+    for cuda_graph in (True, False):
         config = config_of(
-            preset, device, precision="fp32", out=tmp_path / str(capture), cuda_graph=capture, images=3_000
+            preset, device, precision="fp32", out=tmp_path / str(cuda_graph), cuda_graph=cuda_graph, images=3_000
         )
         train(config)
         tensors = load_checkpoint(config.out).tensors
-        curves.append(tensors["progress.sums"] / tensors["progress.steps"])
-    torch.testing.assert_close(*curves, rtol=1e-2, atol=1e-3)
+        means.append(tensors["progress.sums"] / tensors["progress.steps"])
+    torch.testing.assert_close(*means, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.1), ("fp16", 0.03)])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_gradients_in_mixed_precision_are_those_of_fp32(device, data, check, preset, precision, bound):
-    """The relative error of the gradient of all weights of a network, in the L2 norm, after one step.
+def test_gradients_in_mixed_precision_are_close_to_fp32(device, data, check, preset, precision, bound):
+    """Bounds the relative error, in the L2 norm, of the gradient over all weights of a network in one step.
 
-    Measured on a CPU: bf16 0.3 to 7 %, fp16 0.1 to 2.7 %. The scale is one at which no gradient overflows.
+    Errors measured on a CPU: bf16 0.3 to 7 %, fp16 0.1 to 2.7 %. At the loss scale used here no gradient overflows.
     """
 
     def gradients(precision: str) -> dict[str, torch.Tensor]:
-        # The learning rate is so small that the generator meets the same discriminator in each precision.
+        # With this tiny learning rate, the generator is updated against the same discriminator in each precision.
         config = config_of(preset, device, precision=precision, lr=1e-12, cuda_graph=False)
         state = advance(config, data, steps=1, scale=2.0**10)
         return {
@@ -115,8 +120,8 @@ def test_gradients_in_mixed_precision_are_those_of_fp32(device, data, check, pre
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_every_penalty_and_loss_trains(device, data, penalty, precision):
-    """With each loss, on a multilayer perceptron and on a residual discriminator, captured where that is possible."""
+def test_every_loss_trains_with_every_penalty(device, data, penalty, precision):
+    """Uses an mlp and a residual discriminator, and a CUDA graph where possible."""
     for loss, network in itertools.product(LOSSES, ("mlp", "residual")):
         config = config_of(
             "mlp",
@@ -136,25 +141,25 @@ def test_every_penalty_and_loss_trains(device, data, penalty, precision):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale", "of_penalty", "of_gradient"),
+    ("dtype", "scale", "penalty_bound", "gradient_bound"),
     [(torch.bfloat16, 1.0, 0.02, 0.05), (torch.float16, 2.0**16, 0.01, 0.02)],
 )
-def test_the_penalty_in_mixed_precision_is_that_of_fp32(device, check, dtype, scale, of_penalty, of_gradient):
-    """Relative errors over five networks; the reported value is the largest as a share of its bound."""
-    shares = []
+def test_the_penalty_in_mixed_precision_is_close_to_fp32(device, check, dtype, scale, penalty_bound, gradient_bound):
+    """Bounds the relative errors over five networks. The recorded value is the largest error divided by its bound."""
+    ratios = []
     for seed in range(5):
         network, x = discriminator(seed=seed), images(32)
         penalty, gradient = penalty_and_gradient(network, x)
         low_penalty, low_gradient = penalty_and_gradient(network.to(device), x, dtype, scale)
-        shares.append(float(abs(low_penalty.cpu() - penalty) / penalty) / of_penalty)
-        shares.append(float((low_gradient.cpu() - gradient).norm() / gradient.norm()) / of_gradient)
-    check(max(shares), 1.0)
+        ratios.append(float(abs(low_penalty.cpu() - penalty) / penalty) / penalty_bound)
+        ratios.append(float((low_gradient.cpu() - gradient).norm() / gradient.norm()) / gradient_bound)
+    check(max(ratios), 1.0)
 
 
-@pytest.mark.parametrize("capture", [True, False])
-def test_the_loss_scaler_skips_steps_whose_gradients_overflow(device, data, capture):
-    """A scale of 2^40 overflows fp16 until it has been halved often enough; then the run goes on as if without."""
-    config = config_of("r3gan", device, precision="fp16", cuda_graph=capture)
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_the_loss_scaler_skips_steps_whose_gradients_overflow(device, data, cuda_graph):
+    """A loss scale of 2^40 overflows fp16 until it has been halved often enough; then training works as usual."""
+    config = config_of("r3gan", device, precision="fp16", cuda_graph=cuda_graph)
     state = advance(config, data, steps=EAGER_STEPS + 60, scale=2.0**40)
     means = state.metrics()
     assert means["skipped_updates"] > 0
@@ -164,27 +169,27 @@ def test_the_loss_scaler_skips_steps_whose_gradients_overflow(device, data, capt
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_resumed_run_gives_the_same_bits_as_an_unbroken_one(device, deterministic, data, precision):
-    """The state after 2 n steps, and after n steps, a checkpoint, and n more steps from it."""
+def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one(device, deterministic, data, precision):
+    """Compares 2 n steps with n steps, a checkpoint, and n more steps from it."""
     config = config_of("r3gan", device, precision=precision)
-    unbroken = advance(config, data, 2 * STEPS)
+    uninterrupted = advance(config, data, 2 * STEPS)
     first = advance(config, data)
     resumed = State(config, data.info)
     resumed.restore({name: tensor.cpu() for name, tensor in first.tensors().items()})
     resumed.images_seen = first.images_seen
     advance(config, data, state=resumed)
-    assert differing(resumed, unbroken) == []
+    assert differing_tensors(resumed, uninterrupted) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_generator_trained_here_passes_the_parity_checks(device, tmp_path, preset):
+def test_a_generator_trained_on_this_device_passes_the_parity_checks(device, tmp_path, preset):
     train(config_of(preset, device, precision="auto", out=tmp_path, images=2_000))
     export(load_checkpoint(tmp_path))
 
 
 def test_a_deterministic_run_gives_the_same_bits_twice(device, tmp_path):
     runs = []
-    for name in ("one", "other"):
+    for name in ("first", "second"):
         train(config_of("fast", device, precision="auto", out=tmp_path / name, images=2_000, deterministic=True))
         runs.append(load_checkpoint(tmp_path / name).tensors)
     torch.use_deterministic_algorithms(False)

@@ -1,4 +1,4 @@
-"""Tiny configurations for tests that combine the options of training."""
+"""Tiny configurations for tests of combined training options."""
 
 import itertools
 from pathlib import Path
@@ -16,14 +16,14 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "spectral": {"discriminator": "dcgan", "discriminator_normalization": "spectral"},
     "batch": {"discriminator": "dcgan"},
 }
-"""Discriminators by their architecture, the dcgan ones by their normalization."""
+"""Options of each tested discriminator. "spectral" and "batch" are dcgan with that normalization."""
 
 ALL = [
     (precision, penalty, loss, discriminator)
     for precision, penalty, loss, discriminator in itertools.product(PRECISIONS, PENALTIES, LOSSES, DISCRIMINATORS)
-    if penalty == "none" or discriminator != "batch"  # the command refuses a penalty with batch normalization
+    if penalty == "none" or discriminator != "batch"  # Config rejects a penalty with batch normalization
 ]
-"""The full product of precision, penalty, loss and discriminator."""
+"""All valid combinations of precision, penalty, loss and discriminator."""
 
 PAIRWISE: list[tuple[tuple[str, str, str, str], dict[str, Any]]] = [
     (("bf16", "wgan-gp", "hinge", "residual"), {"minutes": 0.001}),
@@ -35,11 +35,15 @@ PAIRWISE: list[tuple[tuple[str, str, str, str], dict[str, Any]]] = [
     (("fp32", "r1+r2", "minimax", "residual"), {"images": 192}),
     (("bf16", "r1", "wasserstein", "spectral"), {"images": 192}),
 ]
-"""Eight combinations with a way to stop, in which nearly every pair of values occurs at most once."""
+"""Eight combinations, each with an option for the duration. Nearly every pair of values occurs at most once."""
 
 
 def tiny_config(out: Path, combination: tuple[str, str, str, str], **stop: float) -> Config:
-    """Networks of a few weights, on images of 8 x 8."""
+    """Returns a run of networks with a few weights on 8 x 8 images.
+
+    Args:
+        stop: One of epochs, images and minutes.
+    """
     precision, penalty, loss, discriminator = combination
     return small_config(
         out,

@@ -1,4 +1,4 @@
-"""Options of training that have no reason to influence each other are tried in all combinations."""
+"""Trains with every combination of precision, penalty, loss and discriminator."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from training.loop import train
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _data_loaded_once():
+def _load_data_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(LOADERS, "uci-digits", cache(LOADERS["uci-digits"]))
         yield

@@ -8,7 +8,7 @@ import pytest
 
 from training.command_line import parse
 from training.config import Config, option_name
-from training.loop import dry_run
+from training.dry_run import dry_run
 from training.presets import PRESETS
 
 

@@ -1,7 +1,6 @@
-"""The CUDA-graph step on a machine without a GPU: recording stand-ins take the place of graphs and streams.
+"""Runs the CUDA graph step on a machine without a GPU, with fakes that record the use of graphs and streams.
 
-They run each line of `training/cuda_graph.py` once. What they cannot show, that replays compute what the eager steps
-compute, is shown by tests/gpu on a GPU.
+tests/gpu checks on a GPU that replays compute the same as eager steps.
 """
 
 from contextlib import contextmanager
@@ -21,41 +20,41 @@ from training.state import State
 from training.step import Step
 
 
-class Stream:
-    def wait_stream(self, other: "Stream") -> None:
+class FakeStream:
+    def wait_stream(self, other: "FakeStream") -> None:
         pass
 
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """Replaces CUDA's graphs and streams; returns the list of what was called."""
-    made: list[str] = []
+    """Replaces CUDA graphs and streams by fakes. Returns the list into which they write their calls."""
+    recorded: list[str] = []
 
-    class Graph:
+    class FakeGraph:
         def replay(self) -> None:
-            made.append("replay")
+            recorded.append("replay")
 
     @contextmanager
-    def capturing(graph):
-        made.append("capture")
+    def capture(graph):
+        recorded.append("capture")
         yield
 
     @contextmanager
-    def on_stream(stream):
-        made.append("eager")
+    def use_stream(stream):
+        recorded.append("eager")
         yield
 
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", on_stream)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", capturing)
-    return made
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", use_stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    return recorded
 
 
 @pytest.mark.parametrize("burn_in_steps", [0, 5])
-def test_a_step_is_captured_after_its_eager_steps_and_the_burn_in(calls, tmp_path, burn_in_steps):
-    """Adam's second moment is a number in the graph, so nothing is captured while it changes."""
+def test_a_step_is_captured_after_the_eager_steps_and_the_burn_in(calls, tmp_path, burn_in_steps):
+    """Adam's beta2 is a constant in the graph, so the step is not captured while beta2 changes."""
     config = small_config(tmp_path, burn_in=burn_in_steps * 64, beta2_start=0.9 if burn_in_steps else None)
     data = load_dataset("uci-digits", Path())
     state = State(config, data.info)
@@ -67,18 +66,18 @@ def test_a_step_is_captured_after_its_eager_steps_and_the_burn_in(calls, tmp_pat
         state.images_seen += config.batch_size
     eager = max(EAGER_STEPS, burn_in_steps)
     assert calls == ["eager"] * eager + ["capture"] + ["replay"] * (8 - eager)
-    assert all(torch.equal(step.inputs[name], batch[name]) for name in batch)
+    assert all(map(torch.equal, step.inputs.tensors(), batch.tensors()))
 
 
 def test_benchmarks_wait_for_the_device_and_describe_it(monkeypatch):
-    waits = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append(1))
     assert best_seconds(lambda: None, "cuda", times=2) >= 0
-    assert len(waits) == 3
+    assert len(calls) == 3
 
-    class Properties:
+    class FakeProperties:
         total_memory = 80 * 2**30
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: FakeProperties)
     assert machine("cuda") | {"device": "a GPU", "memory": "80 GiB"} == machine("cuda")

@@ -1,4 +1,4 @@
-"""A run that diverges stops with its last good checkpoint, and steps that fp16 skips are no divergence."""
+"""A diverged run stops and keeps its last good checkpoint. Steps that fp16 skips are not divergence."""
 
 import json
 import math
@@ -14,25 +14,27 @@ import torch
 from models.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import small_run
 from training.config import Config
-from training.loop import RunError, train
+from training.errors import RunError
+from training.loop import train
 from training.step import Step
 
-EPOCH_STEPS, BATCH = 28, 64
+EPOCH_STEPS = 28
+BATCH = 64
 
 
 def at_step(number: int, patch: pytest.MonkeyPatch, before: Callable[[Step], None], after: Callable[[Step], None]):
-    """Calls functions before and after the step of that number."""
-    step, taken = Step.__call__, []
+    """Makes the step with this number, from 1, call functions before and after it."""
+    step, calls = Step.__call__, []
 
-    def counted(self, batch):
-        taken.append(1)
-        if len(taken) == number:
+    def counting_step(self, batch):
+        calls.append(1)
+        if len(calls) == number:
             before(self)
         step(self, batch)
-        if len(taken) == number:
+        if len(calls) == number:
             after(self)
 
-    patch.setattr(Step, "__call__", counted)
+    patch.setattr(Step, "__call__", counting_step)
 
 
 @torch.no_grad()
@@ -53,11 +55,11 @@ def terminate(_: Step) -> None:
     ("number", "before", "after"),
     [
         (EPOCH_STEPS + 5, diverge, terminate),  # the losses of this step are infinite
-        (EPOCH_STEPS + 5, nothing, lambda step: (diverge(step), terminate(step))),  # no loss has seen these weights
-        (2 * EPOCH_STEPS, nothing, diverge),  # the same at the end of an epoch
+        (EPOCH_STEPS + 5, nothing, lambda step: (diverge(step), terminate(step))),  # only the weights are affected
+        (2 * EPOCH_STEPS, nothing, diverge),  # only the weights are affected, at the end of an epoch
     ],
 )
-def test_diverged_weights_never_become_a_checkpoint(tmp_path, monkeypatch, number, before, after):
+def test_diverged_weights_are_never_saved(tmp_path, monkeypatch, number, before, after):
     at_step(number, monkeypatch, before, after)
     with pytest.raises(RunError, match=r"diverged after .* the last good checkpoint is"):
         small_run(tmp_path / "run", epochs=3)
@@ -65,8 +67,8 @@ def test_diverged_weights_never_become_a_checkpoint(tmp_path, monkeypatch, numbe
 
 
 @pytest.mark.parametrize("penalty", ["r1+r2", "wgan-gp"])
-def test_steps_that_fp16_skips_do_not_count(tmp_path, penalty):
-    """A loss scale that is far too large overflows, so that the first steps after the resume are skipped."""
+def test_steps_that_fp16_skips_do_not_affect_the_metrics(tmp_path, penalty):
+    """Resumes with a loss scale that is far too large, so that gradients overflow and the first steps are skipped."""
     run = tmp_path / "run"
     small_run(run, precision="fp16", penalty=penalty, epochs=1)
     checkpoint = load_checkpoint(run)
@@ -82,5 +84,5 @@ def test_steps_that_fp16_skips_do_not_count(tmp_path, penalty):
 
 @pytest.mark.parametrize("images", [3 * BATCH, 3 * EPOCH_STEPS * BATCH])
 def test_a_run_in_which_fp16_skips_every_step_has_diverged(tmp_path: Path, images):
-    with pytest.raises(RunError, match=r"diverged after .* fp16 skips every step; there was no checkpoint yet"):
+    with pytest.raises(RunError, match=r"diverged after .* fp16 skips every step; no checkpoint was saved yet"):
         small_run(tmp_path / "run", precision="fp16", penalty="r1+r2", gamma=1e30, images=images)

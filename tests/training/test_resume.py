@@ -1,6 +1,11 @@
-"""A run that was broken off goes on to the same bits. Everything that a step can change takes part."""
+"""An interrupted and resumed run equals an uninterrupted one bit for bit.
+
+The options of `EVERYTHING` cover all state that a step can change.
+"""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +19,7 @@ from models.export.exporter import export
 from tests.conftest import small_config, small_run
 from training.config import Config
 from training.loop import train
+from training.step import Step
 
 TRAIN = Path(sys.executable).parent / "train"
 EVERYTHING = {
@@ -34,22 +40,23 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """Four epochs at once."""
+    """Returns the folder of an uninterrupted run of four epochs."""
     run = tmp_path_factory.mktemp("whole") / "run"
     small_run(run, **EVERYTHING)
     return run
 
 
-def begin(run: Path, **differences) -> None:
-    """The folder of such a run, as if it had been killed before its first checkpoint."""
+def make_run_without_checkpoint(run: Path, **differences) -> None:
+    """Writes the folder of a run that was killed before its first checkpoint."""
     run.mkdir()
     config = small_config(run, **EVERYTHING | differences, threads=torch.get_num_threads())
     (run / "config.json").write_text(json.dumps(config.to_dict()))
 
 
-def lines(run: Path) -> list[dict]:
-    told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if "second" not in name} for line in told]
+def entries(run: Path) -> list[dict]:
+    """Returns the entries of metrics.jsonl without the measured times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "second" not in name} for line in lines]
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -57,28 +64,28 @@ def assert_same(run: Path, whole: Path) -> None:
     assert resumed.keys() == expected.keys()
     assert [name for name, tensor in expected.items() if not torch.equal(resumed[name], tensor)] == []
     assert find_checkpoints(run)[-1].read_bytes() == find_checkpoints(whole)[-1].read_bytes()
-    assert lines(run) == lines(whole)
+    assert entries(run) == entries(whole)
 
 
 @pytest.mark.slow
-def test_killed_in_the_third_epoch_and_resumed_is_the_same_bit_for_bit(whole, tmp_path):
-    begin(tmp_path / "run")
+def test_a_run_killed_in_the_third_epoch_and_resumed_is_the_same_bit_for_bit(whole, tmp_path):
+    make_run_without_checkpoint(tmp_path / "run")
     with subprocess.Popen([TRAIN, "--resume", tmp_path / "run"], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 2:
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or len(entries(tmp_path / "run")) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)
         process.kill()
-    assert len(lines(tmp_path / "run")) == 2, "it was to be killed in the third epoch"
+    assert len(entries(tmp_path / "run")) == 2, "the run should be killed in the third epoch"
     subprocess.run([TRAIN, "--resume", tmp_path / "run"], check=True, stdout=subprocess.DEVNULL)
     assert_same(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("steps", [1, 50, 112, 113, 300])
-def test_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_path, monkeypatch, steps):
+def test_a_run_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_path, monkeypatch, steps):
     run = tmp_path / "run"
-    begin(run)
+    make_run_without_checkpoint(run)
     with monkeypatch.context() as patch:
         stop_after(steps, patch)
         train(Config.load(run), resume=True)
@@ -87,8 +94,8 @@ def test_stopped_after_any_step_and_resumed_is_the_same_bit_for_bit(whole, tmp_p
     assert_same(run, whole)
 
 
-def test_the_files_of_a_resumed_run_are_those_of_an_unbroken_one(whole, tmp_path, monkeypatch):
-    """Whole numbers and lists stand where the configuration declares fractions and tuples, as Python callers write."""
+def test_a_resumed_run_has_the_same_files_as_an_uninterrupted_one(whole, tmp_path, monkeypatch):
+    """The configuration has ints and lists where floats and tuples are declared, as Python code may pass them."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(150, patch)
@@ -101,7 +108,7 @@ def test_the_files_of_a_resumed_run_are_those_of_an_unbroken_one(whole, tmp_path
     assert resumed == expected
 
 
-def test_the_speed_after_a_resume_is_that_of_the_steps_since_then(tmp_path, monkeypatch):
+def test_the_speed_after_a_resume_counts_only_the_steps_since_then(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(20, patch)
         small_run(tmp_path / "run", epochs=1)
@@ -111,42 +118,37 @@ def test_the_speed_after_a_resume_is_that_of_the_steps_since_then(tmp_path, monk
 
 
 def stop_after(steps: int, patch: pytest.MonkeyPatch) -> None:
-    """Sends this process a SIGTERM during that step."""
-    import os
-    import signal
+    """Sends this process a SIGTERM after the given number of steps."""
+    step, calls = Step.__call__, []
 
-    from training.step import Step
-
-    step, taken = Step.__call__, []
-
-    def counted(self, batch):
+    def counting_step(self, batch):
         step(self, batch)
-        taken.append(1)
-        if len(taken) == steps:
+        calls.append(1)
+        if len(calls) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    patch.setattr(Step, "__call__", counted)
+    patch.setattr(Step, "__call__", counting_step)
 
 
-def test_killed_between_a_checkpoint_and_its_line_the_line_is_told(whole, tmp_path):
-    begin(tmp_path / "run", epochs=2)
+def test_a_run_killed_between_a_checkpoint_and_its_log_entry_logs_it_on_resume(whole, tmp_path):
+    make_run_without_checkpoint(tmp_path / "run", epochs=2)
     train(Config.load(tmp_path / "run"), resume=True)
-    told = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "run" / "metrics.jsonl").write_text(told[0] + told[1][:20])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text(lines[0] + lines[1][:20])
     train(Config.load(tmp_path / "run"), resume=True)
-    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    assert [line["epoch"] for line in entries(tmp_path / "run")] == [1, 2]
 
 
-def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
+def test_resuming_a_complete_run_reports_it_and_changes_nothing(whole, capsys):
     before = load_checkpoint(whole).sha256
     train(Config.load(whole), resume=True)
-    assert "it is finished" in capsys.readouterr().out
+    assert "the run is already complete" in capsys.readouterr().out
     assert load_checkpoint(whole).sha256 == before
 
 
-def test_a_damaged_checkpoint_stops_and_the_one_before_it_goes_on(whole, tmp_path):
+def test_a_damaged_checkpoint_is_an_error_and_the_one_before_it_can_be_resumed(whole, tmp_path):
     run = tmp_path / "run"
-    begin(run)
+    make_run_without_checkpoint(run)
     train(Config.load(run), resume=True)
     newest = find_checkpoints(run)[-1]
     newest.write_bytes(newest.read_bytes()[:1_000])
@@ -157,8 +159,8 @@ def test_a_damaged_checkpoint_stops_and_the_one_before_it_goes_on(whole, tmp_pat
     assert_same(run, whole)
 
 
-def test_a_run_moved_elsewhere_goes_on_there(whole, tmp_path):
-    begin(tmp_path / "here")
+def test_a_run_can_be_resumed_after_its_folder_moved(whole, tmp_path):
+    make_run_without_checkpoint(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     train(Config.load(tmp_path / "there"), resume=True)
     assert_same(tmp_path / "there", whole)

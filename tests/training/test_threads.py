@@ -1,4 +1,4 @@
-"""A run records its number of CPU threads, uses it again, and reports when the threads block each other."""
+"""A run stores its number of CPU threads, reuses it on resume, and warns when the threads block each other."""
 
 import json
 import os
@@ -16,74 +16,74 @@ from training.train import main
 
 
 @pytest.fixture(autouse=True)
-def threads_of_the_other_tests(monkeypatch) -> Iterator[None]:
-    """Undoes what a test changes of this process."""
+def restore_threads(monkeypatch) -> Iterator[None]:
+    """Clears OMP_NUM_THREADS for a test, and restores the number of threads of this process afterwards."""
     number = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     yield
     torch.set_num_threads(number)
 
 
-def train_command(monkeypatch, *arguments: object) -> None:
+def run_train_command(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
     main()
 
 
-def stored(run: Path) -> int:
+def stored_threads(run: Path) -> int:
     return json.loads((run / "config.json").read_text())["threads"]
 
 
-def test_a_run_stores_its_number_of_threads_and_a_resume_reports_another_one(tmp_path, monkeypatch, capsys):
+def test_a_run_stores_its_number_of_threads_and_a_resume_reports_a_different_one(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     options = ["--dataset", "uci-digits", "--images", 640, "--generator-widths", 16, "--discriminator-widths", 16]
-    train_command(monkeypatch, *options, "--out", run, "--threads", 1)
+    run_train_command(monkeypatch, *options, "--out", run, "--threads", 1)
     assert "CPU threads: 1 (--threads)\n" in capsys.readouterr().out
-    assert stored(run) == load_checkpoint(run).training.config["threads"] == 1
+    assert stored_threads(run) == load_checkpoint(run).training.config["threads"] == 1
 
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    train_command(monkeypatch, "--resume", run)
-    said = capsys.readouterr().out
-    assert "CPU threads: 1 (as at the start of the run)\n" in said
-    assert "last bits" not in said
+    run_train_command(monkeypatch, "--resume", run)
+    output = capsys.readouterr().out
+    assert "CPU threads: 1 (as at the start of the run)\n" in output
+    assert "last bits" not in output
 
-    train_command(monkeypatch, "--resume", run, "--threads", 2)
-    said = capsys.readouterr().out
-    assert "CPU threads: 2 (--threads)\n" in said
-    assert "So far the run used --threads 1. With another number, its results will differ in the last bits" in said
+    run_train_command(monkeypatch, "--resume", run, "--threads", 2)
+    output = capsys.readouterr().out
+    assert "CPU threads: 2 (--threads)\n" in output
+    assert "So far the run used --threads 1. With another number, its results will differ in the last bits" in output
 
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    train_command(monkeypatch, "--resume", run)
-    said = capsys.readouterr().out
-    assert "CPU threads: 3 (OMP_NUM_THREADS)\n" in said
-    assert "So far the run used --threads 2." in said
+    run_train_command(monkeypatch, "--resume", run)
+    output = capsys.readouterr().out
+    assert "CPU threads: 3 (OMP_NUM_THREADS)\n" in output
+    assert "So far the run used --threads 2." in output
 
 
 @pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])
-def test_a_run_of_several_threads_that_slows_down_names_the_remedy(tmp_path, monkeypatch, capsys, threads, warnings):
+def test_a_slowdown_on_several_threads_prints_a_warning_with_a_remedy(tmp_path, monkeypatch, capsys, threads, warnings):
     rates = iter([None, 5.0])
     monkeypatch.setattr(Throughput, "step", lambda *_: next(rates, None))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     small_run(tmp_path / "run", images=5 * 64)
-    said = capsys.readouterr().out
-    assert said.count("Warning: training has slowed down from 0 to 5 images/s.") == warnings
-    assert said.count(f"OMP_NUM_THREADS=1 train --resume {tmp_path / 'run'}") == warnings
+    output = capsys.readouterr().out
+    assert output.count("Warning: training has slowed down from 0 to 5 images/s.") == warnings
+    assert output.count(f"OMP_NUM_THREADS=1 train --resume {tmp_path / 'run'}") == warnings
 
 
-def test_a_fall_of_the_throughput_to_a_quarter_is_reported_once():
-    observed, now, reported = Throughput(0.0), 0.0, []
+def test_a_drop_of_the_throughput_below_a_quarter_is_reported_once():
+    throughput, now, reported = Throughput(0.0), 0.0, []
     for seconds in (*[1.0] * 30, *[3.0] * 10, *[5.0] * 10, *[1.0] * 10, *[5.0] * 10):
         now += seconds
-        reported.append(observed.step(64, now))
+        reported.append(throughput.step(64, now))
     assert [rate for rate in reported if rate is not None] == [pytest.approx(64 / 5)]
     assert 40 <= reported.index(64 / 5) < 50
 
 
-def test_time_that_is_not_spent_on_steps_is_no_slowdown():
-    observed, now = Throughput(0.0), 0.0
+def test_time_between_steps_does_not_count_as_a_slowdown():
+    throughput, now = Throughput(0.0), 0.0
     for _ in range(100):
         now += 1.0
-        assert observed.step(64, now) is None
-        now += 1_000.0  # an epoch ends: a checkpoint is saved and images are evaluated
-        observed.skip_to(now)
-    assert observed.best == 64
+        assert throughput.step(64, now) is None
+        now += 1_000.0  # end of an epoch: a checkpoint is saved and images are evaluated
+        throughput.skip_to(now)
+    assert throughput.best == 64

@@ -1,3 +1,5 @@
+"""Whole training runs: loss curves, files, options, errors and dry runs."""
+
 import json
 import math
 import signal
@@ -16,9 +18,12 @@ from models.checkpoint import find_checkpoints, load_checkpoint
 from models.common.errors import MnistGanError
 from models.common.image_files import sheet
 from models.export.exporter import export
+from models.onnx_file.generator import Generator
 from tests.conftest import small_config, small_run
 from training.command_line import parse
-from training.loop import RunError, dry_run, train
+from training.dry_run import dry_run
+from training.errors import RunError
+from training.loop import train
 from training.presets import PRESETS
 from training.train import main
 
@@ -45,7 +50,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_the_seeded_loss_curve_is_the_stored_one(runs, kind):
-    """Processors sum in other orders: the tolerance is far above that, and far below what another recipe would do."""
+    """The tolerance is far above the rounding differences between processors and far below those between recipes."""
     assert losses(runs[kind]) == pytest.approx(GOLDEN[kind], rel=1e-3)
 
 
@@ -57,7 +62,7 @@ GOLDEN_PRESETS = {
 
 @pytest.mark.parametrize("preset", GOLDEN_PRESETS)
 def test_the_seeded_loss_curve_of_a_convolutional_preset_is_the_stored_one(tmp_path, preset):
-    """The whole recipe of the preset, with small networks and images."""
+    """Trains with all options of the preset, except for smaller networks and images."""
     small = {
         "generator_widths": (8, 8),
         "discriminator_widths": (8, 8),
@@ -70,7 +75,7 @@ def test_the_seeded_loss_curve_of_a_convolutional_preset_is_the_stored_one(tmp_p
     assert losses(tmp_path / "run") == pytest.approx(GOLDEN_PRESETS[preset], rel=1e-3)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(runs, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_gives_others(runs, tmp_path):
     small_run(tmp_path / "same")
     small_run(tmp_path / "other", seed=1)
     assert losses(tmp_path / "same") == losses(runs["unconditional"])
@@ -79,7 +84,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(runs, tmp_pat
         assert not torch.equal(weight, weights(tmp_path / "other")[name])
 
 
-def test_a_run_tells_its_whole_story(runs):
+def test_a_run_writes_its_configuration_metrics_samples_and_tensorboard_log(runs):
     run = runs["unconditional"]
     config = json.loads((run / "config.json").read_text())
     assert (config["preset"], config["epochs"], config["device"], config["precision"]) == ("mlp", 2, "cpu", "fp32")
@@ -88,10 +93,8 @@ def test_a_run_tells_its_whole_story(runs):
     assert list((run / "tensorboard").iterdir())
 
 
-def test_the_sheets_show_the_addresses_that_the_model_file_will_show(runs, files):
-    """Images 0 to 63 of seed 0, in a grid with a line of 2 pixels around each."""
-    from models.onnx_file.generator import Generator
-
+def test_the_sample_grids_show_the_first_images_of_seed_0_of_the_model_file(runs, files):
+    """The grid shows images 0 to 63, with lines of 2 pixels between and around them."""
     images, _ = Generator.open(files["conditional"]).images(seed=0, first=0, n=64)
     with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as grid:
         for i in range(64):
@@ -102,63 +105,63 @@ def test_the_sheets_show_the_addresses_that_the_model_file_will_show(runs, files
             assert max(abs(a - b) for a, b in zip(cell.tobytes(), expected.tobytes(), strict=True)) <= 1
 
 
-def test_a_run_is_never_written_over(runs):
+def test_a_run_is_never_overwritten(runs):
     before = weights(runs["unconditional"])
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="already contains a run"):
         small_run(runs["unconditional"])
     assert all(torch.equal(weight, before[name]) for name, weight in weights(runs["unconditional"]).items())
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.02)])
-def test_mixed_precision_follows_fp32(runs, tmp_path, precision, tolerance):
+def test_losses_in_mixed_precision_are_close_to_fp32(runs, tmp_path, precision, tolerance):
     small_run(tmp_path / "run", precision=precision)
     assert losses(tmp_path / "run") == pytest.approx(losses(runs["unconditional"]), rel=tolerance)
     assert {weight.dtype for weight in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-def test_minimax_and_non_saturating_differ_in_the_generator_loss(runs, tmp_path):
+def test_the_generator_loss_is_negative_for_minimax_and_positive_for_non_saturating(runs, tmp_path):
     small_run(tmp_path / "run", loss="minimax")
     assert metrics(tmp_path / "run")[0]["loss_generator"] < 0 < metrics(runs["unconditional"])[0]["loss_generator"]
 
 
-def test_a_run_that_diverges_stops_and_says_so(tmp_path):
-    with pytest.raises(RunError, match=r"diverged after .* images: loss_discriminator .* there was no checkpoint yet"):
+def test_a_run_that_diverges_stops_with_an_error(tmp_path):
+    with pytest.raises(RunError, match=r"diverged after .* images: loss_discriminator .* no checkpoint was saved yet"):
         small_run(tmp_path / "run", lr=1e38)
     assert not find_checkpoints(tmp_path / "run")
 
 
-def test_a_run_that_never_had_a_checkpoint_leaves_its_folder_to_the_next(runs, tmp_path):
+def test_the_folder_of_a_run_without_a_checkpoint_can_be_reused(runs, tmp_path):
     for failure in ({"lr": 1e38}, {"lr_warmup": 10**6}):
         with pytest.raises(RunError, match=r"diverged|--lr-warmup"):
             small_run(tmp_path / "run", **failure)
     (tmp_path / "run" / "metrics.jsonl").write_text('{"images_seen": 5, "loss_generator": 1}\n')
     with SummaryWriter(tmp_path / "run" / "tensorboard") as stale:
         stale.add_scalar("loss_generator", 1, 5)
-    time.sleep(1.1)  # the files of TensorBoard are told apart and ordered by the second
+    time.sleep(1.1)  # TensorBoard orders its files by the second in their names
     small_run(tmp_path / "run")
     assert losses(tmp_path / "run") == losses(runs["unconditional"])
     shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [event.step for event in shown.Scalars("loss_generator")] == [28 * 64, 2 * 28 * 64]
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="already contains a run"):
         small_run(tmp_path / "run")
 
 
-def test_a_batch_larger_than_the_data_is_told(tmp_path):
+def test_a_batch_larger_than_the_data_is_an_error(tmp_path):
     with pytest.raises(RunError, match="--batch-size 2000 is more than the 1,797 images"):
         small_run(tmp_path / "run", batch_size=2000)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_missing_gpu_is_reported_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train", "--device=cuda", f"--out={tmp_path / 'run'}"])
     with pytest.raises(SystemExit, match="1"):
         main()
-    assert capsys.readouterr().err.startswith("train: --device cuda, but PyTorch sees no GPU")
+    assert capsys.readouterr().err.startswith("train: --device cuda, but PyTorch finds no GPU")
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_before_the_run_ends(tmp_path):
+def test_ctrl_c_saves_a_checkpoint_before_the_run_ends(tmp_path):
     run, number = tmp_path / "run", signal.SIGINT
     options = ["--dataset", "uci-digits", "--epochs", "100000", "--out", run]
     with subprocess.Popen([TRAIN, *options], stdout=subprocess.PIPE, text=True) as process:
@@ -166,9 +169,9 @@ def test_ctrl_c_saves_before_the_run_ends(tmp_path):
             pass
         time.sleep(0.3)
         process.send_signal(number)
-        said = process.stdout.read()
+        output = process.stdout.read()
     assert process.returncode == 128 + number
-    assert f"{number.name}: saved {run}" in " ".join(said.split())
+    assert f"{number.name}: saved a checkpoint of {run}" in " ".join(output.split())
     assert load_checkpoint(run).training.images_seen >= metrics(run)[-1]["images_seen"]
     assert all(math.isfinite(weight.sum()) for weight in weights(run).values())
 
@@ -191,16 +194,16 @@ def test_any_generator_trains_against_any_discriminator(tmp_path, generator, dis
     export(load_checkpoint(tmp_path / "run"))
 
 
-def test_the_average_of_the_weights_is_what_is_shown_and_exported(tmp_path):
+def test_the_ema_is_exported_if_the_run_keeps_one(tmp_path):
     small_run(tmp_path / "run", ema_half_life=1_000)
     checkpoint = load_checkpoint(tmp_path / "run")
-    average, raw = checkpoint.part("ema"), checkpoint.part("generator")
-    assert not any(torch.equal(average[name], raw[name]) for name in raw)
-    assert all(torch.equal(weight, average[name]) for name, weight in checkpoint.build().state_dict().items())
+    ema, raw = checkpoint.part("ema"), checkpoint.part("generator")
+    assert not any(torch.equal(ema[name], raw[name]) for name in raw)
+    assert all(torch.equal(weight, ema[name]) for name, weight in checkpoint.build().state_dict().items())
 
 
-def test_the_average_follows_its_half_life(tmp_path):
-    """Steps of weights w1, w2, ... give beta average + (1 - beta) w, which is checked from two checkpoints of a run."""
+def test_the_ema_follows_its_half_life(tmp_path):
+    """Checks ema = beta ema + (1 - beta) weights for the one step between two checkpoints."""
     small_run(tmp_path / "run", ema_half_life=50, epochs=3, batch_size=1797)
     before, after = (load_checkpoint(path) for path in find_checkpoints(tmp_path / "run"))
     beta = 0.5 ** (1797 / 50)
@@ -209,7 +212,7 @@ def test_the_average_follows_its_half_life(tmp_path):
         torch.testing.assert_close(after.part("ema")[name], expected)
 
 
-def test_schedules_follow_the_images_seen(tmp_path):
+def test_the_learning_rate_follows_its_schedule(tmp_path):
     small_run(tmp_path / "run", epochs=4, lr_schedule="linear", lr_end=0.5)
     total = 4 * 28 * 64
     expected = [2e-4 * (1 - 0.5 * epoch["images_seen"] / total) for epoch in metrics(tmp_path / "run")]
@@ -224,32 +227,32 @@ def test_a_run_can_start_from_the_weights_of_another(runs, tmp_path):
         small_run(tmp_path / "other", init=runs["conditional"])
 
 
-def test_images_say_when_to_stop(tmp_path):
+def test_a_run_ends_after_the_given_number_of_images(tmp_path):
     small_run(tmp_path / "run", images=1_000)
     assert [epoch["images_seen"] for epoch in metrics(tmp_path / "run")] == [16 * 64]
 
 
-def test_minutes_become_a_number_of_images_that_the_config_keeps(tmp_path):
+def test_minutes_become_a_number_of_images_that_the_config_stores(tmp_path):
     small_run(tmp_path / "run", minutes=0.02)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["minutes"] == 0.02
     assert metrics(tmp_path / "run")[-1]["images_seen"] == math.ceil(config["images"] / 64) * 64
 
 
-def test_a_gif_shows_the_digits_forming(runs):
+def test_the_gif_has_one_frame_per_epoch(runs):
     with Image.open(runs["unconditional"] / "samples.gif") as gif:
         assert gif.n_frames == 2
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_dry_run_tells_the_networks_and_writes_nothing(tmp_path, preset):
+def test_a_dry_run_describes_the_networks_and_writes_nothing(tmp_path, preset):
     config = parse(["--preset", preset, "--dataset", "uci-digits", "--out", str(tmp_path / "run")]).config
-    told = dry_run(config)
-    assert f'"preset": "{preset}"' in told
-    assert f"generator ({config.generator}): " in told
+    output = dry_run(config)
+    assert f'"preset": "{preset}"' in output
+    assert f"generator ({config.generator}): " in output
     if preset == "mlp":
-        assert "generator (mlp): 559,632 parameters, 558,080 multiply-adds an image" in told
-        assert "discriminator (mlp): 533,505 parameters, 532,736 multiply-adds an image" in told
+        assert "generator (mlp): 559,632 parameters, 558,080 multiply-adds per image" in output
+        assert "discriminator (mlp): 533,505 parameters, 532,736 multiply-adds per image" in output
     assert not (tmp_path / "run").exists()
 
 
@@ -272,20 +275,20 @@ def test_a_dry_run_tells_the_networks_and_writes_nothing(tmp_path, preset):
         ({"discriminator_widths": (10**9, 10**9)}, "memory|allocate|overflow"),
     ],
 )
-def test_a_run_and_its_dry_run_refuse_the_same_and_write_nothing(tmp_path, differences, message):
+def test_a_run_and_its_dry_run_fail_with_the_same_error_and_write_nothing(tmp_path, differences, message):
     if "init" in differences:
         differences = {"init": tmp_path / "nowhere"}
     config = small_config(tmp_path / "run", **differences)
-    said = []
-    for begin in (train, dry_run):
+    messages = []
+    for command in (train, dry_run):
         with pytest.raises(MnistGanError, match=message) as caught:
-            begin(config)
-        said.append(str(caught.value))
-    assert said[0] == said[1]
-    assert "\n" not in said[0]
+            command(config)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "\n" not in messages[0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_into_a_folder_with_a_run_is_refused(runs):
-    with pytest.raises(RunError, match="holds a run already"):
+def test_a_dry_run_into_the_folder_of_a_run_is_an_error(runs):
+    with pytest.raises(RunError, match="already contains a run"):
         dry_run(small_config(runs["unconditional"]))

@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU train together, with small networks."""
+"""Trains small networks in two processes on the CPU, connected by Gloo."""
 
 import multiprocessing
 from pathlib import Path
@@ -14,11 +14,11 @@ RANKS = (0, 1)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The results of one launch of two processes, which fork from one that has imported PyTorch."""
+    """Returns the results of two processes, which are forked from one that has already imported PyTorch."""
     folder = tmp_path_factory.mktemp("two-processes")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([two_processes.__name__])
-    processes = [context.Process(target=two_processes.work, args=(folder, rank)) for rank in RANKS]
+    processes = [context.Process(target=two_processes.run_all, args=(folder, rank)) for rank in RANKS]
     for process in processes:
         process.start()
     try:
@@ -33,12 +33,12 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("number", range(len(PAIRWISE)))
 def test_all_processes_end_with_the_same_finite_weights(folder, number):
-    first, second = (torch.load(folder / f"case-{number}-rank-{rank}.pt") for rank in RANKS)
-    assert first.keys() == second.keys()
-    assert first["images_seen"] >= 64
-    for name, weight in first.items():
+    weights, other_weights = (torch.load(folder / f"case-{number}-rank-{rank}.pt") for rank in RANKS)
+    assert weights.keys() == other_weights.keys()
+    assert weights["images_seen"] >= 64
+    for name, weight in weights.items():
         assert weight.isfinite().all(), name
-        assert torch.equal(weight, second[name]), name
+        assert torch.equal(weight, other_weights[name]), name
 
 
 def test_one_process_downloads_the_data_while_the_others_wait(folder):

@@ -1,4 +1,4 @@
-"""Work of each process in the tests of `test_two_processes`. It writes its results into a folder, under its rank."""
+"""Code that each process of `test_two_processes` runs. It writes its results into a folder, under its rank."""
 
 import itertools
 import os
@@ -12,24 +12,24 @@ import torch.distributed as dist
 
 from tests.conftest import small_config
 from tests.training.combinations import PAIRWISE, tiny_config
-from training import data, loop
+from training import data, loop, setup
 from training.config import Config
 from training.data import DataUnavailableError, Loaded, LoadOptions
 from training.state import State
 
 
-def work(folder: Path, rank: int) -> None:
-    """Takes part in all runs of the tests, as one of two processes."""
+def run_all(folder: Path, rank: int) -> None:
+    """Takes part in all runs of the tests as process `rank` of two."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    # Each run makes a group of its own, for which each needs a new place to meet.
-    numbers, init = itertools.count(), dist.init_process_group
+    # Each run initialises a process group of its own, which needs a file of its own.
+    numbers, original = itertools.count(), dist.init_process_group
 
     def init_from_file(backend: str, **options):
-        init(backend, init_method=f"file://{folder}/store-{next(numbers)}", rank=rank, world_size=2, **options)
+        original(backend, init_method=f"file://{folder}/store-{next(numbers)}", rank=rank, world_size=2, **options)
 
     dist.init_process_group = init_from_file
-    if rank == 1:  # no decision that all processes have to make alike may depend on the clock of each
+    if rank == 1:  # a decision that all processes share must not depend on the clock of each process
         clock = time.perf_counter
         time.perf_counter = lambda: 10 * clock()
 
@@ -47,15 +47,15 @@ def work(folder: Path, rank: int) -> None:
 
 
 def _weights_after(config: Config) -> dict[str, torch.Tensor]:
-    """Trains, and returns the weights of both networks and of the EMA in this process."""
+    """Trains, and returns this process's weights of both networks and the EMA, and the images seen."""
     states: list[State] = []
 
-    class Recorded(State):
+    class RecordedState(State):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             states.append(self)
 
-    with patch.object(loop, "State", Recorded):
+    with patch.object(setup, "State", RecordedState):
         loop.train(config)
     (state,) = states
     networks = {"generator": state.generator, "discriminator": state.discriminator, "ema": state.ema}
@@ -68,7 +68,7 @@ def _weights_after(config: Config) -> dict[str, torch.Tensor]:
 
 
 def _slow_download(log: Path, fails: bool, request: LoadOptions) -> Loaded:
-    """Stands for a data set that is downloaded if it is not in the folder yet."""
+    """Replaces the loader of a data set that is downloaded if it is not in the folder yet."""
     folder = request.data_dir
     if not (folder / "downloaded").exists():
         with log.open("a") as stream:

@@ -6,8 +6,9 @@ from models.checkpoint import Checkpoint
 from models.export import exporter
 from models.networks import FlopCounter, NetworkConfig, build_discriminator, build_generator, multiply_adds
 from models.onnx_file.card import Dataset, Training
-from training.config import PRESETS, Config
+from training.config import Config
 from training.evaluation import cost
+from training.presets import PRESETS
 from training.state import generator_config
 
 IMAGE = (1, 28, 28)

@@ -14,7 +14,9 @@ from PIL import Image
 from tests.conftest import small_config
 from tests.training.data.examples import SEVEN, error_message, plain_image, write_image, write_images
 from training.data import DataError, DataUnavailableError, load_dataset
-from training.loop import RunError, dry_run, train
+from training.dry_run import dry_run
+from training.errors import RunError
+from training.loop import train
 from training.train import main
 
 needs_byte_names = pytest.mark.skipif(sys.platform != "linux", reason="this file system stores names as Unicode only")

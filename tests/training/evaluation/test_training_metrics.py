@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.conftest import small_run
+from training.errors import RunError
 from training.evaluation import training_metrics
 from training.evaluation.metrics import FAST
-from training.loop import RunError
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -1,0 +1,7 @@
+"""Errors of training that no single module owns."""
+
+from models.common.errors import MnistGanError
+
+
+class RunError(MnistGanError):
+    """A training run cannot start or cannot continue."""

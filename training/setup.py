@@ -1,0 +1,170 @@
+"""Set-up of a training run: resolves its configuration, loads its data, builds its state, and checks all of them.
+
+Everything that can prevent a run from starting is found here, before the run writes its first file.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from models.checkpoint import Checkpoint, check_readable, find_checkpoints, load_checkpoint
+from models.common.errors import MnistGanError
+from models.common.files import is_utf8
+from models.export.exportable import check_exportable
+from training.config import Config
+from training.data import LabelledImages, load_dataset
+from training.distributed import Group
+from training.duration import images_to_train
+from training.errors import RunError
+from training.precision import resolve_device, resolve_precision
+from training.resume import check_total, load_run_checkpoint, restore_state
+from training.state import State, generator_config
+from training.widths import resolve_widths
+
+if TYPE_CHECKING:
+    from training.evaluation.training_metrics import Quality
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to train in this process."""
+
+    config: Config
+    """Configuration without "auto" or omitted values. `images` is the total; only in a dry run it can be None."""
+    data: LabelledImages
+    """Training images, on the training device."""
+    state: State
+    """Networks and optimizers, new or restored from the newest checkpoint."""
+    group: Group
+    """Processes that train the run together."""
+
+
+def resolve_config(config: Config) -> Config:
+    """Resolves device, precision and number of CPU threads, and makes the paths of the data and of --init absolute.
+
+    It also sets PyTorch's number of threads. Absolute paths let `--resume` work from any folder.
+
+    Raises:
+        PrecisionError: The device does not exist.
+        RunError: A path is not valid UTF-8.
+    """
+    device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    config = replace(
+        config,
+        device=device,
+        threads=torch.get_num_threads(),
+        precision=resolve_precision(config.precision, device),
+        data_dir=config.data_dir.resolve(),
+        init=config.init and config.init.resolve(),
+    )
+    for option, path in (("out", config.out), ("data-dir", config.data_dir), ("init", config.init)):
+        if path and not is_utf8(str(path)):
+            raise RunError(f"--{option} {path}: the path is not valid UTF-8, so config.json cannot store it; rename it")
+    return config
+
+
+def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -> Run:
+    """Loads the data and builds or restores the state. Every process of the group has to call it.
+
+    Args:
+        config: A configuration from `resolve_config`.
+        dry_run: True downloads nothing, and leaves `config.images` as None where --minutes sets the duration, because
+            that needs a measurement of the training speed.
+
+    Raises:
+        MnistGanError: The run cannot start.
+    """
+    if config.batch_size % group.size:
+        raise RunError(
+            f"--batch-size {config.batch_size} cannot be divided equally among {group.size} processes; "
+            f"use a multiple of {group.size}"
+        )
+    # A folder without a checkpoint may be reused: its run did not start, or it diverged before the first checkpoint.
+    if not resume and group.all_reduce_max(group.is_main_process and bool(find_checkpoints(config.out))):
+        raise RunError(f"{config.out} already contains a run; choose another --out, or continue the run with --resume")
+    if config.deterministic:
+        # cuBLAS is deterministic only with a workspace of fixed size; PyTorch raises an error if this is not set.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    data = group.local_main_process_first(lambda: _load_data(config, download=not dry_run))
+    generator_widths, discriminator_widths = resolve_widths(config, data.info.image_shape)
+    config = replace(config, generator_widths=generator_widths, discriminator_widths=discriminator_widths)
+    checkpoint = load_run_checkpoint(config, data.info) if resume else None
+    state = _build_state(config, data, checkpoint)
+    config = _with_total(config, data, state, group, dry_run)
+    return Run(config, data, state, group)
+
+
+def make_evaluator(run: Run) -> "Quality | None":
+    """Returns the evaluator for `--evaluate-every`, or None if that is 0.
+
+    Raises:
+        RunError: The generator cannot be evaluated on this data set.
+    """
+    if not run.config.evaluate_every:
+        return None
+    # A local import, because it loads scikit-learn, which runs without evaluation do not need.
+    from training.evaluation.training_metrics import Quality
+
+    try:
+        return Quality(run.data, run.config.data_dir, run.config.latent_dim, run.config.conditional)
+    except MnistGanError as error:
+        raise RunError(f"--evaluate-every: {error}") from error
+
+
+def _load_data(config: Config, download: bool) -> LabelledImages:
+    data = load_dataset(config.dataset, config.data_dir, config.image_size, config.channels, download=download)
+    if config.batch_size > len(data):
+        raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
+    return data.to(torch.device(config.device))
+
+
+def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | None) -> State:
+    """Builds the state and fills it from the checkpoint or from the weights of --init.
+
+    Raises:
+        RunError: The networks do not fit the images, the memory or a model file, or the weights of --init do not fit
+            the networks.
+        CheckpointError: The checkpoint does not fit the networks, or a checkpoint of this run could not be read again.
+    """
+    try:
+        check_exportable(generator_config(config, data.info))
+        state = State(config, data.info)
+    except (ValueError, RuntimeError) as error:  # PyTorch raises a RuntimeError for sizes that exceed the memory
+        raise RunError(str(error)) from error
+    check_readable(state.checkpoint(config, data.info))
+    if checkpoint:
+        restore_state(state, checkpoint, config.out)
+    elif config.init:
+        source = load_checkpoint(config.init)
+        try:
+            state.inference_generator.load_state_dict(source.part("ema") or source.part("generator"))
+            state.generator.load_state_dict(state.inference_generator.state_dict())
+            state.discriminator.load_state_dict(source.part("discriminator"))
+        except RuntimeError as error:
+            raise RunError(f"--init {config.init} has other networks than this run: {error}") from error
+    return state
+
+
+def _with_total(config: Config, data: LabelledImages, state: State, group: Group, dry_run: bool) -> Config:
+    """Sets `config.images`, the total of the run in images.
+
+    Raises:
+        RunError: The warm-up of the learning rate is as long as the run.
+        ResumeError: The run has already seen more images.
+    """
+    if config.images is None and (config.minutes is None or not dry_run):
+        images = images_to_train(config, data, group)
+        config = replace(config, images=images if config.minutes is None else state.images_seen + images)
+    if config.images is None:
+        return config
+    if config.lr_warmup >= config.images:
+        raise RunError(f"--lr-warmup {config.lr_warmup:,} must be below the run's {config.images:,} images")
+    check_total(config, state.images_seen)
+    if state.images_seen:  # the minutes of a resumed run are additional, so they do not describe the whole run
+        config = replace(config, minutes=None)
+    return config

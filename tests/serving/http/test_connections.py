@@ -117,7 +117,7 @@ def test_refused_heads_are_counted(small):
     client, _ = small
 
     def counted() -> float:
-        found = re.search(r'mnist_gan_rejected_total\{reason="head_too_large"\} (\S+)', client.get("/metrics").text)
+        found = re.search(r'mnist_gan_errors_total\{code="head_too_large"\} (\S+)', client.get("/metrics").text)
         return float(found[1]) if found else 0
 
     before = counted()

@@ -283,7 +283,7 @@ class Engine:
 
     def _change_queued(self, images: int) -> None:
         self._queued_images += images
-        metrics().waiting_images.inc(images)
+        metrics().queued_images.inc(images)
 
 
 def _seconds_per_image(generator: Generator) -> float:

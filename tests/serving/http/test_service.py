@@ -445,8 +445,8 @@ def test_metrics_count_the_images_of_a_route_the_runs_that_made_them_and_what_wa
         "mnist_gan_batch_images_sum": 300,
         "mnist_gan_queue_seconds_count": 1,
         'mnist_gan_encode_seconds_count{route="/dataset"}': 1,
-        'mnist_gan_rejected_total{reason="invalid_input"}': 1,
-        "mnist_gan_waiting_images": 0,
+        'mnist_gan_errors_total{code="invalid_input"}': 1,
+        "mnist_gan_queued_images": 0,
     }
     before = {name: metric(client, name) for name in names}
     client.post("/dataset", json={"n": 300})

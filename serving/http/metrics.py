@@ -42,8 +42,8 @@ class Metrics:
 
         self.images = Counter(name("images"), "Images made for answers.", ["route"])
         self.rejected = Counter(name("rejected"), "Requests answered with an error, by its code.", ["reason"])
-        self.waiting_images = Gauge(
-            name("waiting_images"), "Images that no run of the network has taken yet.", multiprocess_mode="livesum"
+        self.queued_images = Gauge(
+            name("queued_images"), "Images in the queue that are not yet in a batch.", multiprocess_mode="livesum"
         )
         self.batch_images = Histogram(name("batch_images"), "Images a run of the network.", buckets=IMAGES)
         self.queue_seconds = Histogram(

@@ -14,8 +14,8 @@ import pytest
 
 from models.onnx_file.store import SHIPPED
 from serving.http import connections
+from tests.serving.http.processes import open_files, resident_bytes
 from tests.serving.http.server import serving
-from tests.serving.http.test_stress import handles, resident
 
 FAST = str(SHIPPED.with_stem("mnist-fast"))
 MOST = 8
@@ -137,10 +137,10 @@ def test_a_head_within_the_limits_is_accepted(small, fields):
 def test_an_endless_head_takes_no_memory(small, endless):
     client, server = small
     exchange(client, CARD, endless)
-    before = resident(server)
+    before = resident_bytes(server)
     for _ in range(4):
         assert error(exchange(client, CARD, *[endless] * 64))["code"] == "head_too_large"
-    assert resident(server) < before + (8 << 20)
+    assert resident_bytes(server) < before + (8 << 20)
 
 
 TAILS = {
@@ -153,11 +153,11 @@ TAILS = {
 @pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS.keys())
 def test_what_surrounds_the_chunks_of_a_body_is_limited(small, tail):
     client, server = small
-    before = resident(server)
+    before = resident_bytes(server)
     for more in (0, 32):
         response = exchange(client, CHUNKED, tail, *[b"x" * (1 << 20)] * more)
         assert error(response)["code"] == "head_too_large"
-    assert resident(server) < before + (8 << 20)
+    assert resident_bytes(server) < before + (8 << 20)
 
 
 def test_a_body_of_small_chunks_with_extensions_and_trailers_is_read(small):
@@ -227,12 +227,12 @@ def test_requests_before_a_broken_one_are_answered_first(small):
 
 def test_the_number_of_pipelined_requests_is_limited(small):
     client, server = small
-    before = resident(server)
+    before = resident_bytes(server)
     whole = POST + b"Content-Length: 8\r\n\r\n" + BODY
     response = exchange(client, whole + LIVE * 100_000)
     assert statuses(response) == [200] * 101 + [429]
     assert error(response)["code"] == "overloaded"
-    assert resident(server) < before + (8 << 20)
+    assert resident_bytes(server) < before + (8 << 20)
 
 
 @pytest.mark.parametrize(("head", "status"), [(LIVE, 200), (POST + b"\r\n", 413)], ids=["/livez", "/generate"])
@@ -310,7 +310,7 @@ def test_health_checks_are_answered_among_thousands_of_clients_that(few_files, n
             for request in (LIVE, LIVE.replace(b"live", b"ready")):
                 with connect(client) as probe:
                     assert ask(probe, request) == 200
-            assert handles(server) < OPEN_FILES
+            assert open_files(server) < OPEN_FILES
     assert log.read_text().count("those that have been idle longest are closed") == 1
 
 

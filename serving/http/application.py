@@ -73,7 +73,7 @@ class Application:
         except RequestError as error:
             response = error.response()
         except TimeoutError:
-            response = exchange.expired().response()
+            response = exchange.timeout_error().response()
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             response = status_error(500).response()

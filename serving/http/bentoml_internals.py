@@ -1,8 +1,8 @@
 """All uses of BentoML's private names, and all replacements of parts of BentoML.
 
-Private names may change with any release. So pyproject.toml bounds BentoML's version, and a missing name aborts the
-start with an error that names the version. Names that only the server process needs are imported in its functions,
-because they load circus, which workers do without.
+Private names may change with any release. Therefore pyproject.toml bounds BentoML's version, and a missing name aborts
+start-up with an error that names the version. Names that only the server process needs are imported inside functions,
+because they load circus, which workers do not need.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 import click
 from starlette.types import Receive, Scope, Send
 
-USED = (
+REQUIRED_NAMES = (
     ("bentoml._internal.container", "BentoMLContainer.http.host"),
     ("bentoml._internal.container", "BentoMLContainer.http.port"),
     ("bentoml._internal.container", "BentoMLContainer.metrics_client"),
@@ -24,16 +24,22 @@ USED = (
     ("bentoml._internal.server.metrics.prometheus", "PrometheusClient"),
     ("bentoml._internal.utils.analytics.usage_stats", "do_not_track.cache_clear"),
 )
-USED_BY_SERVER = (
+"""Modules and names that every process uses."""
+REQUIRED_SERVER_NAMES = (
     ("bentoml.serving", "create_watcher"),
     ("bentoml.serving", "ensure_prometheus_dir"),
 )
+"""Modules and names that only the server process uses."""
 
 
 def check_names(names: Collection[tuple[str, str]]) -> None:
-    """
+    """Checks that the installed BentoML has these names.
+
+    Args:
+        names: Pairs of a module and a name in it, with dots between nested names.
+
     Raises:
-        ImportError: one of the names does not exist in the installed BentoML.
+        ImportError: One of the names does not exist.
     """
     for module, path in names:
         try:
@@ -42,12 +48,12 @@ def check_names(names: Collection[tuple[str, str]]) -> None:
                 found = getattr(found, name)
         except (ImportError, AttributeError):
             raise ImportError(
-                f"BentoML {version('bentoml')} has no {module}.{path}, which the service replaces or uses: "
+                f"BentoML {version('bentoml')} has no {module}.{path}, which the service needs; "
                 "install a version that pyproject.toml allows"
             ) from None
 
 
-check_names(USED)
+check_names(REQUIRED_NAMES)
 
 from bentoml._internal.container import BentoMLContainer  # noqa: E402
 from bentoml._internal.server.http import instruments, traffic  # noqa: E402
@@ -55,61 +61,62 @@ from bentoml._internal.server.metrics.prometheus import PrometheusClient  # noqa
 from bentoml._internal.utils.analytics import usage_stats  # noqa: E402
 
 
-def stop_tracking() -> None:
-    """Makes BentoML read BENTOML_DO_NOT_TRACK again, which `models` has set unless the user has.
+def disable_usage_reports() -> None:
+    """Makes BentoML read BENTOML_DO_NOT_TRACK again. The package `models` sets it unless the user has set it.
 
-    `bentoml serve` reports to BentoML's vendor when it starts, every 12 hours and when it ends. It reads the variable
-    before it loads the service, and caches the result.
+    `bentoml serve` reports to BentoML's vendor when it starts, every 12 hours and when it ends. It reads and caches the
+    variable before it loads the service.
     """
     usage_stats.do_not_track.cache_clear()
 
 
 def tracer_provider() -> Any:
-    """Returns the provider of OpenTelemetry's tracers, to export what it still holds before the process ends.
+    """Returns BentoML's OpenTelemetry TracerProvider.
 
-    BentoML has no public way to it, and does not shut it down.
+    BentoML does not shut it down, so traces that are still buffered would be lost.
     """
     return BentoMLContainer.tracer_provider.get()
 
 
 def drop_timeout() -> None:
-    """Replaces BentoML's timeout, which leaves the work of a request running, by nothing: `deadline` has one.
+    """Removes BentoML's timeout, because `serving.http.deadline` has one that also cancels the work of the request.
 
-    BentoML's also keeps a timer of every request until its time is over, even if the response was sent: 170,000 of them
-    under load, which blocked the process for 80 ms at each garbage collection.
+    BentoML's timeout keeps a timer for each request until it expires, even after the response. Under load these were
+    170,000 timers, which blocked the process for 80 ms at each garbage collection.
     """
     traffic.TimeoutMiddleware = lambda app, timeout: app  # type: ignore[assignment,misc,return-value]
 
 
 def count_only(paths: Collection[str]) -> None:
-    """Makes BentoML's metrics count the requests of these paths alone.
+    """Makes BentoML's request metrics ignore all paths except these.
 
-    BentoML creates series for each path that is requested, and keeps them, even for paths that do not exist.
+    BentoML creates a series for each requested path and keeps it, even if the path does not exist, so that clients
+    could fill the memory.
     """
 
-    class Counted(instruments.RunnerTrafficMetricsMiddleware):
+    class LimitedMetricsMiddleware(instruments.RunnerTrafficMetricsMiddleware):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             known = scope["type"] != "http" or scope["path"] in paths
             await (super().__call__ if known else self.app)(scope, receive, send)
 
-    instruments.RunnerTrafficMetricsMiddleware = Counted  # type: ignore[misc]
+    instruments.RunnerTrafficMetricsMiddleware = LimitedMetricsMiddleware  # type: ignore[misc]
 
 
-def address() -> tuple[str, int] | None:
-    """Returns the host and port of the `bentoml serve` that runs in this process; None in any other process."""
+def serve_address() -> tuple[str, int] | None:
+    """Returns host and port if this process runs `bentoml serve`, otherwise None."""
     context = click.get_current_context(silent=True)
     if context is None or context.command.name != "serve" or "port" not in context.params:
         return None
-    # As the command does after it has loaded the service.
+    # `bentoml serve` computes them in the same way after it has loaded the service.
     host, port = (context.params.get(name) for name in ("host", "port"))
     return host or BentoMLContainer.http.host.get(), port or BentoMLContainer.http.port.get()
 
 
 def share_metrics_in(folder: str) -> None:
-    """Sets the folder in which the workers of this server share their metrics; an empty text lets them share none.
+    """Sets the folder in which the workers of this server share their metrics. An empty string disables sharing.
 
-    BentoML uses a folder in BENTOML_HOME, which it empties at each start, so that servers with one BENTOML_HOME delete
-    each other's files.
+    By default BentoML uses a folder in BENTOML_HOME, which it empties at each start, so that servers with the same
+    BENTOML_HOME would delete each other's files.
     """
     import bentoml.serving
 
@@ -117,24 +124,24 @@ def share_metrics_in(folder: str) -> None:
 
 
 def keep_metrics_in_memory() -> None:
-    """Makes BentoML report metrics from this process's memory instead of shared files, which it always uses."""
+    """Makes BentoML keep metrics in the memory of this process. By default it uses shared files even for one worker."""
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     from prometheus_client import disable_created_metrics
 
-    disable_created_metrics()  # the time at which each series was created, which shared files do not have
+    disable_created_metrics()  # series with creation times, which shared files do not have
     BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))
 
 
-def watch_workers(hooks: Any) -> None:
-    """Adds hooks to circus's watcher, which starts the workers; BentoML gives it none and logs nothing about workers.
+def add_worker_hooks(hooks: Any) -> None:
+    """Adds hooks to the circus watcher that starts the workers. BentoML itself does not log when a worker dies.
 
     Args:
-        hooks: functions by the names that circus has for the events.
+        hooks: Functions by the name of circus's event, such as `after_spawn`.
     """
     import bentoml.serving
 
     create = bentoml.serving.create_watcher
-    ignore_failure = True  # circus logs an exception of a hook, and goes on
+    ignore_failure = True  # circus logs an exception of a hook and continues
 
     def create_with_hooks(*args: Any, **options: Any) -> Any:
         return create(*args, **options, hooks={name: (hook, ignore_failure) for name, hook in hooks.items()})
@@ -142,4 +149,4 @@ def watch_workers(hooks: Any) -> None:
     bentoml.serving.create_watcher = create_with_hooks
 
 
-stop_tracking()
+disable_usage_reports()

@@ -1,4 +1,4 @@
-"""Cross-origin requests: which web pages may call the service, and which response headers they can read."""
+"""Cross-origin requests (CORS) from web pages of other sites."""
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -7,10 +7,11 @@ from starlette.responses import Response
 from serving.http.errors import RequestError
 
 EXPOSED_HEADERS = ("X-Seed", "X-Model", "X-Request-Id", "Retry-After", "Content-Disposition")
+"""Response headers that web pages of other origins may read."""
 
 
 class Cors(CORSMiddleware):
-    """Starlette's CORS middleware, with preflight errors in the JSON format of all errors."""
+    """Starlette's CORS middleware, except that preflight errors have the JSON format of all other errors."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

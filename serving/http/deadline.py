@@ -1,4 +1,4 @@
-"""Time limits of one request: for the work, for the client to read the response, and while the client is connected."""
+"""Timeout of one request, and its cancellation when the client disconnects."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,16 +10,19 @@ from starlette.types import Message, Receive, Send
 from serving.http.errors import CLIENT_CLOSED_REQUEST, RequestError
 
 PIECE_BYTES = 256 << 10
-"""Responses are sent in pieces of this size. The client must accept each piece within one timeout."""
+"""Size of the pieces in which a response is sent. The client must accept each piece within one timeout."""
 WATCH_DELAY_SECONDS = 0.05
-"""The service looks for a disconnected client only after this time; most responses are complete by then."""
+"""Delay before the service watches for a disconnect. Most responses are complete by then and need no task for it."""
 
 
 class Deadline:
-    """A time limit that can move while its block runs. The block ends with TimeoutError when the time is over.
+    """A timeout that can be moved while its `async with` block runs. The block raises TimeoutError when it expires.
 
-    Unlike `asyncio.Timeout.reschedule`, `move` does nothing once the time is over. At that moment the block is being
-    cancelled, and `reschedule` would raise RuntimeError in the task that calls it.
+    Unlike `asyncio.Timeout.reschedule`, `move` does nothing after the timeout has expired. The block is being cancelled
+    then, and `reschedule` would raise RuntimeError in the task that calls it.
+
+    Args:
+        seconds: Time until the block is cancelled.
     """
 
     def __init__(self, seconds: float):
@@ -34,18 +37,19 @@ class Deadline:
         await self._timeout.__aexit__(kind, error, traceback)
 
     def move(self, seconds: float) -> None:
-        """Sets the remaining time; 0 ends the block at once."""
+        """Sets the remaining time in seconds; 0 cancels the block immediately."""
         if not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class Exchange:
-    """One request and its response, with their time limits.
+    """One request and its response, with their timeouts.
 
     Args:
-        receive, send: The functions of the ASGI server.
-        timeout: Seconds for the request body and the work, and then for each piece of the response.
-        response_timeout: Seconds for the whole response to be sent.
+        receive, send: The ASGI functions of the request.
+        timeout: Seconds to receive the body and compute the response; after that, seconds for each piece of the
+            response to be accepted by the client.
+        response_timeout: Seconds to send the whole response.
     """
 
     def __init__(self, receive: Receive, send: Send, timeout: float, response_timeout: float):
@@ -60,7 +64,7 @@ class Exchange:
 
     @contextmanager
     def cancel_on_disconnect(self) -> Iterator[None]:
-        """Ends the block of `deadline` when the client disconnects. The request body must have been read before."""
+        """Cancels the block of `deadline` when the client disconnects. The request body must have been read before."""
         watcher: asyncio.Task[None] | None = None
 
         async def watch() -> None:
@@ -69,11 +73,11 @@ class Exchange:
             self._disconnected = True
             self.deadline.move(0)
 
-        def start() -> None:
+        def start_watching() -> None:
             nonlocal watcher
             watcher = asyncio.get_running_loop().create_task(watch())
 
-        timer = asyncio.get_running_loop().call_later(WATCH_DELAY_SECONDS, start)
+        timer = asyncio.get_running_loop().call_later(WATCH_DELAY_SECONDS, start_watching)
         try:
             yield
         finally:
@@ -82,7 +86,7 @@ class Exchange:
                 watcher.cancel()
 
     async def send(self, message: Message) -> None:
-        """Sends a message of the response in pieces. The deadline moves with every piece that the client accepts."""
+        """Sends an ASGI message of the response, its body in pieces. Each accepted piece moves the deadline."""
         self.response_started = True
         body = memoryview(message.get("body", b""))
         if len(body) <= PIECE_BYTES:
@@ -95,10 +99,12 @@ class Exchange:
             more = start + PIECE_BYTES < len(body) or message.get("more_body", False)
             await self._send({**message, "body": body[start : start + PIECE_BYTES], "more_body": more})
 
-    def expired(self) -> RequestError:
-        """Returns the error for a request whose deadline has expired."""
-        if self._disconnected:  # the client does not read it, but metrics and logs count it
+    def timeout_error(self) -> RequestError:
+        """Returns the error for this request after its deadline has expired: 499 after a disconnect, otherwise 504."""
+        if self._disconnected:  # nobody reads this response, but metrics and logs count it
             return RequestError(CLIENT_CLOSED_REQUEST, "The client disconnected")
         if not self.body_arrived:
             return RequestError(504, f"The body of the request did not arrive within {self._timeout:g} s")
-        return RequestError(504, f"The request took longer than {self._timeout:g} s; ask for less, or try again later")
+        return RequestError(
+            504, f"The request took longer than {self._timeout:g} s; request fewer images, or try again later"
+        )

@@ -62,7 +62,7 @@ class RequestError(Exception):
         Args:
             other_headers: Headers of the response that this one replaces. Each is kept unless the error has its own.
         """
-        metrics().rejected.labels(self.code).inc()
+        metrics().errors.labels(self.code).inc()
         error = {"code": self.code, "message": self.message, "field": self.field}
         response = JSONResponse({"error": error}, self.status, headers=self.headers)
         own = {name for name, _ in response.raw_headers}

@@ -1,4 +1,4 @@
-"""Log of the service: events, errors and, if configured, one line per request; as text or as JSON."""
+"""Logging of the service, as text or as JSON: events, errors and, if configured, one line per request."""
 
 import io
 import json
@@ -12,28 +12,23 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO
 
-import click
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
-"""Accepted values of X-Request-Id: nothing that could forge a line of the log."""
+REQUEST_ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
+"""Accepted values of X-Request-Id. Other characters could forge a line of the log."""
 HEALTH_PATHS = ("/livez", "/readyz", "/healthz", "/metrics")
-"""Paths that machines watch. They are answered while the service is full, without a token and without a log line."""
+"""Paths for health checks and metrics. They need no token, are not logged, and work even when the service is full."""
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-class StartError(click.ClickException):
-    """A reason why the service cannot start: `bentoml serve` ends with this message, without a traceback."""
-
-
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON.
+    """Formats a log record as one line of JSON.
 
-    python-json-logger is not used: it would need a list of the attributes that BentoML's filter adds to each record and
-    that are not to be logged, which is longer than this class.
+    python-json-logger would log the attributes that BentoML's filter adds to each record, unless each is excluded by
+    name; that list would be longer than this class.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,9 +45,13 @@ class JsonFormatter(logging.Formatter):
 
 
 class JsonLines(io.TextIOBase):
-    """Replaces stdout or stderr: formats each line that is written to it as a record of the log.
+    """Replacement for stdout or stderr that writes each line of text as a JSON log record.
 
-    It is for what does not use `logging`: output of `print`, click's error messages, warnings and tracebacks.
+    It converts output that does not use `logging`: `print`, error messages of click, warnings and tracebacks.
+
+    Args:
+        stream: The stream to write JSON to.
+        level: Log level of the records.
     """
 
     encoding = "utf-8"
@@ -60,17 +59,17 @@ class JsonLines(io.TextIOBase):
     def __init__(self, stream: TextIO, level: int):
         self._stream = stream
         self._level = level
-        self._rest = ""
+        self._incomplete_line = ""
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._incomplete_line = (self._incomplete_line + text).split("\n")
         for line in lines:
             self._write_line(line)
         return len(text)
 
     def flush(self) -> None:
-        rest, self._rest = self._rest, ""
-        self._write_line(rest)
+        line, self._incomplete_line = self._incomplete_line, ""
+        self._write_line(line)
         self._stream.flush()
 
     def fileno(self) -> int:
@@ -86,7 +85,10 @@ class JsonLines(io.TextIOBase):
 
 
 class RequestLog:
-    """ASGI middleware: logs one line per request, with an id that the response has as well."""
+    """ASGI middleware that logs one line per request and adds the field X-Request-Id to the response.
+
+    The id is the one that the client sent, if it is valid, otherwise a random one.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -95,11 +97,11 @@ class RequestLog:
         if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
             await self.app(scope, receive, send)
             return
-        sent = dict(scope["headers"]).get(b"x-request-id", b"")
-        request_id = sent.decode() if ID.fullmatch(sent) else secrets.token_hex(8)
+        received_id = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = received_id.decode() if REQUEST_ID.fullmatch(received_id) else secrets.token_hex(8)
         status, size, start = 0, 0, time.perf_counter()
 
-        async def note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -109,7 +111,7 @@ class RequestLog:
 
         token = _request_id.set(request_id)
         try:
-            await self.app(scope, receive, note)
+            await self.app(scope, receive, send_and_record)
         finally:
             request = {
                 "method": scope["method"],
@@ -123,12 +125,14 @@ class RequestLog:
             _request_id.reset(token)
 
 
-def set_up(json_lines: bool) -> None:
-    """Changes the logging of this process, which BentoML has configured already, so that each record is printed once
-    and, if `json_lines`, every line of stdout and stderr is JSON.
+def configure(json_lines: bool) -> None:
+    """Changes BentoML's logging of this process so that each record is printed once.
+
+    Args:
+        json_lines: Whether to write every line of stdout and stderr as a JSON object.
     """
     for name in ("uvicorn.error", "circus"):
-        # BentoML gives them the handler that the root logger has too, to which their records propagate.
+        # BentoML gives these loggers the handler of the root logger, to which their records propagate as well.
         logging.getLogger(name).handlers.clear()
     if not json_lines or isinstance(sys.stderr, JsonLines):
         return

@@ -1,23 +1,23 @@
-"""Keeps freed memory for the next request.
+"""Configures glibc's memory allocator to keep freed memory for the next request.
 
-The arrays of a request are large enough for glibc to take each from the system and to give it back at once, and the
-system clears every page anew: to draw a thousand images takes 2.5 ms so, and to encode them 1.0; with what follows 1.5
-and 0.3.
+By default glibc requests memory for each large array from the system and returns it when the array is freed, and the
+system clears every page again. Generating 1,000 images takes 2.5 ms that way and encoding them 1.0 ms; with the
+thresholds below it takes 1.5 ms and 0.3 ms.
 """
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
-KEPT = 64 << 20
-"""Bytes that may lie free at the end of a heap."""
-FROM_SYSTEM = 8 << 20
-"""Bytes of an array that is still given back at once."""
+"""Parameter numbers of mallopt(3)."""
+TRIM_THRESHOLD_BYTES = 64 << 20
+"""Maximum free memory at the end of a heap. Memory beyond it is returned to the system."""
+MMAP_THRESHOLD_BYTES = 8 << 20
+"""Minimum size of an array whose memory comes directly from the system and is returned when the array is freed."""
 
 
 def keep_freed_memory() -> None:
-    """Where the C library is glibc; others have settings of their own."""
+    """Sets both thresholds. Does nothing where the C library is not glibc."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_MMAP_THRESHOLD, FROM_SYSTEM)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

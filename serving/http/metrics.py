@@ -1,7 +1,7 @@
-"""Metrics of the service, for /metrics.
+"""Prometheus metrics of the service, exposed at /metrics.
 
-With one worker they are values in its memory. Several workers share them through files that are mapped into memory, one
-file for each process and kind of metric, in a folder of their server's own.
+A single worker keeps them in memory. Several workers share them through memory-mapped files: one file for each process
+and type of metric, in a folder that belongs to their server.
 """
 
 import logging
@@ -19,49 +19,60 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 WORKERS_REPLACED = "MNIST_GAN_WORKERS_REPLACED"
-"""Variable in which the server process passes to each new worker how many workers have been replaced."""
-FOLDER = "mnist-gan-metrics-"
-"""Start of the names of the servers' folders, in the system's folder for temporary files."""
+"""Environment variable in which the server process passes the number of replaced workers to each new worker."""
+FOLDER_PREFIX = "mnist-gan-metrics-"
+"""Prefix of the names of the metrics folders, one for each server, in the system's folder for temporary files."""
 FILE_BYTES = 1 << 20
-"""Size of each file: the series of all routes, statuses and buckets take half of it."""
+"""Size of each metrics file. The series of all routes, statuses and buckets take half of it."""
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
 
 class Metrics:
+    """All metrics of the service; their names begin with `mnist_gan_`."""
+
     def __init__(self) -> None:
-        # Imported only in a worker: prometheus_client finds out when it is imported whether it is to use files.
+        # Not imported at the top: prometheus_client decides when it is imported whether to use memory or files.
         from prometheus_client import Counter, Gauge, Histogram
 
-        def name(of: str) -> str:
-            return f"mnist_gan_{of}"
+        def name(suffix: str) -> str:
+            return f"mnist_gan_{suffix}"
 
-        self.images = Counter(name("images"), "Images made for answers.", ["route"])
-        self.rejected = Counter(name("rejected"), "Requests answered with an error, by its code.", ["reason"])
+        self.images = Counter(name("images"), "Generated images in responses, by route.", ["route"])
+        self.errors = Counter(name("errors"), "Error responses, by error code.", ["code"])
         self.queued_images = Gauge(
             name("queued_images"), "Images in the queue that are not yet in a batch.", multiprocess_mode="livesum"
         )
-        self.batch_images = Histogram(name("batch_images"), "Images a run of the network.", buckets=IMAGES)
-        self.queue_seconds = Histogram(
-            name("queue_seconds"), "From a request's arrival in the queue to its first run.", buckets=SECONDS
+        self.batch_images = Histogram(
+            name("batch_images"), "Images per batch, which one run of the network decodes.", buckets=IMAGES_BUCKETS
         )
-        self.model_seconds = Histogram(name("model_seconds"), "A run of the network.", buckets=SECONDS)
+        self.queue_seconds = Histogram(
+            name("queue_seconds"),
+            "Time from the arrival of a request in the queue to its first batch.",
+            buckets=SECONDS_BUCKETS,
+        )
+        self.model_seconds = Histogram(
+            name("model_seconds"), "Duration of one run of the network.", buckets=SECONDS_BUCKETS
+        )
         self.encode_seconds = Histogram(
-            name("encode_seconds"), "Turning images into an answer.", ["route"], buckets=SECONDS
+            name("encode_seconds"),
+            "Time to encode the images of a response, by route.",
+            ["route"],
+            buckets=SECONDS_BUCKETS,
         )
         self.model_info = Gauge(
             name("model_info"),
-            "1, of the model that is being served.",
+            "Always 1; the labels describe the served model.",
             ["name", "file_sha256", "dataset", "precision"],
             multiprocess_mode="livemax",
         )
         workers_replaced = Gauge(
             name("workers_replaced"),
-            "Workers that died and were replaced since the server started.",
+            "Number of workers that died and were replaced since the server started.",
             multiprocess_mode="max",
         )
         workers_replaced.set(int(os.environ.get(WORKERS_REPLACED, 0)))
@@ -69,12 +80,12 @@ class Metrics:
 
 @cache
 def metrics() -> Metrics:
-    """The metrics of this process, created by the first call."""
+    """Returns the metrics of this process. The first call creates them."""
     return Metrics()
 
 
 class _UnsharedValues:
-    """Stands in for a file of prometheus_client that cannot be written: its values stay in this process, unreported."""
+    """Replacement for a metrics file that cannot be written. Its values stay in this process and are not reported."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[float, float]] = {}
@@ -90,65 +101,70 @@ class _UnsharedValues:
 
 
 def allocate_files() -> None:
-    """Makes prometheus_client allocate the whole of each file before it maps it into memory.
+    """Makes prometheus_client allocate all pages of a metrics file before it maps the file into memory.
 
-    It only sets a file's size, so that the file system allocates pages when they are first written. On a full disk that
-    write is not an error that could be handled: the kernel kills the process with SIGBUS. Where a file cannot be
-    allocated, the metrics that it would hold are not reported, and the log says so once.
+    prometheus_client only sets the size of a file, and the file system allocates a page when it is first written. On a
+    full disk the kernel would kill the process at that write with SIGBUS. If a file cannot be allocated, its metrics
+    are not reported, and one warning is logged.
     """
     from prometheus_client import values
 
-    mapped, logged = values.MmapedDict, False
+    memory_mapped_file, logged = values.MmapedDict, False
 
-    def allocated(filename: str) -> Any:
+    def allocate_and_map(filename: str) -> Any:
         nonlocal logged
         try:
             if not Path(filename).exists():
                 write_atomically(Path(filename), bytes(FILE_BYTES))
-            return mapped(filename)
+            return memory_mapped_file(filename)
         except OSError as error:
             if not logged:
-                logger.warning("metrics of process %d are not reported: %s", os.getpid(), error)
+                logger.warning(
+                    "metrics of process %d are not reported, because their file cannot be written: %s",
+                    os.getpid(),
+                    error,
+                )
             logged = True
             return _UnsharedValues()
 
-    values.MmapedDict = allocated  # type: ignore[assignment,misc]
+    values.MmapedDict = allocate_and_map  # type: ignore[assignment,misc]
 
 
 def make_folder() -> tuple[str, int | None]:
-    """Makes a folder for the metrics of one server, and removes those of servers that have ended.
+    """Creates a folder for the metrics of one server, and removes the folders of servers that have ended.
 
     Returns:
-        The folder, and the descriptor of a lock on it, which child processes inherit: the lock is released when the
-        server and its workers have ended, however they end. None where there are no locks.
+        The path of the folder, and the file descriptor of a lock on it, or None on Windows. Child processes inherit the
+        lock, so it is released when the server and all its workers have ended, even if they were killed.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: The folder cannot be created.
     """
     if fcntl is None:
-        return tempfile.mkdtemp(prefix=FOLDER), None
-    _remove_unused()
+        return tempfile.mkdtemp(prefix=FOLDER_PREFIX), None
+    _remove_unused_folders()
     while True:
-        folder = tempfile.mkdtemp(prefix=FOLDER)
+        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
         if (lock := _lock(Path(folder))) is not None:
             os.set_inheritable(lock, True)
             return folder, lock
-        # Another server has removed it before it was locked.
+        # Another server removed the folder before it was locked.
 
 
 def remove_folder(folder: str) -> None:
+    """Removes a folder with all its files. Errors are ignored: the next server tries again."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_unused() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(FOLDER + "*"):
+def _remove_unused_folders() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(FOLDER_PREFIX + "*"):
         if (descriptor := _lock(folder)) is not None:
             remove_folder(str(folder))
             os.close(descriptor)
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder; returns its descriptor, or None if it is locked, missing or another user's."""
+    """Locks a folder and returns the file descriptor of the lock, or None if it is locked, missing or inaccessible."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads the body of a request, within its limits, before anything is made of it."""
+"""Reads and decompresses the body of a request within its size limits. `body_parsing` interprets it."""
 
 import asyncio
 import zlib
@@ -11,24 +11,24 @@ from serving.http.budget import Share
 from serving.http.errors import CLIENT_CLOSED_REQUEST, RequestError
 
 INFLATE_BYTES = 256 << 10
-"""Number of bytes that are decompressed before the event loop serves other requests."""
+"""Number of bytes to decompress before the event loop may serve other requests."""
 
 
 async def read_body(
     receive: Receive, headers: Mapping[bytes, bytes], max_npy_bytes: int, max_json_bytes: int, share: Share
 ) -> bytes:
-    """Returns the whole body, decompressed.
+    """Reads the whole body and returns it decompressed.
 
     Args:
-        receive: The function of the ASGI server.
-        headers: Names in lower case, and values.
-        max_npy_bytes: Largest body that begins as an .npy file does, after decompression.
-        max_json_bytes: Largest body of any other kind, after decompression.
-        share: Counts the bytes while they arrive.
+        receive: The ASGI `receive` function of the request.
+        headers: Header fields of the request, with names in lower case.
+        max_npy_bytes: Maximum size in bytes, after decompression, of a body that begins like an .npy file.
+        max_json_bytes: Maximum size in bytes, after decompression, of any other body.
+        share: This request's part of the memory budget. It grows as bytes arrive.
 
     Raises:
-        RequestError: 413, the body is too large; 400, it is not compressed as the header says; 415, the compression is
-            unknown; 429, too many bytes are held already; 499, the client disconnected.
+        RequestError: 413 if the body is too large, 400 if it cannot be decompressed, 415 if the compression is not
+            supported, 429 if the bodies of all requests exceed the budget, 499 if the client disconnects.
     """
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > max_npy_bytes:
@@ -41,9 +41,9 @@ async def read_body(
         if message["type"] == "http.disconnect":
             raise RequestError(CLIENT_CLOSED_REQUEST, "The client disconnected")
         more = message.get("more_body", False)
-        piece = message.get("body", b"")
+        data = message.get("body", b"")
         while True:
-            body += decoder.decode(piece) if decoder else piece
+            body += decoder.decode(data) if decoder else data
             limit = max_npy_bytes if body.startswith(NPY_MAGIC) else max_json_bytes
             if len(body) > limit:
                 raise _too_large(f"more than {limit:,}", max_npy_bytes, max_json_bytes)
@@ -51,7 +51,7 @@ async def read_body(
                 share.resize(len(body))
             if not decoder or not decoder.pending:
                 break
-            piece = decoder.rest
+            data = decoder.rest
             await asyncio.sleep(0)
     if decoder:
         decoder.check_complete()
@@ -61,61 +61,75 @@ async def read_body(
 def _too_large(size: str, max_npy_bytes: int, max_json_bytes: int) -> RequestError:
     return RequestError(
         413,
-        f"The body has {size} bytes; JSON may have {max_json_bytes:,} and an .npy array {max_npy_bytes:,}. "
-        "Send many latents to /decode as an .npy array",
+        f"The body has {size} bytes. A JSON body may have at most {max_json_bytes:,} bytes and an .npy body at most "
+        f"{max_npy_bytes:,}; send many latents to /decode as an .npy body",
     )
 
 
-class _Inflate:
-    """Decompresses gzip or zlib data in steps of at most INFLATE_BYTES."""
+class _Decompressor:
+    """Decompresses gzip or zlib data in steps of at most INFLATE_BYTES.
+
+    Args:
+        window_bits: Argument `wbits` of `zlib.decompressobj`, which selects the format.
+    """
 
     def __init__(self, window_bits: int):
         self._window_bits = window_bits
-        self._inflate = zlib.decompressobj(window_bits)
+        self._stream = zlib.decompressobj(window_bits)
         self._empty = True
         self.rest = b""
-        """Compressed bytes that `decode` has not used yet."""
+        """Compressed bytes that `decode` has not processed yet."""
         self.pending = False
-        """Whether `decode` has to be called again with `rest`, although no new bytes have arrived."""
+        """Whether `decode` must be called with `rest` before more bytes are received."""
 
     def decode(self, data: bytes) -> bytes:
-        if self._inflate.eof and data:  # gzip files may be concatenated
-            self._inflate = zlib.decompressobj(self._window_bits)
+        """Decompresses the next bytes and returns at most INFLATE_BYTES.
+
+        Raises:
+            RequestError: 400 if the data is not compressed in this format.
+        """
+        if self._stream.eof and data:  # a gzip file may have several members
+            self._stream = zlib.decompressobj(self._window_bits)
         self._empty = self._empty and not data
         try:
-            decoded = self._inflate.decompress(data, INFLATE_BYTES)
+            decoded = self._stream.decompress(data, INFLATE_BYTES)
         except zlib.error as error:
-            raise RequestError(400, f"The body is not compressed as Content-Encoding says ({error})") from None
-        self.rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+            raise RequestError(400, f"The body cannot be decompressed as its Content-Encoding says: {error}") from None
+        self.rest = self._stream.unconsumed_tail or self._stream.unused_data
         self.pending = bool(self.rest) or len(decoded) == INFLATE_BYTES
         return decoded
 
     def check_complete(self) -> None:
-        if not self._inflate.eof and not self._empty:
-            raise RequestError(400, "The compressed body ends too early")
+        """Checks that the compressed data is complete.
+
+        Raises:
+            RequestError: 400 if the end of the data is missing.
+        """
+        if not self._stream.eof and not self._empty:
+            raise RequestError(400, "The compressed body is incomplete; send all of it")
 
 
-class _Deflate(_Inflate):
-    """Decompresses `Content-Encoding: deflate`, which is zlib data; many clients leave zlib's header out."""
+class _DeflateDecompressor(_Decompressor):
+    """Decompresses `Content-Encoding: deflate`: zlib data (RFC 1950), or raw deflate data as many clients send it."""
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS)
 
     def decode(self, data: bytes) -> bytes:
         if self._empty and data and data[0] & 0x0F != zlib.DEFLATED:
-            self._window_bits = -zlib.MAX_WBITS
-            self._inflate = zlib.decompressobj(self._window_bits)
+            self._window_bits = -zlib.MAX_WBITS  # raw data, without the header of zlib
+            self._stream = zlib.decompressobj(self._window_bits)
         return super().decode(data)
 
 
-def _decoder(encoding: bytes) -> _Inflate | None:
-    """Returns the decoder for a Content-Encoding, or None for a body that is not compressed."""
+def _decoder(encoding: bytes) -> _Decompressor | None:
+    """Returns the decompressor for the value of a Content-Encoding field, or None if the body is not compressed."""
     match encoding.strip().lower():
         case b"" | b"identity":
             return None
         case b"gzip" | b"x-gzip":
-            return _Inflate(zlib.MAX_WBITS | 16)
+            return _Decompressor(zlib.MAX_WBITS | 16)  # 16 selects the gzip format
         case b"deflate":
-            return _Deflate()
+            return _DeflateDecompressor()
     name = encoding.decode("latin-1")
     raise RequestError(415, f"Content-Encoding {name:.50} is not supported; send gzip, deflate, or no compression")

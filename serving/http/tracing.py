@@ -1,4 +1,4 @@
-"""Traces of requests, exported to an OpenTelemetry collector if the settings name one."""
+"""Tracing of requests, exported to an OpenTelemetry collector if the settings name one."""
 
 import asyncio
 from contextlib import suppress
@@ -8,11 +8,14 @@ from serving.http import bentoml_internals
 from serving.http.settings import Settings
 
 EXPORT_SECONDS = 5
-"""Time for the last traces to reach the collector when the service stops."""
+"""Maximum time to export the last traces when the service stops."""
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Returns BentoML's options for traces. Without a collector, requests create no spans, which would cost time."""
+    """Returns the `tracing` options of a BentoML service.
+
+    Without a collector they exclude all URLs, because creating spans takes time.
+    """
     if not settings.traces_endpoint:
         return {"excluded_urls": [".*"]}
     collector = {"protocol": "http", "endpoint": settings.traces_endpoint}
@@ -20,7 +23,7 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 async def export_rest(settings: Settings) -> None:
-    """Exports the traces that are still held: a signal ends the process, which leaves no time for it later."""
+    """Exports the traces that are still buffered. BentoML does not do this before a signal ends the process."""
     if settings.traces_endpoint:
         with suppress(TimeoutError):
             provider = bentoml_internals.tracer_provider()

@@ -1,4 +1,4 @@
-"""Tasks in processes of this machine, which end when this process ends, however it does."""
+"""Runs tasks in processes of this machine. The processes end when this one ends, even if it is killed."""
 
 import multiprocessing
 import os
@@ -15,39 +15,44 @@ from models.common.errors import MnistGanError
 
 
 class WorkerError(MnistGanError):
-    """A worker process that was killed."""
+    """A worker process was killed."""
 
 
 def run_in_processes(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], processes: int
 ) -> Generator[tuple[int, Any]]:
-    """Calls `task` with each of the arguments. Closing the iterator ends the processes, whatever they are doing.
+    """Calls `task(*arguments[i])` for each i in parallel. Closing the generator ends the processes immediately.
+
+    Args:
+        task: Function that can be pickled.
+        arguments: Positional arguments of each call.
+        processes: Number of processes.
 
     Yields:
-        The position of the arguments and the result, in the order in which the results arrive.
+        The position i and the result, in the order in which the calls finish.
 
     Raises:
-        WorkerError: a process was killed.
+        WorkerError: A process was killed.
     """
-    context = multiprocessing.get_context("spawn")  # a session of onnxruntime does not survive a fork
-    # Nothing is ever sent: the kernel closes the writer when this process ends, which wakes up the readers.
+    context = multiprocessing.get_context("spawn")  # a session of onnxruntime cannot be used after a fork
+    # Nothing is sent through the pipe. The kernel closes the writer when this process ends, which wakes the readers.
     reader, writer = context.Pipe(duplex=False)
     with reader, writer, ProcessPoolExecutor(processes, context, _end_with_writer, (reader,)) as pool:
         try:
-            with _interrupts_delayed():
+            with _delay_interrupts():
                 position = {pool.submit(task, *each): i for i, each in enumerate(arguments)}
             for future in as_completed(position):
                 yield position[future], future.result()
         except BrokenProcessPool:
             raise WorkerError(
-                "a worker process was killed, perhaps because memory is short; the same command again goes on"
+                "a worker process was killed, perhaps because memory ran out; run the same command again to resume"
             ) from None
         finally:
             writer.close()
 
 
 def _end_with_writer(reader: Connection) -> None:
-    """Ends this process as soon as the other end of a pipe is closed."""
+    """Starts a thread that ends this process as soon as the other end of the pipe is closed."""
 
     def watch() -> None:
         wait([reader])
@@ -57,17 +62,16 @@ def _end_with_writer(reader: Connection) -> None:
 
 
 @contextmanager
-def _interrupts_delayed() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the context. Processes that are started inside never receive it.
+def _delay_interrupts() -> Iterator[None]:
+    """Blocks Ctrl-C (SIGINT) inside the context. Processes that are started inside ignore it permanently.
 
-    Otherwise each of them would print a traceback, since a terminal sends the signal to all of them. This process ends
-    them.
+    A terminal sends the signal to all processes, and each would print a traceback. This process ends them instead.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)

@@ -1,11 +1,11 @@
-"""Draws images from a model file.
+"""Command that generates images from a model file.
 
-    sample a.onnx --n 64 --seed 1 --out sheet.png
+    sample a.onnx --n 64 --seed 1 --out digits.png
     sample a.onnx --n 10000 --out digits.npz
     sample a.onnx --n 10 --labels 0123456789 --out digits/
     sample a.onnx --n 10M --shards 80 --out digits/
 
-The same file, seed and index give the same image.
+The same model file, seed and index always give the same image.
 """
 
 from contextlib import closing
@@ -23,80 +23,110 @@ from models.common.threads import available_cpus
 
 @dataclass(frozen=True)
 class Options:
-    """Draws images from a model file: the same ones for the same file, seed and index."""
+    """Generates images from a model file. The same file, seed and index always give the same image."""
 
     file: tyro.conf.Positional[Path]
-    """An ONNX file that export-onnx made."""
+    """ONNX file that export-onnx wrote."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH")]
-    """A .png for a sheet, a .npz for arrays, or a folder for a PNG an image, or for shards."""
+    """Output: a .png file for one image grid, an .npz file for arrays, or a folder for one PNG file per image. With
+    --shards, a folder for the shards."""
     n: Count = 64
-    """How many images."""
+    """Number of images, at least 1; with --shards, the total number."""
     seed: int = 0
+    """Seed of all images, 0 to 2^53 - 1."""
     first: int = 0
-    """Index of the first image."""
+    """Index of the first image, 0 to 2^53 - 1. Another range of indices gives other images of the same seed."""
     labels: str | None = None
-    """For a class-conditional generator: a class name, names or indices with commas between them, or names of one
-    character each (0123456789), cycled over the images. As in the training data if omitted."""
+    """Classes to generate, repeated over the images: class names or indices separated by commas, or class names of one
+    character without separators (0123456789). If omitted, classes are drawn with their frequencies in the training
+    data. Only for class-conditional generators."""
     truncation: float = 1.0
-    """In (0, 1]: less is more typical and less varied."""
+    """Factor for the latents, above 0 and at most 1. Lower values give more typical but less varied images."""
     columns: int | None = None
-    """Images a row of the sheet, from 1 to 64; as square as can be if omitted."""
+    """Images per row of the grid, 1 to 64. If omitted, the grid is as square as possible."""
     scale: int = 2
-    """Edge of the square that each pixel of the sheet becomes, from 1 to 16."""
+    """Edge length in the grid of one image pixel, 1 to 16."""
     shards: int | None = None
-    """Files of equal size to make, side by side. The same command again goes on where it was stopped."""
+    """Number of shards, 1 to n. Shards are files that together have all images; they are written in parallel. Run the
+    same command again to resume after an interruption."""
     format: Literal["npz", "webdataset", "parquet"] = "npz"
-    """Of the shards."""
+    """File format of the shards."""
     processes: Annotated[int, tyro.conf.arg(aliases=("--threads",))] = field(default_factory=available_cpus)
-    """Processes that make shards, each with one thread; if omitted, one for each CPU that may be used."""
+    """Number of processes that write shards, 1 to 1024, with one thread each. The default is the number of available
+    CPUs."""
     ray: str | None = None
-    """Address of a Ray cluster that makes the shards instead, whose machines share the folder; "local" starts one."""
+    """Address of a Ray cluster that writes the shards instead of local processes; its machines must share the output
+    folder. "local" starts a cluster on this machine."""
 
 
 @ends_in_one_line("sample")
 def main() -> None:
     options = tyro.cli(Options, prog="sample")
-
-    # Imported only now, so that --help or a mistyped option does not wait for it.
-    with importing("sample"):
-        from models.common.image_files import MAX_COLUMNS, MAX_SCALE, npz, png, sheet
-        from models.onnx_file.generator import Generator
-
-    for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
-        if (value := getattr(options, name)) is not None and not 1 <= value <= limit:
-            raise InputError(name, f"must be from 1 to {limit}, got {value}")
+    check_grid_options(options)
     if not options.out:
         raise InputError("out", "must name a file or a folder, got nothing")
     out = Path(options.out)
     if options.shards is not None:
-        sample_shards(options, out)
-        return
-    kind = "" if out.is_dir() else out.suffix.lower()
-    if kind not in ("", ".png", ".npz"):
-        raise InputError("out", f"must end in .png or .npz, or be a folder without a suffix, got {out}")
-    images, drawn = Generator.open(options.file).images(
-        options.seed, options.first, options.n, options.labels, options.truncation
-    )
-    if kind == ".png":
-        write_atomically(out, png(sheet(images, options.columns, options.scale)))
-    elif kind == ".npz":
-        write_atomically(out, npz(images, drawn))
+        write_shards(options, options.shards, out)
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(images):
-            label = "" if drawn is None else f"-{drawn[i]}"
-            write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
+        write_images(options, out)
     print(f"{out}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
 
 
-def sample_shards(options: Options, folder: Path) -> None:
-    from models.onnx_file.generator import Generator
-    from serving.offline.shards import in_processes, make_shards, on_ray
+def check_grid_options(options: Options) -> None:
+    """Checks the options --columns and --scale.
+
+    Raises:
+        InputError: One of them is out of range.
+    """
+    with importing("sample"):  # imported late so that --help and mistyped options respond quickly
+        from models.common.image_files import MAX_COLUMNS, MAX_SCALE
+
+    for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
+        if (value := getattr(options, name)) is not None and not 1 <= value <= limit:
+            raise InputError(name, f"must be from 1 to {limit}, got {value}")
+
+
+def write_images(options: Options, out: Path) -> None:
+    """Writes all images to a PNG grid, to an .npz file, or as one PNG file each to a folder, depending on the suffix.
+
+    Raises:
+        InputError: The suffix is another one, or an option is out of range.
+    """
+    with importing("sample"):
+        from models.common.image_files import npz, png, sheet
+        from models.onnx_file.generator import Generator
+
+    suffix = "" if out.is_dir() else out.suffix.lower()
+    if suffix not in ("", ".png", ".npz"):
+        raise InputError("out", f"must end in .png or .npz, or be a folder without a suffix, got {out}")
+    generator = Generator.open(options.file)
+    images, labels = generator.images(options.seed, options.first, options.n, options.labels, options.truncation)
+    if suffix == ".png":
+        write_atomically(out, png(sheet(images, options.columns, options.scale)))
+    elif suffix == ".npz":
+        write_atomically(out, npz(images, labels))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            label = "" if labels is None else f"-{labels[i]}"
+            write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
+
+
+def write_shards(options: Options, shards: int, folder: Path) -> None:
+    """Writes the shards that are missing in the folder, and prints a line for each.
+
+    Raises:
+        InputError: An option is out of range.
+    """
+    with importing("sample"):
+        from models.onnx_file.generator import Generator
+        from serving.offline.shards import make_shards, process_executor, ray_executor
 
     for name, limit in (("shards", options.n), ("processes", 1_024)):
         if not 1 <= (value := getattr(options, name)) <= limit:
             raise InputError(name, f"must be from 1 to {limit:,}, got {value}")
-    shards = make_shards(
+    finished = make_shards(
         options.file,
         Generator.open(options.file),
         folder,
@@ -106,13 +136,12 @@ def sample_shards(options: Options, folder: Path) -> None:
         labels=options.labels,
         truncation=options.truncation,
         format=options.format,
-        shards=options.shards or 1,
-        run=on_ray(options.ray) if options.ray else in_processes(options.processes),
+        shards=shards,
+        executor=ray_executor(options.ray) if options.ray else process_executor(options.processes),
     )
-    with closing(shards):
-        for done, (shard, kept) in enumerate(shards, 1):
-            print(f"{done} of {options.shards}: shard {shard} {'was there' if kept else 'made'}", flush=True)
-    print(f"{folder}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
+    with closing(finished):
+        for count, (shard, existed) in enumerate(finished, 1):
+            print(f"{count} of {shards}: shard {shard} {'already exists' if existed else 'written'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The files that shards are: .npz, tar files for WebDataset, and Parquet, each written without holding all images."""
+"""Writers of the three shard formats: .npz, tar files for WebDataset, and Parquet. None needs all images in memory."""
 
 import io
 import json
@@ -17,19 +17,22 @@ from models.onnx_file.generator import Generator, Images
 
 Format = Literal["npz", "webdataset", "parquet"]
 IMAGES_IN_MEMORY = 4_096
-"""Images that are in memory at a time, in each process."""
+"""Maximum number of images that each process has in memory at a time."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The oldest time that a zip file can tell: so that the same images are the same bytes."""
+"""Time stamp of the files in an .npz archive, so that the same images give the same bytes. It is the earliest that the
+zip format can store."""
 
 Chunk = tuple[int, Images, NDArray[np.int64] | None]
-"""Index of the first image, images, labels."""
+"""Index of the first image, images uint8 (n, channels, height, width), and labels int64 (n,) or None."""
+SUFFIXES: dict[Format, str] = {"npz": "npz", "webdataset": "tar", "parquet": "parquet"}
+"""File name extension of each format."""
 
 
 class ShardFile(io.BufferedWriter):
-    """A new file that fails once: after an error it drops what is written.
+    """A new file that raises an OSError only once. After an error it ignores everything that is written.
 
-    Otherwise the libraries, which try to complete their file when they are closed or deleted, would report the same
-    error again, one traceback after another.
+    The libraries try to complete their file when they are closed or deleted. Each attempt would raise the same error
+    again and print another traceback.
     """
 
     def __init__(self, path: Path):
@@ -55,7 +58,7 @@ class ShardFile(io.BufferedWriter):
 
 
 def _write_npz(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
-    """`images` uint8 (n, height, width), or (n, height, width, 3) for colour, and `labels` int64 (n,) if there are."""
+    """Writes `images` uint8 (n, height, width) or (n, height, width, 3), and `labels` int64 (n,) if any."""
     channels, height, width = generator.card.image_shape
     shape = (len(span), height, width) if channels == 1 else (len(span), height, width, channels)
     labels = []
@@ -73,12 +76,12 @@ def _write_npz(stream: IO[bytes], generator: Generator, span: range, chunks: Ite
 
 
 def _write_npy_header(entry: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    told = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    npy.write_array_header_1_0(entry, told)
+    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(entry, header)
 
 
 def _write_webdataset(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
-    """Of image i: `i.png`, and `i.cls` with the number of its class if there are classes."""
+    """Writes `i.png` for each image i, and `i.cls` with the index of its class if there are classes."""
     from webdataset import TarWriter
 
     writer = TarWriter(stream, encoder=False, mtime=0, user="", group="", format=tarfile.USTAR_FORMAT)
@@ -92,7 +95,7 @@ def _write_webdataset(stream: IO[bytes], generator: Generator, span: range, chun
 
 
 def _write_parquet(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
-    """Columns `image` (a struct of PNG `bytes` and a `path`, as Hugging Face's datasets decode it) and `label`."""
+    """Writes columns `image`, a struct of PNG `bytes` and `path` as in Hugging Face datasets, and `label` if any."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -104,9 +107,10 @@ def _write_parquet(stream: IO[bytes], generator: Generator, span: range, chunks:
     schema = pa.schema(columns, {"huggingface": json.dumps(features)})
     with parquet.ParquetWriter(stream, schema) as writer:
         for first, images, labels in chunks:
-            rows = [{"bytes": png(sheet(one[None])), "path": f"{first + i:016}.png"} for i, one in enumerate(images)]
+            rows = [{"bytes": png(sheet(item[None])), "path": f"{first + i:016}.png"} for i, item in enumerate(images)]
             arrays = [pa.array(rows, image)] + ([] if labels is None else [pa.array(labels)])
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 WRITERS = {"npz": _write_npz, "webdataset": _write_webdataset, "parquet": _write_parquet}
+"""Functions (stream, generator, indices of the images, chunks) that write one shard, by format."""

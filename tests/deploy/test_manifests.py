@@ -184,7 +184,7 @@ def test_a_query_asks_for_what_the_service_exposes(query, exposed):
     assert all(grouped <= exposed[one.name] for one in series)
 
 
-def test_the_alert_of_overload_names_a_reason_that_there_is():
+def test_the_alert_of_overload_names_an_existing_error_code():
     rules = (DEPLOY / "prometheus/alerts.yaml").read_text()
-    assert 'reason="overloaded"' in rules
+    assert 'code="overloaded"' in rules
     assert error_code(429) == "overloaded"

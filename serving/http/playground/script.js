@@ -1,15 +1,15 @@
-// The page speaks only the public API; what it shows can be asked for again with the curl that it prints.
+// The page uses only the public API. The curl command that it shows requests the same grid.
 
 const SCALE = 2;
 const FRAMES = 24;
-const WAIT = 120; // milliseconds without a change before it asks
+const DEBOUNCE_MILLISECONDS = 120; // time without a change before the page sends a request
 
 const $ = (id) => document.getElementById(id);
-const form = $("address").elements;
-const running = {}; // the newest request of each picture, so that an older one never overtakes it
-const pictures = {}; // blob URLs, which have to be given back
+const form = $("request").elements;
+const running = {}; // AbortController of the latest request by purpose: a new request cancels the one before it
+const blobUrls = {}; // URL of the blob in each image element; revoked to free its memory
 let card = null;
-let chosen = []; // indices of the two images to morph between
+let selected = []; // indices of the selected images, at most two
 let timer;
 
 function headers() {
@@ -17,44 +17,45 @@ function headers() {
   return { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
 }
 
-async function ask(route, body, purpose = route) {
+async function post(route, body, purpose = route) {
   running[purpose]?.abort();
   running[purpose] = new AbortController();
-  const answer = await fetch(route, {
+  const response = await fetch(route, {
     method: "POST",
     headers: headers(),
     body: JSON.stringify(body),
     signal: running[purpose].signal,
   });
-  if (!answer.ok) {
-    const { error } = await answer.json();
+  if (!response.ok) {
+    const { error } = await response.json();
     throw new Error(error.field ? `${error.field}: ${error.message}` : error.message);
   }
-  return answer.blob();
+  return response.blob();
 }
 
+// Runs an action and shows its error, if any, on the page.
 async function attempt(action) {
   try {
     await action();
     $("error").hidden = true;
   } catch (error) {
-    if (error.name === "AbortError") return; // a newer request has taken its place
+    if (error.name === "AbortError") return; // a newer request replaced this one
     $("error").textContent = error.message;
     $("error").hidden = false;
   }
 }
 
 function show(id, blob, description) {
-  URL.revokeObjectURL(pictures[id]);
-  $(id).src = pictures[id] = URL.createObjectURL(blob);
+  URL.revokeObjectURL(blobUrls[id]);
+  $(id).src = blobUrls[id] = URL.createObjectURL(blob);
   $(id).alt = description;
 }
 
-function address() {
-  const told = { seed: Number(form.seed.value), first: Number(form.first.value), n: Number(form.n.value) };
-  if (form.labels.value) told.labels = form.labels.value; // the service reads it, by the rule of docs/labels.md
-  if (form.truncation.value !== "1") told.truncation = Number(form.truncation.value);
-  return told;
+function requestFields() {
+  const fields = { seed: Number(form.seed.value), first: Number(form.first.value), n: Number(form.n.value) };
+  if (form.labels.value) fields.labels = form.labels.value; // the service parses it (docs/labels.md)
+  if (form.truncation.value !== "1") fields.truncation = Number(form.truncation.value);
+  return fields;
 }
 
 function columns() {
@@ -62,22 +63,22 @@ function columns() {
 }
 
 function curl(body) {
-  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // for the shell
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // quoted for a POSIX shell
   const token = form.token.value ? " -H \"authorization: Bearer $TOKEN\"" : "";
   const url = quoted(new URL("generate", location.href).href);
-  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${quoted(JSON.stringify(body))} -o sheet.png`;
+  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${quoted(JSON.stringify(body))} -o digits.png`;
 }
 
-async function drawSheet() {
-  const body = { ...address(), columns: columns(), scale: SCALE };
+async function drawGrid() {
+  const body = { ...requestFields(), columns: columns(), scale: SCALE };
   $("count").textContent = body.n;
-  $("strength").textContent = form.truncation.value;
+  $("truncation-value").textContent = form.truncation.value;
   $("curl").textContent = curl(body);
-  $("sheet").ariaBusy = "true";
-  const blob = await ask("generate", body);
-  show("picture", blob, `${body.n} generated images, ${body.columns} a row`);
+  $("grid").ariaBusy = "true";
+  const blob = await post("generate", body);
+  show("grid-image", blob, `${body.n} generated images, ${body.columns} per row`);
   drawCells(body);
-  $("sheet").ariaBusy = "false";
+  $("grid").ariaBusy = "false";
 }
 
 function drawCells({ first, n, columns }) {
@@ -85,8 +86,8 @@ function drawCells({ first, n, columns }) {
     const cell = document.createElement("button");
     cell.type = "button";
     cell.ariaLabel = `Image ${first + i}`;
-    cell.ariaPressed = chosen.includes(first + i);
-    cell.tabIndex = i ? -1 : 0; // one stop for the tabulator; the arrows do the rest
+    cell.ariaPressed = selected.includes(first + i);
+    cell.tabIndex = i ? -1 : 0; // the Tab key stops at the grid once; arrow keys move inside it
     cell.value = first + i;
     return cell;
   });
@@ -106,45 +107,45 @@ function move(event) {
   next.focus();
 }
 
-function choose(cell) {
+function toggle(cell) {
   const index = Number(cell.value);
-  chosen = chosen.includes(index) ? chosen.filter((other) => other !== index) : [...chosen, index].slice(-2);
-  for (const other of $("cells").children) other.ariaPressed = chosen.includes(Number(other.value));
-  $("morph").hidden = chosen.length < 2;
-  if (chosen.length === 2) attempt(drawMorph);
+  selected = selected.includes(index) ? selected.filter((other) => other !== index) : [...selected, index].slice(-2);
+  for (const other of $("cells").children) other.ariaPressed = selected.includes(Number(other.value));
+  $("interpolation").hidden = selected.length < 2;
+  if (selected.length === 2) attempt(drawInterpolation);
 }
 
-async function drawMorph() {
+async function drawInterpolation() {
   const labels = form.labels.value;
-  const [from, to] = chosen.map((index) => ({ seed: Number(form.seed.value), index, ...(labels && { labels }) }));
+  const [from, to] = selected.map((index) => ({ seed: Number(form.seed.value), index, ...(labels && { labels }) }));
   const truncation = Number(form.truncation.value);
-  const blob = await ask("interpolate", { from, to, frames: FRAMES, format: "gif", scale: 8, truncation });
-  show("film", blob, `Image ${from.index} turning into image ${to.index}`);
-  $("ends").textContent = `Image ${from.index} and image ${to.index} of seed ${from.seed}`;
+  const blob = await post("interpolate", { from, to, frames: FRAMES, format: "gif", scale: 8, truncation });
+  show("animation", blob, `Interpolation from image ${from.index} to image ${to.index}`);
+  $("endpoints").textContent = `From image ${from.index} to image ${to.index} of seed ${from.seed}`;
 }
 
 async function drawText() {
   const text = $("text").value;
   if (!text) return;
   const body = { text, seed: Number(form.seed.value), truncation: Number(form.truncation.value), scale: SCALE };
-  show("strip", await ask("write", body), `${text} in generated handwriting`);
+  show("text-image", await post("write", body), `${text} in generated handwriting`);
 }
 
 function redraw() {
   clearTimeout(timer);
   timer = setTimeout(async () => {
-    if (!$("address").checkValidity()) {
-      const wrong = document.querySelector("#address :invalid");
-      $("error").textContent = `${wrong.name}: ${wrong.validationMessage}`;
+    if (!$("request").checkValidity()) {
+      const invalid = document.querySelector("#request :invalid");
+      $("error").textContent = `${invalid.name}: ${invalid.validationMessage}`;
       $("error").hidden = false;
       return;
     }
     await attempt(async () => {
-      await drawSheet();
-      if (chosen.length === 2) await drawMorph();
+      await drawGrid();
+      if (selected.length === 2) await drawInterpolation();
       if (card.conditional) await drawText();
     });
-  }, WAIT);
+  }, DEBOUNCE_MILLISECONDS);
 }
 
 function save(blob, name) {
@@ -155,15 +156,15 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-async function copy(text, what) {
+async function copy(text, name) {
   await navigator.clipboard.writeText(text);
-  $("copied").textContent = `${what} copied`;
+  $("copied").textContent = `${name} copied`;
 }
 
 async function start() {
-  const answer = await fetch("card", { headers: headers() });
-  if (!answer.ok) throw new Error((await answer.json()).error.message);
-  card = await answer.json();
+  const response = await fetch("card", { headers: headers() });
+  if (!response.ok) throw new Error((await response.json()).error.message);
+  card = await response.json();
   const classes = card.conditional ? card.dataset.class_names : [];
   $("model").textContent = `${card.name}${classes.length ? `: ${classes.join(" ")}` : ""}`;
   for (const element of document.querySelectorAll(".classes")) element.hidden = !card.conditional;
@@ -174,30 +175,30 @@ async function start() {
   redraw();
 }
 
-$("address").addEventListener("input", (event) => {
+$("request").addEventListener("input", (event) => {
   if (event.target.name === "token" && !card) attempt(start);
   else redraw();
 });
-$("address").addEventListener("submit", (event) => event.preventDefault());
-$("another").addEventListener("click", () => {
+$("request").addEventListener("submit", (event) => event.preventDefault());
+$("random-seed").addEventListener("click", () => {
   form.seed.value = Math.floor(Math.random() * 1e6);
   redraw();
 });
-$("cells").addEventListener("click", (event) => event.target.closest("button") && choose(event.target));
+$("cells").addEventListener("click", (event) => event.target.closest("button") && toggle(event.target));
 $("cells").addEventListener("keydown", (event) => event.key.startsWith("Arrow") && move(event));
 $("text").addEventListener("input", () => attempt(drawText));
 $("png").addEventListener("click", () =>
   attempt(async () => {
-    const body = { ...address(), columns: columns(), scale: SCALE };
-    save(await ask("generate", body, "png"), `sheet-${body.seed}.png`);
+    const body = { ...requestFields(), columns: columns(), scale: SCALE };
+    save(await post("generate", body, "png"), `digits-${body.seed}.png`);
   }),
 );
 $("npz").addEventListener("click", () =>
-  attempt(async () => save(await ask("dataset", address()), `images-${form.seed.value}.npz`)),
+  attempt(async () => save(await post("dataset", requestFields()), `digits-${form.seed.value}.npz`)),
 );
-$("copy-address").addEventListener("click", () =>
-  attempt(() => copy(JSON.stringify({ model: card.file_sha256, ...address() }), "Address")),
+$("copy-json").addEventListener("click", () =>
+  attempt(() => copy(JSON.stringify({ model: card.file_sha256, ...requestFields() }), "Request")),
 );
-$("copy-curl").addEventListener("click", () => attempt(() => copy($("curl").textContent, "curl")));
+$("copy-curl").addEventListener("click", () => attempt(() => copy($("curl").textContent, "curl command")));
 
 attempt(start);

@@ -48,7 +48,7 @@ def test_in_json_every_line_is_an_object_and_the_access_log_has_one_per_request_
         send_nonsense(client)
     messages = [line["message"] for line in lines(tmp_path)]
     assert len([message for message in messages if "Invalid HTTP request received" in message]) == 1
-    assert len([message for message in messages if message.startswith("MNIST_GAN_NO_SETTING is no setting")]) == 1
+    assert len([message for message in messages if message.startswith("MNIST_GAN_NO_SETTING is not a setting")]) == 1
     assert any("Starting production HTTP BentoServer" in message for message in messages)
     first, second = [line for line in lines(tmp_path) if "status" in line]
     assert named.headers["x-request-id"] == first["request_id"] == "order-66"
@@ -62,8 +62,8 @@ OTHER_OUTPUT = """
 import logging, sys, threading, warnings
 from serving.http import logs
 logging.basicConfig(stream=sys.stdout)
-logs.set_up(json_lines=True)
-logs.set_up(json_lines=True)
+logs.configure(json_lines=True)
+logs.configure(json_lines=True)
 print("printed")
 print("half", end="")
 print(" a line")

@@ -28,7 +28,7 @@ def images_made(client: httpx.Client) -> float:
 @pytest.mark.slow
 def test_servers_with_one_bentoml_home_keep_their_own_metrics_and_remove_their_folders(tmp_path):
     temporary = tmp_path / "temporary"
-    unused = temporary / f"{metrics.FOLDER}unused"
+    unused = temporary / f"{metrics.FOLDER_PREFIX}unused"
     unused.mkdir(parents=True)
     common = {
         "MNIST_GAN_MODEL": str(SHIPPED),
@@ -45,8 +45,8 @@ def test_servers_with_one_bentoml_home_keep_their_own_metrics_and_remove_their_f
             second.post("/generate", json={"n": 3}).raise_for_status()
             assert images_made(second) == 3
             assert images_made(first) == 20
-            assert len([*temporary.glob(f"{metrics.FOLDER}*")]) == 1
-    assert not [*temporary.glob(f"{metrics.FOLDER}*")]
+            assert len([*temporary.glob(f"{metrics.FOLDER_PREFIX}*")]) == 1
+    assert not [*temporary.glob(f"{metrics.FOLDER_PREFIX}*")]
 
 
 @pytest.fixture

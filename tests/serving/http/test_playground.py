@@ -59,11 +59,11 @@ def page(browser, server):
 def settle(page) -> None:
     """Waits until the page shows the requested images."""
     page.wait_for_timeout(300)
-    page.wait_for_selector("#sheet[aria-busy=false]")
+    page.wait_for_selector("#grid[aria-busy=false]")
     page.wait_for_load_state("networkidle")
 
 
-def picture(page, element: str = "picture") -> bytes:
+def picture(page, element: str = "grid-image") -> bytes:
     """Returns an image element of the page as a PNG file."""
     numbers = page.evaluate(
         """async (id) => [...new Uint8Array(await (await new Promise((done) => {
@@ -103,13 +103,13 @@ def test_the_page_is_small_and_its_policy_allows_only_its_own_files(tmp_path):
 def test_the_grid_follows_seed_labels_truncation_and_count(page):
     assert same_pixels(picture(page), expected_grid(80, 7))
     page.get_by_label("Seed", exact=True).fill("11")
-    page.get_by_label("First image").fill("5")
+    page.get_by_label("First index").fill("5")
     page.get_by_label("Labels").fill("38")
-    page.get_by_role("slider", name="Images").fill("20")
+    page.get_by_role("slider", name="Number of images").fill("20")
     page.get_by_label("Truncation").fill("0.5")
     settle(page)
     assert same_pixels(picture(page), expected_grid(20, 11, 5, "38", 0.5))
-    page.get_by_role("button", name="Another seed").click()
+    page.get_by_role("button", name="Random seed").click()
     settle(page)
     seed = int(page.get_by_label("Seed", exact=True).input_value())
     assert same_pixels(picture(page), expected_grid(20, seed, 5, "38", 0.5))
@@ -117,7 +117,7 @@ def test_the_grid_follows_seed_labels_truncation_and_count(page):
 
 @pytest.mark.slow
 def test_two_images_selected_by_mouse_or_keyboard_are_interpolated(page):
-    assert page.locator("#film").is_hidden()
+    assert page.locator("#animation").is_hidden()
     page.get_by_role("button", name="Image 3", exact=True).click()
     page.get_by_role("button", name="Image 0", exact=True).focus()
     page.keyboard.press("ArrowDown")
@@ -125,8 +125,8 @@ def test_two_images_selected_by_mouse_or_keyboard_are_interpolated(page):
     page.keyboard.press("Enter")
     settle(page)
     assert page.get_by_role("button", name="Image 17", exact=True).get_attribute("aria-pressed") == "true"
-    assert page.get_by_alt_text("Image 3 turning into image 17").is_visible()
-    assert page.locator("#film").evaluate("image => image.naturalWidth") == 28 * 8
+    assert page.get_by_alt_text("Interpolation from image 3 to image 17").is_visible()
+    assert page.locator("#animation").evaluate("image => image.naturalWidth") == 28 * 8
 
 
 @pytest.mark.slow
@@ -140,15 +140,15 @@ def test_labels_are_sent_to_the_service_as_they_are_typed(page):
     page.get_by_role("button", name="Image 4", exact=True).click()
     settle(page)
     assert sent[-1]["from"] == {"seed": 7, "index": 3, "labels": " 3 , 8"}
-    assert page.get_by_alt_text("Image 3 turning into image 4").is_visible()
+    assert page.get_by_alt_text("Interpolation from image 3 to image 4").is_visible()
 
 
 @pytest.mark.slow
 def test_a_number_is_written(page):
-    before = picture(page, "strip")
-    page.get_by_label("A number").fill("2026")
+    before = picture(page, "text-image")
+    page.get_by_label("Text", exact=True).fill("2026")
     settle(page)
-    assert picture(page, "strip") != before
+    assert picture(page, "text-image") != before
     assert page.get_by_alt_text("2026 in generated handwriting").evaluate("image => image.naturalWidth") == 4 * 28 * 2
 
 
@@ -166,18 +166,18 @@ def test_downloads_have_the_images_that_are_shown(page, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_copied_address_and_curl_command_reproduce_the_images(page, tmp_path):
-    page.get_by_role("button", name="Copy address").click()
-    page.get_by_text("Address copied").wait_for()
+def test_the_copied_request_and_curl_command_reproduce_the_images(page, tmp_path):
+    page.get_by_role("button", name="Copy request as JSON").click()
+    page.get_by_text("Request copied").wait_for()
     address = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert address.pop("model") == Generator.open(SHIPPED).card.file_sha256
     assert address == {"seed": 7, "first": 0, "n": 80, "labels": "0123456789"}
-    page.get_by_role("button", name="Copy curl").click()
-    page.get_by_text("curl copied").wait_for()
+    page.get_by_role("button", name="Copy curl command").click()
+    page.get_by_text("curl command copied").wait_for()
     subprocess.run(
         page.evaluate("navigator.clipboard.readText()"), shell=True, check=True, cwd=tmp_path, capture_output=True
     )
-    assert same_pixels((tmp_path / "sheet.png").read_bytes(), expected_grid(80, 7))
+    assert same_pixels((tmp_path / "digits.png").read_bytes(), expected_grid(80, 7))
 
 
 @pytest.mark.slow
@@ -206,9 +206,9 @@ def test_a_model_without_classes_has_no_fields_for_labels_and_text(browser, file
         page = browser.new_page()
         page.goto(f"{client.base_url}/playground")
         settle(page)
-        assert page.get_by_alt_text("80 generated images, 16 a row").is_visible()
+        assert page.get_by_alt_text("80 generated images, 16 per row").is_visible()
         assert page.get_by_label("Labels").is_hidden()
-        assert page.get_by_label("A number").is_hidden()
+        assert page.get_by_label("Text", exact=True).is_hidden()
         page.close()
 
 
@@ -218,8 +218,8 @@ def test_the_page_sends_the_token_that_is_typed_into_it(browser, tmp_path):
         page = browser.new_page()
         page.goto(f"{client.base_url}/playground")
         page.get_by_role("alert").wait_for()
-        page.get_by_text("Token", exact=True).click()
-        page.get_by_label("If the service asks for one").fill("secret")
+        page.get_by_text("API token", exact=True).click()
+        page.get_by_label("Token, if the service requires one").fill("secret")
         page.get_by_alt_text("80 generated images").wait_for()
         page.get_by_role("alert").wait_for(state="hidden")
         page.close()

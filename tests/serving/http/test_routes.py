@@ -164,7 +164,7 @@ def test_metrics_count_images_batches_and_errors(client, generator):
         "mnist_gan_batch_images_sum": 300,
         "mnist_gan_queue_seconds_count": 1,
         'mnist_gan_encode_seconds_count{route="/dataset"}': 1,
-        'mnist_gan_rejected_total{reason="invalid_input"}': 1,
+        'mnist_gan_errors_total{code="invalid_input"}': 1,
         "mnist_gan_queued_images": 0,
     }
 

@@ -24,6 +24,7 @@ DEFAULT_MAX_CONNECTIONS = 4_096
 
 UVICORN_DEFAULT = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
 LIMITED_PROTOCOL = "serving.http.http_protocol:LimitedProtocol"
+"""Import paths of uvicorn's default class for connections and of our subclass."""
 
 
 def replace_uvicorn_protocol() -> None:

@@ -20,7 +20,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds of the histogram buckets of durations, in seconds."""
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Upper bounds of the histogram buckets of batch sizes."""
 
 WORKERS_REPLACED = "MNIST_GAN_WORKERS_REPLACED"
 """Environment variable in which the server process passes the number of replaced workers to each new worker."""

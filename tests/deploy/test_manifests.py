@@ -1,4 +1,4 @@
-"""What is in deploy/ is what Kubernetes takes, and speaks of the service as it is."""
+"""The files in deploy/ are valid, and match the service: its settings, paths, ports and metrics."""
 
 import json
 import shutil
@@ -50,27 +50,28 @@ SCALED_OBJECT = {
         },
     },
 }
-"""The fields that ours uses, as KEDA documents them: its own schema comes with its operator."""
+"""JSON schema of the ScaledObject fields that our manifest uses. KEDA ships its own schema only with its operator."""
 
 
 def build(folder: str) -> dict[str, dict[str, Any]]:
-    """The resources that Kustomize makes, by their kind."""
+    """Builds a folder with Kustomize. Returns the resources by kind."""
     if not shutil.which(KUSTOMIZE[0]):
         pytest.skip("neither kustomize nor kubectl is installed")
     command = [*KUSTOMIZE, DEPLOY / "kubernetes" / folder]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    resources = list(yaml.safe_load_all(made))
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    resources = list(yaml.safe_load_all(output))
     assert len({resource["kind"] for resource in resources}) == len(resources)
     return {resource["kind"]: resource for resource in resources}
 
 
 def container(workload: dict[str, Any]) -> dict[str, Any]:
-    (only,) = workload["spec"]["template"]["spec"]["containers"]
-    return only
+    """Returns the only container of a Deployment or Job."""
+    (only_container,) = workload["spec"]["template"]["spec"]["containers"]
+    return only_container
 
 
 def queries() -> list[str]:
-    """Of the dashboard, the alerts and KEDA's trigger."""
+    """Returns all Prometheus queries of the dashboard, the alerts and the KEDA trigger."""
     dashboard = json.loads((DEPLOY / "grafana/mnist-gan.json").read_text())
     (rules,) = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
     scaled = yaml.safe_load((DEPLOY / "kubernetes/overlays/keda/scaled-object.yaml").read_text())
@@ -83,7 +84,7 @@ def queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory) -> dict[str, set[str]]:
-    """The labels of each series in /metrics, after a request that is answered and one that is refused."""
+    """The label names of each series in /metrics, after one successful and one rejected request."""
     with serving(tmp_path_factory.mktemp("service")) as (client, _):
         client.post("/generate", json={"n": 4}).raise_for_status()
         assert client.post("/generate", json={"n": -1}).status_code == 400
@@ -92,7 +93,7 @@ def exposed(tmp_path_factory) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("folder", [*SERVICE, "training"])
-def test_kubernetes_takes_what_kustomize_makes(folder):
+def test_the_resources_conform_to_their_schemas(folder):
     for kind, resource in build(folder).items():
         if kind == "ScaledObject":
             jsonschema.validate(resource, SCALED_OBJECT)
@@ -101,39 +102,41 @@ def test_kubernetes_takes_what_kustomize_makes(folder):
 
 
 @pytest.mark.parametrize("folder", [*SERVICE, "training"])
-def test_a_pod_may_do_nothing_that_it_need_not(folder):
+def test_pods_run_without_privileges(folder):
     resources = build(folder)
     workload = resources.get("Deployment") or resources["Job"]
-    pod, only = workload["spec"]["template"]["spec"], container(workload)
+    pod, pod_container = workload["spec"]["template"]["spec"], container(workload)
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert only["securityContext"] == {
+    assert pod_container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    mounted = {mount["name"] for mount in only["volumeMounts"]}
+    mounted = {mount["name"] for mount in pod_container["volumeMounts"]}
     assert {volume["name"] for volume in pod["volumes"]} == mounted
-    assert only["resources"]["requests"].keys() == {"cpu", "memory"}
-    assert "memory" in only["resources"]["limits"]
+    assert pod_container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert "memory" in pod_container["resources"]["limits"]
 
 
 @pytest.mark.parametrize("folder", SERVICE)
-def test_every_selector_finds_the_pods_and_every_name_the_deployment(folder):
+def test_selectors_match_the_pods_and_references_name_the_deployment(folder):
     resources = build(folder)
     labels = resources["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     for selector in (
         resources["Deployment"]["spec"]["selector"]["matchLabels"],
         resources["Service"]["spec"]["selector"],
         resources["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
-        resources["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],  # an empty one would be every pod's
+        resources["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],  # an empty selector would match every pod
     ):
         assert selector
         assert selector.items() <= labels
     scaler = resources["ScaledObject" if folder.endswith("keda") else "HorizontalPodAutoscaler"]
     assert scaler["spec"]["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
-    assert ("HorizontalPodAutoscaler" in resources) != ("ScaledObject" in resources), "two scalers would fight"
+    assert ("HorizontalPodAutoscaler" in resources) != ("ScaledObject" in resources), (
+        "two autoscalers for one Deployment"
+    )
     ports = {port["name"] for port in container(resources["Deployment"])["ports"]}
     assert {port["targetPort"] for port in resources["Service"]["spec"]["ports"]} <= ports
     assert {port["port"] for rule in resources["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]} <= ports
@@ -141,50 +144,52 @@ def test_every_selector_finds_the_pods_and_every_name_the_deployment(folder):
 
 @pytest.mark.parametrize("folder", SERVICE)
 def test_the_settings_that_a_manifest_names_exist(folder):
-    named = {variable["name"] for variable in container(build(folder)["Deployment"])["env"]}
-    ours = {name for name in named if name.startswith("MNIST_GAN_")}
-    assert ours
-    assert ours <= Settings.variables().keys()
+    names = {variable["name"] for variable in container(build(folder)["Deployment"])["env"]}
+    settings = {name for name in names if name.startswith("MNIST_GAN_")}
+    assert settings
+    assert settings <= Settings.variables().keys()
 
 
-def test_a_request_can_end_before_the_pod_does():
+def test_the_grace_period_is_longer_than_the_request_timeout():
     deployment = build("base")["Deployment"]
-    slept = container(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    delay = container(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace > slept + Settings().timeout_seconds
+    assert grace > delay + Settings().timeout_seconds
 
 
-def test_the_service_answers_where_it_is_probed_and_scraped(tmp_path):
+def test_the_probed_and_scraped_paths_exist_and_need_no_token(tmp_path):
     deployment = build("base")["Deployment"]
-    only = container(deployment)
+    service = container(deployment)
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
-    paths = {only[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
-    assert {only[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {"http"}
-    assert annotations["prometheus.io/port"] == str(only["ports"][0]["containerPort"])
+    paths = {service[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert {service[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {
+        "http"
+    }
+    assert annotations["prometheus.io/port"] == str(service["ports"][0]["containerPort"])
     with serving(tmp_path, MNIST_GAN_API_TOKEN="secret") as (client, _):
         for path in paths | {annotations["prometheus.io/path"]}:
             assert client.get(path).status_code == 200, path
 
 
 @pytest.mark.parametrize("query", queries())
-def test_a_query_asks_for_what_the_service_exposes(query, exposed):
+def test_queries_use_only_metrics_and_labels_of_the_service(query, exposed):
     nodes = []
     promql_parser.walk(promql_parser.parse(query.replace("$__rate_interval", "5m")), lambda node: nodes.append(node))
     series = [node for node in nodes if isinstance(node, promql_parser.VectorSelector)]
     assert series
-    assert {one.name for one in series} <= exposed.keys()
-    for one in series:
-        assert {matcher.name for matcher in one.matchers.matchers} <= exposed[one.name]
+    assert {selector.name for selector in series} <= exposed.keys()
+    for selector in series:
+        assert {matcher.name for matcher in selector.matchers.matchers} <= exposed[selector.name]
     grouped = {
         label
         for node in nodes
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier
         for label in node.modifier.labels
     }
-    assert all(grouped <= exposed[one.name] for one in series)
+    assert all(grouped <= exposed[selector.name] for selector in series)
 
 
-def test_the_alert_of_overload_names_an_existing_error_code():
+def test_the_overload_alert_uses_an_existing_error_code():
     rules = (DEPLOY / "prometheus/alerts.yaml").read_text()
     assert 'code="overloaded"' in rules
     assert error_code(429) == "overloaded"

@@ -1,3 +1,5 @@
+"""Deadlines that move, and clients that disconnect."""
+
 import asyncio
 from collections.abc import Callable
 
@@ -7,24 +9,24 @@ from serving.http.deadline import Deadline, Exchange
 from serving.http.errors import CLIENT_CLOSED_REQUEST
 
 
-def errors_of_callbacks() -> list[dict]:
-    """Collects what the running event loop reports about failed callbacks and tasks from now on."""
+def collect_loop_errors() -> list[dict]:
+    """Returns a list to which the running event loop adds each error of a callback or task from now on."""
     reported: list[dict] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     return reported
 
 
 async def sleep_within(deadline: Deadline, prepare: Callable[[], object]) -> None:
-    """Calls `prepare` and sleeps for 100 s, or until the deadline."""
+    """Calls `prepare` and sleeps for 100 s or until the deadline."""
     async with deadline:
         prepare()
         await asyncio.sleep(100)
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-def test_a_deadline_that_is_moved_while_it_expires_raises_nothing_but_the_timeout(seconds):
+def test_a_deadline_that_is_moved_while_it_expires_raises_only_the_timeout(seconds):
     async def move_while_expiring() -> None:
-        reported, deadline = errors_of_callbacks(), Deadline(0)
+        reported, deadline = collect_loop_errors(), Deadline(0)
         # The callback of the timeout was scheduled first; the cancelled task runs after both.
         with pytest.raises(TimeoutError):
             await sleep_within(deadline, lambda: asyncio.get_running_loop().call_soon(deadline.move, seconds))
@@ -46,10 +48,10 @@ def test_a_moved_deadline_expires_at_its_new_time():
 @pytest.mark.parametrize("timeout", [10, 0.099, 0.1, 0.101])
 def test_a_client_that_disconnects_while_the_deadline_expires_causes_one_error(timeout):
     async def disconnect() -> int:
-        reported, gone = errors_of_callbacks(), asyncio.Event()
+        reported, disconnected = collect_loop_errors(), asyncio.Event()
 
         async def receive() -> dict:
-            await gone.wait()
+            await disconnected.wait()
             return {"type": "http.disconnect"}
 
         async def send(_: object) -> None:
@@ -57,7 +59,7 @@ def test_a_client_that_disconnects_while_the_deadline_expires_causes_one_error(t
 
         exchange = Exchange(receive, send, timeout, response_timeout=10)
         with pytest.raises(TimeoutError), exchange.cancel_on_disconnect():
-            await sleep_within(exchange.deadline, lambda: asyncio.get_running_loop().call_later(0.1, gone.set))
+            await sleep_within(exchange.deadline, lambda: asyncio.get_running_loop().call_later(0.1, disconnected.set))
         assert reported == []
         return exchange.timeout_error().status
 
@@ -65,7 +67,7 @@ def test_a_client_that_disconnects_while_the_deadline_expires_causes_one_error(t
     assert status == CLIENT_CLOSED_REQUEST if timeout == 10 else status in (504, CLIENT_CLOSED_REQUEST)
 
 
-def test_a_response_ends_at_its_total_time_although_each_piece_is_accepted_in_time():
+def test_the_response_timeout_applies_although_each_piece_is_accepted_in_time():
     async def send_slowly() -> int:
         accepted = 0
 

@@ -1,4 +1,4 @@
-"""Settings: their variables, their limits, and how the service refuses invalid ones when it starts."""
+"""Settings: their variables, their limits, and the messages about invalid values."""
 
 import json
 import os
@@ -48,19 +48,21 @@ INVALID = {
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
+def remove_settings(monkeypatch):
+    """Removes all variables of the service from the environment."""
     for name in os.environ:
         if name.startswith("MNIST_GAN_"):
             monkeypatch.delenv(name)
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    """Reads the settings with these environment variables, given without their prefix."""
     for name, value in variables.items():
         monkeypatch.setenv(f"MNIST_GAN_{name}", value)
     return Settings.from_environment()
 
 
-def test_the_table_of_the_documentation_has_every_setting_with_its_default(monkeypatch):
+def test_the_documentation_lists_every_setting_with_its_default(monkeypatch):
     rows = [line.split(" | ") for line in OPERATIONS.read_text().splitlines() if line.startswith("| `MNIST_GAN_")]
     documented = {name.strip("| `"): default.strip("`") for name, default, *_ in rows}
     assert documented.pop("MNIST_GAN_MODEL")
@@ -76,12 +78,12 @@ def test_every_setting_has_a_test_of_invalid_values():
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in INVALID.items() for value in values])
-def test_an_invalid_value_is_refused_in_one_line_that_names_the_variable(monkeypatch, name, value):
+def test_an_invalid_value_is_rejected_with_one_line_that_names_the_variable(monkeypatch, name, value):
     if name == "API_TOKEN" and "\x00" in value:
         pytest.skip("no environment variable can hold it")
-    with pytest.raises(SettingError) as refused:
+    with pytest.raises(SettingError) as raised:
         read(monkeypatch, **{name: value})
-    (line,) = str(refused.value).splitlines()
+    (line,) = str(raised.value).splitlines()
     assert f"MNIST_GAN_{name}" in line
     if name == "API_TOKEN":
         assert not value.strip() or value.strip() not in line
@@ -89,10 +91,10 @@ def test_an_invalid_value_is_refused_in_one_line_that_names_the_variable(monkeyp
         assert value in line
 
 
-def test_each_invalid_variable_has_a_line_of_its_own(monkeypatch):
-    with pytest.raises(SettingError) as refused:
+def test_each_invalid_variable_has_its_own_line(monkeypatch):
+    with pytest.raises(SettingError) as raised:
         read(monkeypatch, WORKERS="none", THREADS="0", TIMEOUT_SECONDS="soon")
-    assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
+    assert [line.partition(":")[0] for line in str(raised.value).splitlines()] == [
         "MNIST_GAN_WORKERS",
         "MNIST_GAN_THREADS",
         "MNIST_GAN_TIMEOUT_SECONDS",
@@ -104,11 +106,11 @@ def test_white_space_around_a_value_is_removed(monkeypatch):
     assert (settings.api_token, settings.workers, settings.device) == ("s3cret", 2, "cpu")
 
 
-def test_a_variable_that_is_empty_counts_as_unset(monkeypatch):
+def test_an_empty_variable_counts_as_unset(monkeypatch):
     assert read(monkeypatch, WORKERS="", CORS_ORIGINS=" ", TRACES_ENDPOINT="") == Settings.model_construct()
 
 
-def test_the_token_is_not_part_of_what_the_settings_print(monkeypatch):
+def test_printed_settings_do_not_contain_the_token(monkeypatch):
     settings = read(monkeypatch, API_TOKEN="s3cret")
     assert "s3cret" not in repr(settings) + str(settings)
 
@@ -134,7 +136,7 @@ def test_origins_are_written_as_browsers_send_them(monkeypatch, text, origins):
 @pytest.mark.parametrize(
     ("name", "suggestion"), [("TIMEOUT", None), ("WORKER", "MNIST_GAN_WORKERS"), ("APITOKEN", "MNIST_GAN_API_TOKEN")]
 )
-def test_a_variable_that_is_no_setting_is_reported_without_its_value(monkeypatch, name, suggestion):
+def test_an_unknown_variable_is_reported_without_its_value(monkeypatch, name, suggestion):
     (warning,) = read(monkeypatch, **{name: "s3cret"}).warnings()
     assert warning.startswith(f"MNIST_GAN_{name} ")
     assert "s3cret" not in warning
@@ -161,18 +163,18 @@ def test_a_variable_that_is_no_setting_is_reported_without_its_value(monkeypatch
         "CANARY_PORT_80_TCP_ADDR",
     ],
 )
-def test_variables_of_others_are_not_reported(monkeypatch, name):
+def test_variables_of_other_programs_are_not_reported(monkeypatch, name):
     assert not [*read(monkeypatch, **{name: "1"}).warnings()]
 
 
-def test_a_share_of_traces_without_a_collector_is_reported(monkeypatch):
+def test_a_fraction_of_traces_without_a_collector_is_reported(monkeypatch):
     (warning,) = read(monkeypatch, TRACES_SHARE="0.5").warnings()
     assert "MNIST_GAN_TRACES_SHARE has no effect without MNIST_GAN_TRACES_ENDPOINT" in warning
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_invalid_settings_abort_the_start_of_the_service_with_a_line_each(tmp_path, log_format):
-    done = subprocess.run(
+def test_invalid_settings_abort_the_start_with_one_line_each(tmp_path, log_format):
+    ended = subprocess.run(
         [Path(sys.executable).parent / "bentoml", "serve"],
         cwd=ROOT,
         env=os.environ
@@ -186,9 +188,9 @@ def test_invalid_settings_abort_the_start_of_the_service_with_a_line_each(tmp_pa
         text=True,
         timeout=60,
     )
-    assert done.returncode != 0
-    assert "s3cret" not in done.stdout + done.stderr
-    lines = done.stderr.splitlines()
+    assert ended.returncode != 0
+    assert "s3cret" not in ended.stdout + ended.stderr
+    lines = ended.stderr.splitlines()
     if log_format == "json":
         lines = [json.loads(line)["message"] for line in lines]
     assert [re.search("MNIST_GAN_[A-Z_]+", line)[0] for line in lines] == ["MNIST_GAN_API_TOKEN", "MNIST_GAN_WORKERS"]

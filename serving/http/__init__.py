@@ -1,1 +1,1 @@
-"""The HTTP service: BentoML runs it, and onnxruntime runs the model file."""
+"""HTTP service: BentoML runs the process, onnxruntime runs the model file. service.py is the place to start."""

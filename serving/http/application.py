@@ -1,10 +1,10 @@
-"""The path of a request, from its first header to the last byte of its response.
+"""Dispatches requests to the methods of the service and to the pages, with the token, the limits and the errors.
 
     RequestLog -> CORS -> Application -> method of the service -> Renderer -> Engine
 
-BentoML's own path to a method (routing, binding a signature, two context managers) takes as long as decoding an image
-does. The application therefore stands in front of BentoML's router, as middleware. It calls the same methods with the
-same fields that BentoML would call; docs/architecture.md has the measurements.
+BentoML's own path to a method (routing, binding a signature, two context managers) takes as long as decoding an image.
+The application is therefore ASGI middleware in front of BentoML's router. It calls the same methods with the same
+fields as BentoML would; docs/architecture.md has the measurements.
 """
 
 import hmac
@@ -26,12 +26,13 @@ from serving.http.request_body import read_body
 from serving.http.settings import Settings
 
 BENTOML_PATHS = (*HEALTH_PATHS, "/schema.json")
+"""Paths that BentoML serves."""
 BENTOML_FOLDER = "/static_content/"
-"""Files of the page that describes the API."""
+"""Path prefix of the Swagger UI files, which BentoML serves."""
 TOKEN_PATHS = ("/card",)
-"""Pages that need the token; the others describe only the API."""
+"""Pages that require the token. The other pages describe only the API."""
 MAX_FULL_BODIES = 8
-"""All request bodies together may have as many bytes as this number of bodies of the largest size."""
+"""Limit of the memory for all request bodies together, in multiples of the largest allowed body."""
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -39,13 +40,13 @@ Page = Callable[[], Response]
 
 
 class Application:
-    """ASGI middleware that answers all requests but those for BentoML's own paths.
+    """ASGI middleware that handles all requests except those for BentoML's own paths.
 
     Args:
-        app: BentoML's application.
+        app: BentoML's ASGI application.
         settings: Limits and the token.
-        methods: BentoML's descriptions of the methods of the service, answered on POST.
-        pages: What is answered on GET, by path.
+        methods: BentoML's `APIMethod` of each route. A POST request to the route calls it.
+        pages: Functions by path. A GET or HEAD request to the path calls the function, which returns the response.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, methods: Iterable[Any], pages: Mapping[str, Page]):
@@ -55,19 +56,19 @@ class Application:
         self._pages = pages
         self._bodies = Budget(MAX_FULL_BODIES * settings.max_body_bytes, "bodies")
         self._active = 0
-        """Number of requests whose body has arrived and whose response is not complete."""
+        """Number of requests that are being processed: their body has arrived, their response is not yet sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         if scope["path"] in BENTOML_PATHS or scope["path"].startswith(BENTOML_FOLDER):
-            await self._app(scope, receive, _with_our_errors(scope, receive, send))
+            await self._app(scope, receive, _with_json_errors(scope, receive, send))
             return
         exchange = Exchange(receive, send, self._settings.timeout_seconds, self._settings.response_timeout_seconds)
         try:
             async with exchange.deadline:
-                await self._answer(scope, receive, exchange)
+                await self._respond(scope, receive, exchange)
             return
         except RequestError as error:
             response = error.response()
@@ -79,29 +80,32 @@ class Application:
         if not exchange.response_started:
             await response(scope, receive, send)
         elif extension := scope.get("extensions", {}).get(ABORT):
-            extension["abort"]()  # a slow client could otherwise take as long as it likes to read what is buffered
+            extension["abort"]()  # otherwise a slow client could keep the connection open until it has read the buffer
 
-    async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
-        path, verb = scope["path"], scope["method"]
-        if verb == "POST" and path in self._methods:
+    async def _respond(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
+        path, http_method = scope["path"], scope["method"]
+        if http_method == "POST" and path in self._methods:
             await self._call(self._methods[path], scope, receive, exchange)
-        elif verb in ("GET", "HEAD") and path in self._pages:
+        elif http_method in ("GET", "HEAD") and path in self._pages:
             if path in TOKEN_PATHS:
                 self._check_token(dict(scope["headers"]))
             await self._pages[path]()(scope, receive, exchange.send)
         else:
-            raise self._no_such_route(path)
+            raise self._routing_error(path)
 
     async def _call(self, method: Any, scope: Scope, receive: Receive, exchange: Exchange) -> None:
-        """Answers a request with a method of the service."""
+        """Reads the request, calls a method of the service, and sends the response.
+
+        Slow uploads do not count as active requests, so capacity is checked before and after the body is read.
+        """
         headers = dict(scope["headers"])
         self._check_token(headers)
-        self._check_room()
+        self._check_capacity()
         with self._bodies.hold() as share:
             limits = self._settings.max_body_bytes, self._settings.max_json_bytes
             body = await read_body(receive, headers, *limits, share)
             exchange.body_arrived = True
-            self._check_room()
+            self._check_capacity()
             self._active += 1
             try:
                 with exchange.cancel_on_disconnect():
@@ -116,34 +120,46 @@ class Application:
         if token and not is_authorized(headers.get(b"authorization", b""), token):
             raise RequestError(401, "Send the token in a header `Authorization: Bearer TOKEN`")
 
-    def _check_room(self) -> None:
+    def _check_capacity(self) -> None:
         if self._active >= self._settings.max_requests:
-            raise RequestError(429, f"{self._active} requests are in progress already; try again in a moment")
+            raise RequestError(429, f"{self._active} requests are already in progress; try again in a moment")
 
-    def _no_such_route(self, path: str) -> RequestError:
-        verbs = [verb for verb, routes in (("GET", self._pages), ("POST", self._methods)) if path in routes]
-        if verbs:
-            return RequestError(405, f"{path} answers {' and '.join(verbs)}", headers={"Allow": ", ".join(verbs)})
+    def _routing_error(self, path: str) -> RequestError:
+        """Returns a 405 that lists the allowed methods if the path exists, else a 404."""
+        allowed = [name for name, routes in (("GET", self._pages), ("POST", self._methods)) if path in routes]
+        if allowed:
+            message = f"{path} allows only {' and '.join(allowed)} requests"
+            return RequestError(405, message, headers={"Allow": ", ".join(allowed)})
         known = path.rstrip("/")
         hint = f"did you mean {known}?" if known in {*self._pages, *self._methods} else "/docs.json lists the paths"
-        return RequestError(404, f"There is no such path; {hint}")
+        return RequestError(404, f"This path does not exist; {hint}")
 
 
 def _read_query(query: bytes) -> QueryParams:
-    """Parses the query of a URL. No route has as many fields as are counted, and each takes time."""
+    """Parses the query of a URL.
+
+    Raises:
+        RequestError: 400, the query has more than MAX_FIELDS fields. Each takes time to parse; no route has so many.
+    """
     if query.count(b"&") >= MAX_FIELDS:
         raise RequestError(400, f"The query has more than {MAX_FIELDS} fields")
     return QueryParams(query)
 
 
 def is_authorized(header: bytes, token: str) -> bool:
-    """Checks an Authorization header (RFC 9110, section 11.4, with RFC 6750's scheme Bearer) in constant time."""
+    """Returns whether an Authorization header has the token, in the scheme Bearer of RFC 6750.
+
+    The comparison takes the same time for every wrong token. The scheme is case-insensitive (RFC 9110, section 11.4).
+    """
     scheme, _, credentials = header.strip(b" \t").partition(b" ")
     return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.lstrip(b" "), token.encode())
 
 
-def _with_our_errors(scope: Scope, receive: Receive, send: Send) -> Send:
-    """Returns a send function that replaces error responses of BentoML by ours, with the same status and headers."""
+def _with_json_errors(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Returns a send function that gives BentoML's error responses the JSON format of the service.
+
+    Their status and headers are kept.
+    """
     start: Message | None = None
 
     async def replace_errors(message: Message) -> None:

@@ -1,4 +1,8 @@
-"""The forms that a response can have. Each knows how to encode images, and how many bytes of pixels it will hold."""
+"""Encodings of images for responses: PNG grid, animation, .npz and .npy.
+
+A new encoding is a class that implements `Encoding`. If its encoding time per byte is known, add it to
+`SECONDS_PER_BYTE` in rendering.py; otherwise it runs in a thread.
+"""
 
 import math
 from dataclasses import dataclass
@@ -13,24 +17,27 @@ Shape = tuple[int, int, int]
 
 
 class Encoding(Protocol):
-    """One form of response."""
+    """Encodes images and labels as the body of a response."""
 
     @property
-    def media_type(self) -> str: ...
+    def media_type(self) -> str:
+        """Media type of the body, for the header Content-Type."""
 
     def encode(self, images: Images, labels: Labels) -> bytes:
-        """Makes the body from images uint8 (n, channels, height, width) and labels int64 (n,) or None."""
+        """Encodes images uint8 (n, channels, height, width) and labels int64 (n,) or None."""
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
-        """Returns how many bytes n images of this shape take in the body before it is compressed."""
+        """Returns the number of pixel bytes in the body, before compression, for n images of a shape."""
 
 
 @dataclass(frozen=True)
 class PngGrid:
-    """A PNG of images in rows. None for `columns` makes it as square as possible; each pixel becomes scale x scale."""
+    """One PNG of all images in a grid, row by row."""
 
     columns: int | None
+    """Number of images in a row; None makes the grid nearly square."""
     scale: int
+    """Width and height of the square that each pixel becomes."""
     media_type: str = PNG
 
     def encode(self, images: Images, labels: Labels) -> bytes:
@@ -43,10 +50,11 @@ class PngGrid:
 
 @dataclass(frozen=True)
 class Animation:
-    """An endless animation, forward and back."""
+    """Looping animation that plays forward and backward."""
 
     format: Literal["gif", "webp"]
     scale: int
+    """Width and height of the square that each pixel becomes."""
 
     @property
     def media_type(self) -> str:
@@ -60,26 +68,27 @@ class Animation:
 
 
 @dataclass(frozen=True)
-class Fade:
-    """Two sequences of n images each, faded from the first into the second, in the form of `faded`."""
+class CrossFade:
+    """Cross-fades the first half of the images into the second half, frame by frame, and encodes the frames."""
 
-    faded: Encoding
+    frames: Encoding
+    """Encoding of the frames."""
 
     @property
     def media_type(self) -> str:
-        return self.faded.media_type
+        return self.frames.media_type
 
     def encode(self, images: Images, labels: Labels) -> bytes:
         n = len(images) // 2
-        return self.faded.encode(fade(images[:n], images[n:]), None)
+        return self.frames.encode(fade(images[:n], images[n:]), None)
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
-        return self.faded.pixel_bytes(n // 2, shape)
+        return self.frames.pixel_bytes(n // 2, shape)
 
 
 @dataclass(frozen=True)
 class Npz:
-    """Images and labels as a NumPy .npz file."""
+    """NumPy .npz file of the images and labels."""
 
     media_type: str = NPZ
 
@@ -92,7 +101,7 @@ class Npz:
 
 @dataclass(frozen=True)
 class Npy:
-    """Images as a NumPy .npy file."""
+    """NumPy .npy file of the images."""
 
     media_type: str = NPY
 

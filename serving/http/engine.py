@@ -1,10 +1,10 @@
-"""Runs the network for all requests of a process, in batches that requests share.
+"""Dynamic batching: decodes the latents of all requests of a process in batches that requests share.
 
-Small requests are decoded on the event loop, together with those that arrived in the same turn of the loop, because a
-hand-over to a thread and back would take longer than the work. Larger requests are split into batches that worker
-threads decode. The batches take rows from the queued requests in turn, so that a large request does not delay a small
-one. No request waits for others to fill its batch. Images do not depend on the batch that they are decoded in
-(`models.export.parity` checks this for every exported file).
+Small requests are decoded on the event loop, in one batch with others of the same iteration of the loop, because a
+hand-over to a thread and back would take longer than decoding. Larger requests are split into batches for worker
+threads. Batches take rows from the queued requests round-robin, so a large request does not delay a small one. A batch
+is never delayed to fill it. Images do not depend on their batch; `models.export.parity` checks this for every exported
+file.
 """
 
 import asyncio
@@ -23,25 +23,27 @@ from serving.http.errors import RequestError
 from serving.http.metrics import metrics
 
 INLINE_BUDGET_SECONDS = 0.001
-"""Longest time for which decoding may block the event loop."""
+"""Longest estimated time for which decoding may block the event loop."""
 BUSY_SHARE = 1 / 4
-"""Share of that time that one request may use while worker threads are busy."""
+"""Share of INLINE_BUDGET_SECONDS for one request while worker threads are busy or other requests are decoded inline."""
 
 Labels = NDArray[np.int64] | None
+"""Class indices int64 (n,), or None if the generator is not class-conditional."""
 Finish = Callable[[Images, Labels], Any]
+"""Makes the result of a request, such as the body of its response, from its images and labels."""
 
 
 class LatentSource(Protocol):
-    """Latents and labels of one request: given, or drawn when they are needed."""
+    """Latents and labels of one request. They are given by the client, or drawn from a seed when they are needed."""
 
     def __len__(self) -> int: ...
 
     def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], Labels]:
-        """Returns latents float32 (stop - start, D) and labels int64 (stop - start,) or None, in any thread."""
+        """Returns latents float32 (stop - start, D) and labels int64 (stop - start,) or None. Must be thread-safe."""
 
 
 class _Job:
-    """One request: its source, and the images that have been decoded so far."""
+    """One request in the engine, and the images that have been decoded for it."""
 
     def __init__(self, source: LatentSource, finish: Finish, in_thread: bool, future: asyncio.Future[Any]):
         self.source = source
@@ -50,7 +52,7 @@ class _Job:
         self.size = len(source)
         self.queued_at = time.perf_counter()
         self.taken = 0
-        """Number of rows that belong to a batch already."""
+        """Number of rows that have been assigned to batches."""
         self._finish = finish
         self._images: Images | None = None
         self._labels: Labels = None
@@ -61,7 +63,11 @@ class _Job:
         self._finished = False
 
     def store(self, start: int, images: Images, labels: Labels) -> bool:
-        """Stores decoded rows. Returns whether all rows of the request are there now. Called from any thread."""
+        """Stores decoded rows. Returns whether all rows of the request have been decoded. Safe to call in any thread.
+
+        Args:
+            start: Index of the first row in the request.
+        """
         if len(images) == self.size:
             self._images, self._labels = images, labels
             return True
@@ -78,7 +84,7 @@ class _Job:
             return self._decoded == self.size
 
     def finish(self) -> None:
-        """Makes the result from all images and labels. An exception concerns this request only."""
+        """Calls the finish function for all images and labels. An exception fails this request only."""
         assert self._images is not None
         try:
             self._result = self._finish(self._images, self._labels)
@@ -87,12 +93,12 @@ class _Job:
         self._finished = True
 
     def fail(self, error: Exception) -> None:
-        """Ends the request with an exception."""
+        """Fails the request with an exception."""
         self._error = error
         self._finished = True
 
     def deliver(self) -> None:
-        """Completes the future. Called on the event loop; the client may have disconnected in the meantime."""
+        """Sets the result or the exception of the future, unless the request was cancelled. Runs on the event loop."""
         if self.future.done():
             return
         if not self._finished:
@@ -104,7 +110,7 @@ class _Job:
 
 
 _Batch = list[tuple[_Job, int, int]]
-"""Jobs, and the range of rows (start, stop) of each."""
+"""Rows of one run of the network: a job, and the range (start, stop) of its rows, for each request in the batch."""
 
 
 def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
@@ -112,24 +118,24 @@ def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
 
 
 class Engine:
-    """Decodes the latents of all requests of one event loop.
+    """Decodes the latents of all requests of one process. Its methods must be called on the event loop.
 
     Args:
         generator: The model.
-        threads: Number of batches that are decoded at the same time.
-        max_queued_images: Largest number of images in the queue. A single request may exceed it.
+        threads: Number of batches to decode in parallel, usually one for each core.
+        max_queued_images: Maximum number of images in the queue. If the queue is empty, a single request may exceed it.
     """
 
     def __init__(self, generator: Generator, threads: int, max_queued_images: int):
         self._generator = generator
         self._max_queued = max_queued_images
-        # One thread more than batches can run: otherwise a core would idle until the loop starts the next batch.
+        # Without the additional thread, a core would idle until the event loop has started the next batch.
         self._threads = self._idle_threads = threads + 1
         self._pool = ThreadPoolExecutor(self._threads, "engine")
         self._inline: deque[_Job] = deque()
-        """Requests that the event loop decodes at the end of this turn."""
+        """Requests that will be decoded on the event loop in its next iteration."""
         self._queue: deque[_Job] = deque()
-        """Requests with rows that belong to no batch yet."""
+        """Requests with rows that have not been assigned to a batch."""
         self._queued_images = 0
         self._max_inline_images = min(
             generator.rows_per_run, int(INLINE_BUDGET_SECONDS / _seconds_per_image(generator))
@@ -137,21 +143,22 @@ class Engine:
 
     @property
     def queued_images(self) -> int:
-        """Number of images that belong to no batch yet."""
+        """Number of images that have not been assigned to a batch."""
         return self._queued_images
 
     async def decode(self, source: LatentSource, finish: Finish = _pair, in_thread: bool = False) -> Any:
-        """Decodes all latents of a request. If its task is cancelled, the rest of its rows is not decoded.
+        """Decodes all latents of a request. If the task is cancelled, its remaining rows are not decoded.
 
         Args:
             source: The latents and labels.
-            finish: Makes the result from images uint8 (n, channels, height, width) and labels int64 (n,) or None.
-            in_thread: Whether the worker thread that decodes the last rows calls `finish`, which may then take tens of
-                milliseconds. Otherwise the event loop calls it for one request of a batch after the other, which takes
-                a third less time than in their tasks, as the processor's caches hold its code and data.
+            finish: Function of images uint8 (n, channels, height, width) and labels int64 (n,) or None. It returns the
+                result. By default the result is the pair of images and labels.
+            in_thread: True: `finish` runs in the worker thread that decodes the last rows, and may take tens of
+                milliseconds. False: it runs on the event loop, for all requests of a batch in a row. This takes a third
+                less time than in the tasks of the requests, because code and data stay in the processor's caches.
 
         Returns:
-            The result of `finish`, by default the images and labels.
+            The result of `finish`.
 
         Raises:
             RequestError: 429, too many images are queued.
@@ -167,7 +174,7 @@ class Engine:
                 loop.call_soon(self._decode_inline)
             return await job.future
         if n <= self._max_inline_images:
-            # In a worker thread, each of the dozen short NumPy calls would wait for the event loop to release the GIL.
+            # Draw the latents now: in a thread, each of a dozen short NumPy calls would have to wait for the GIL.
             job.source = LatentBatch(*source.rows(0, n))
         self._queue.append(job)
         self._change_queued(n)
@@ -179,15 +186,16 @@ class Engine:
             job.taken = n
 
     def _fits_inline(self, n: int) -> bool:
-        """Returns whether decoding n images on the event loop stays within INLINE_BUDGET_SECONDS.
+        """Returns whether n images are decoded on the event loop rather than in a worker thread.
 
-        A request has only a part of that time while threads are busy or others are decoded inline in the same turn.
+        This depends on their estimated decoding time, which may be at most INLINE_BUDGET_SECONDS. The limit is only
+        BUSY_SHARE of it while threads are busy or other requests are to be decoded inline.
         """
         alone = self._idle_threads == self._threads and not self._inline
         return n <= self._max_inline_images * (1 if alone else BUSY_SHARE)
 
     def _decode_inline(self) -> None:
-        """Decodes small requests as one batch on the event loop. The rest waits for the next turn of the loop."""
+        """Decodes small requests as one batch on the event loop. Those that do not fit follow in its next iteration."""
         batch: _Batch = []
         room = self._max_inline_images
         while self._inline and self._inline[0].size <= room:
@@ -201,12 +209,14 @@ class Engine:
             asyncio.get_running_loop().call_soon(self._decode_inline)
 
     def _start_batches(self) -> None:
+        """Starts batches in worker threads until no thread is idle or no rows are queued."""
         loop = asyncio.get_running_loop()
         while self._idle_threads and (batch := self._next_batch()):
             self._idle_threads -= 1
             loop.run_in_executor(self._pool, self._decode_batch, batch).add_done_callback(self._end_batch)
 
     def _end_batch(self, complete: asyncio.Future[list[_Job]]) -> None:
+        """Runs on the event loop after a worker thread has decoded a batch."""
         self._idle_threads += 1
         self._start_batches()
         self._deliver(complete.result())
@@ -217,7 +227,7 @@ class Engine:
             job.deliver()
 
     def _next_batch(self) -> _Batch:
-        """Takes the next batch from the queue, in turn over the requests.
+        """Takes the next batch from the queue, round-robin over requests. Returns an empty list if no rows are queued.
 
         When few rows are queued, they are split evenly across the idle threads.
         """
@@ -231,7 +241,7 @@ class Engine:
             if job.future.done():
                 continue
             n = job.size - job.taken
-            if batch and room < n <= self._max_inline_images:  # too few rows to be worth a split
+            if batch and room < n <= self._max_inline_images:  # splitting so few rows costs more than it gains
                 self._queue.appendleft(job)
                 break
             n = min(n, room)
@@ -244,7 +254,7 @@ class Engine:
 
     @staticmethod
     def _take(job: _Job, n: int) -> tuple[_Job, int, int]:
-        """Assigns the next n rows of a request to a batch."""
+        """Assigns the next n rows of a request to a batch. Returns the request and the range of its rows."""
         if not job.taken:
             metrics().queue_seconds.observe(time.perf_counter() - job.queued_at)
         start = job.taken
@@ -252,7 +262,7 @@ class Engine:
         return job, start, job.taken
 
     def _decode_batch(self, batch: _Batch) -> list[_Job]:
-        """Decodes one batch. Returns the requests that are complete with it. Called from any thread."""
+        """Decodes one batch. Returns the requests that are complete now. Safe to call in any thread."""
         try:
             images, labels = self._run([job.source.rows(start, stop) for job, start, stop in batch])
         except Exception as error:
@@ -270,7 +280,11 @@ class Engine:
         return complete
 
     def _run(self, rows: list[tuple[NDArray[np.float32], Labels]]) -> tuple[Images, Labels]:
-        """Runs the network once. Returns the images and labels of all rows."""
+        """Runs the network once for the latents and labels of all requests in a batch.
+
+        Returns:
+            The images and labels of the whole batch.
+        """
         if len(rows) == 1:
             ((latents, labels),) = rows
         else:
@@ -287,7 +301,7 @@ class Engine:
 
 
 def _seconds_per_image(generator: Generator) -> float:
-    """Measures drawing and decoding in a small batch."""
+    """Returns the time to draw and decode one image in a batch of 16: the fastest of three runs."""
     n, seconds = 16, []
     for _ in range(3):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Errors of requests. All error responses share one JSON format: {"error": {"code", "message", "field"}}."""
+"""Errors of requests. All error responses have one JSON format: {"error": {"code", "message", "field"}}."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from serving.http.metrics import metrics
 
 CLIENT_CLOSED_REQUEST = 499
-"""Status code, first used by nginx, for a request whose client disconnected before the response."""
+"""Status for a request whose client disconnected before the response. nginx introduced it; no client receives it."""
 
 CODES = {
     400: "invalid_input",
@@ -25,23 +25,23 @@ CODES = {
 """Error codes by HTTP status. The code of any other status is the name of the status in lower case."""
 
 ABORT = "mnist_gan.abort"
-"""Name of the ASGI extension whose function `abort` closes the connection without sending what is buffered."""
+"""Name of the ASGI extension that has a function `abort`: it closes the connection and discards buffered data."""
 
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
-"""Additional response headers by HTTP status."""
+"""Additional headers of error responses, by HTTP status."""
 
 MAX_FIELD_CHARACTERS = 100
-"""Longer field names are cut off in responses. The name of an unknown field can have millions of characters."""
+"""Maximum length of a field name in a response; the name of an unknown field can have millions of characters."""
 
 
 class RequestError(Exception):
-    """A request that is answered with an error response. Any part of the service may raise it.
+    """Ends a request with an error response. Any part of the service may raise it.
 
     Attributes:
         status: HTTP status code, 400 to 599.
-        message: What is wrong, the value, and what the client can do.
-        field: Name of the request field that is wrong, with dots between nested names, or None.
-        headers: Additional response headers.
+        message: Description of the problem, with the value and what the client can do.
+        field: Name of the invalid request field, with dots between nested names; None if no field is invalid.
+        headers: Additional response headers; None if there are none.
     """
 
     def __init__(self, status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None):
@@ -53,14 +53,14 @@ class RequestError(Exception):
 
     @property
     def code(self) -> str:
-        """The error in one word, for programs."""
+        """Identifier of the kind of error, for programs."""
         return error_code(self.status)
 
     def response(self, other_headers: Iterable[tuple[bytes, bytes]] = ()) -> JSONResponse:
-        """Makes the response and counts it in the metrics.
+        """Builds the response and counts it in the metrics.
 
         Args:
-            other_headers: Headers of a response that this one replaces. They are added unless this one has its own.
+            other_headers: Headers of the response that this one replaces. Each is kept unless the error has its own.
         """
         metrics().errors.labels(self.code).inc()
         error = {"code": self.code, "message": self.message, "field": self.field}
@@ -79,7 +79,7 @@ def error_code(status: int) -> str:
 
 
 def status_error(status: int) -> RequestError:
-    """Returns an error whose message is the phrase that HTTP defines for the status."""
+    """Returns an error whose message is the standard phrase of the HTTP status."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

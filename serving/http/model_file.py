@@ -15,7 +15,10 @@ logger = logging.getLogger("bentoml.mnist-gan")
 
 
 def newest_in_store() -> Path | None:
-    """Returns the newest model file in the BentoML model store, which is the Bento's own in a Bento, or None."""
+    """Returns the newest model file of the BentoML model store, or None if there is none.
+
+    In a Bento, this is the model that the Bento contains.
+    """
     try:
         return Path(bentoml.models.get(f"{MODEL_NAME}:latest").path_of("generator.onnx"))
     except bentoml.exceptions.NotFound:
@@ -23,16 +26,19 @@ def newest_in_store() -> Path | None:
 
 
 def model_file() -> Path:
-    """Returns $MNIST_GAN_MODEL, else the newest in the BentoML model store, else the one that ships."""
+    """Returns the path in MNIST_GAN_MODEL, else the newest model of the store, else the generator that ships."""
     path = os.environ.get("MNIST_GAN_MODEL")
     return Path(path) if path else newest_in_store() or SHIPPED
 
 
 def open_model(path: Path, device: str) -> Generator:
-    """Opens a model file on a device: auto, cpu or cuda.
+    """Opens and checks a model file.
+
+    Args:
+        device: cpu; cuda, which fails if no GPU can be used; or auto, which uses a GPU if onnxruntime can use one.
 
     Raises:
-        ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use it.
+        ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use a GPU.
     """
     if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
         try:

@@ -1,12 +1,17 @@
-"""The OpenAPI description of the HTTP API, for the model that is being served.
+"""OpenAPI description of the HTTP API, for the model that is served. The Swagger page at / shows it.
 
-BentoML's own tells one media type a route and errors of another shape, and turns a choice of types into its first; so
-this is made from the same request models that the routes read their fields with.
+It is generated from the models that validate the requests. BentoML's own description is not used: it has one media type
+for each route, another error format, and only the first type of each union.
 """
 
+import math
+import tomllib
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from models.common.image_files import NPY, NPZ, PNG
@@ -16,123 +21,225 @@ from serving.http import request_fields
 from serving.http.errors import error_code
 from serving.http.settings import SETTINGS
 
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+"""Source of the version. A Bento contains this file, but no metadata of an installed package."""
 REFERENCE = "#/components/schemas/{model}"
+CARD_REFERENCE = "#/components/schemas/Card{model}"
+"""Names of the parts of the card, such as CardDataset; the request fields of /dataset are called Dataset."""
 BINARY = {"type": "string", "format": "binary"}
-REFUSALS = (400, 401, 413, 415, 429, 500, 503, 504)
+ERROR_STATUSES = (400, 401, 413, 415, 429, 500, 503, 504)
+"""Statuses of error responses to a POST request; 401 only if the service has a token."""
+CARD_ERROR_STATUSES = (401, 500, 503, 504)
+"""Statuses of error responses to GET /card."""
+EXAMPLE_CLASSES = 10
+"""Maximum number of classes in an example or a description."""
+
+IMAGES_TAG, MODEL_TAG, MONITORING_TAG = "Images", "Model", "Monitoring"
+TAGS = {
+    IMAGES_TAG: "Images as PNG, NumPy files or animations.",
+    MODEL_TAG: "The model that is served.",
+    MONITORING_TAG: "Health checks and metrics. They need no token.",
+}
 
 
 @dataclass(frozen=True)
 class Route:
+    """Description of a route that is called with POST."""
+
     fields: type[request_fields.RequestFields]
     summary: str
-    answers: tuple[str, ...]
-    """Media types."""
-    addressed: bool
-    """By a seed, which the answer tells."""
+    description: str
+    media_types: tuple[str, ...]
+    """Media types that a response can have."""
+    has_seed: bool
+    """Whether the response reports its seed in the header X-Seed."""
+    tag: str = IMAGES_TAG
 
 
 ROUTES = {
-    "/generate": Route(request_fields.Generate, "Images, laid out on a sheet", (PNG,), True),
-    "/dataset": Route(request_fields.Dataset, "Images, and their labels if there are classes, as .npz", (NPZ,), True),
-    "/write": Route(request_fields.Write, "A text in generated handwriting", (PNG,), True),
-    "/interpolate": Route(
-        request_fields.Interpolate, "The way from one image to another", (PNG, "image/gif", "image/webp"), False
+    "/generate": Route(
+        request_fields.Generate,
+        "Generate a grid of images",
+        "Returns images `first` to `first + n - 1` of a seed as one PNG grid.",
+        (PNG,),
+        has_seed=True,
     ),
-    "/decode": Route(request_fields.Decode, "Images of latents of your own", (PNG, NPY), False),
-    "/card": Route(request_fields.NoFields, "What the model says of itself", ("application/json",), False),
+    "/dataset": Route(
+        request_fields.Dataset,
+        "Generate a data set",
+        "Returns images `first` to `first + n - 1` of a seed as a NumPy .npz file: `images` uint8 (n, height, width), "
+        "or (n, height, width, 3) for colour, and `labels` int64 (n) if the generator is class-conditional.",
+        (NPZ,),
+        has_seed=True,
+    ),
+    "/write": Route(
+        request_fields.Write,
+        "Write a text",
+        "Generates one image for each character of a text and returns them as one PNG row.",
+        (PNG,),
+        has_seed=True,
+    ),
+    "/interpolate": Route(
+        request_fields.Interpolate,
+        "Interpolate between two images",
+        "Returns a PNG row of frames, or a GIF or WebP animation that plays forward and backward.",
+        (PNG, "image/gif", "image/webp"),
+        has_seed=False,
+    ),
+    "/decode": Route(
+        request_fields.Decode,
+        "Decode latents",
+        "Decodes latents that the client sends as JSON and returns a PNG grid. The body can also be a NumPy .npy file "
+        "of latents, float (n, latent_dim). The response is then an .npy file of images, uint8 (n, channels, height, "
+        "width).",
+        (PNG, NPY),
+        has_seed=False,
+    ),
+    "/card": Route(
+        request_fields.NoFields,
+        "Get the model card",
+        "Returns the card of the model: its name, image shape, classes, training data, configuration and metrics.",
+        ("application/json",),
+        has_seed=False,
+        tag=MODEL_TAG,
+    ),
 }
 
 
 def specification(card: Card | None) -> dict[str, Any]:
-    """OpenAPI 3.1.
+    """Returns the OpenAPI 3.1 document.
 
     Args:
-        card: of the model, whose sizes and classes the examples are to fit; None while there is none.
+        card: Card of the model that is served, for which every example is a valid request. None if no model is served.
     """
     _, schemas = models_json_schema([(route.fields, "validation") for route in ROUTES.values()], ref_template=REFERENCE)
-    paths: dict[str, Any] = {path: {"post": _operation(path, route, card)} for path, route in ROUTES.items()}
-    if card and not card.class_names:
-        del paths["/write"]  # it has nothing to write with
-    paths["/card"]["get"] = {name: paths["/card"]["post"][name] for name in ("summary", "responses")}
-    for path, summary in (
-        ("/livez", "Is the process alive?"),
-        ("/readyz", "Does it serve? Only once the model's golden images have come out right"),
-        ("/metrics", "Figures for Prometheus"),
-    ):
-        refused = {"503": {"description": "Not ready"}} if path == "/readyz" else {}
-        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "Yes"}} | refused}}
-    told: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {"title": MODEL_NAME, "version": "1", "description": _description(card)},
-        "servers": [{"url": "."}],
-        "paths": paths,
-        "components": {"schemas": schemas["$defs"] | {"Error": _error_schema()}},
+    paths: dict[str, Any] = {
+        path: {"post": _operation(path, route, card)} for path, route in ROUTES.items() if _is_usable(path, card)
     }
+    paths["/card"] = {"get": _card_by_get(paths["/card"]["post"])} | paths["/card"]
+    paths |= {
+        "/livez": _monitoring("Check liveness", "The process is running."),
+        "/readyz": _monitoring("Check readiness", "The model is open and renders its golden images.", unready=True),
+        "/metrics": _monitoring("Get metrics", "Metrics in the Prometheus text format."),
+    }
+    components: dict[str, Any] = {"schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema()}}
     if SETTINGS.api_token:
-        told["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        told["security"] = [{"token": []}]
-    return told
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": MODEL_NAME, "version": _version(), "description": _description(card)},
+        "servers": [{"url": "."}],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "paths": paths,
+        "components": components,
+    }
+
+
+@cache
+def _version() -> str:
+    """Returns the version of this project."""
+    return tomllib.loads(PYPROJECT.read_text())["project"]["version"]
+
+
+def _is_usable(path: str, card: Card | None) -> bool:
+    """Returns whether any request to the path can succeed: /write needs a class whose name is one character."""
+    return path != "/write" or card is None or any(len(name) == 1 for name in card.class_names)
 
 
 def _description(card: Card | None) -> str:
     if card is None:
-        return "No model is being served; the service's log says why."
-    classes = f"; classes {', '.join(card.class_names)}" if card.class_names else ""
+        return "The service could not open its model file; its log has the reason."
+    classes = "without classes"
+    if card.class_names:
+        rest = len(card.class_names) - EXAMPLE_CLASSES
+        names = ", ".join(card.class_names[:EXAMPLE_CLASSES])
+        classes = f"with the classes {names}{f' and {rest:,} more' if rest > 0 else ''}"
     return (
-        f"Generated images, addressable by seed and index. Model: {card.name}, latents of {card.latent_dim} "
-        f"numbers{classes}. See them move: [playground](./playground)."
+        f"Generates images with the model {card.name}, {classes}. The model, a seed and an index identify an image: "
+        "the same request with the same seed returns the same images. The [playground](./playground) shows the images "
+        "while you change the fields."
     )
 
 
 def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "application/json": {
-            "schema": {"$ref": REFERENCE.format(model=route.fields.__name__)},
-            "example": _example(path, card),
+    """Describes a POST request."""
+    body_schema = {"$ref": REFERENCE.format(model=route.fields.__name__)}
+    content: dict[str, Any] = {"application/json": {"schema": body_schema, "example": _example(path, card)}}
+    headers = {"X-Model": {"description": "`file_sha256` of the model.", "schema": {"type": "string"}}}
+    if route.has_seed:
+        headers["X-Seed"] = {
+            "description": "Seed of the images, from the request or chosen by the service.",
+            "schema": {"type": "integer"},
         }
-    }
-    headers = {"X-Model": {"description": "The model's file_sha256.", "schema": {"type": "string"}}}
-    if route.addressed:
-        headers["X-Seed"] = {"description": "The seed, given or chosen.", "schema": {"type": "integer"}}
-    binary = {media_type: {"schema": BINARY} for media_type in route.answers}
+    response_schema = {"$ref": REFERENCE.format(model="Card")} if path == "/card" else BINARY
     operation: dict[str, Any] = {
+        "tags": [route.tag],
         "summary": route.summary,
-        "requestBody": {"content": content, "required": path in ("/write", "/interpolate", "/decode")},
+        "description": route.description,
+        "requestBody": {
+            "content": content,
+            "required": any(f.is_required() for f in route.fields.model_fields.values()),
+        },
         "responses": {
             "200": {
-                "description": route.summary,
+                "description": "Success",
                 "headers": headers,
-                "content": {"application/json": {"schema": {"type": "object"}}} if path == "/card" else binary,
+                "content": {media_type: {"schema": response_schema} for media_type in route.media_types},
             }
         }
-        | {str(status): _refusal(status) for status in REFUSALS if status != 401 or SETTINGS.api_token},
-    }
+        | _errors(ERROR_STATUSES),
+    } | _security()
     if path == "/decode":
         content[NPY] = {"schema": BINARY}
-        operation["description"] = (
-            "Also takes a NumPy .npy file of latents, float (n, latent_dim), as the body, and then answers with one of "
-            "images, uint8 (n, channels, height, width)."
-        )
         operation["parameters"] = [
             {
                 "name": "labels",
                 "in": "query",
-                "description": f"With an .npy body: {request_fields.LABELS_TEXT}.",
+                "description": f"Labels of an .npy body: {request_fields.LABELS_TEXT}.",
                 "schema": {"type": "string"},
             }
         ]
     return operation
 
 
+def _card_by_get(post: dict[str, Any]) -> dict[str, Any]:
+    """Describes GET /card, which returns the same card as POST /card."""
+    same = {name: post[name] for name in ("tags", "summary", "description")}
+    return same | {"responses": {"200": post["responses"]["200"]} | _errors(CARD_ERROR_STATUSES)} | _security()
+
+
+def _monitoring(summary: str, success: str, unready: bool = False) -> dict[str, Any]:
+    """Describes a path for machines that watch the service."""
+    responses = {"200": {"description": success}} | (_errors((503,)) if unready else {})
+    return {"get": {"tags": [MONITORING_TAG], "summary": summary, "responses": responses}}
+
+
+def _security() -> dict[str, Any]:
+    """Describes the token that an operation requires. Paths without this entry are free."""
+    return {"security": [{"token": []}]} if SETTINGS.api_token else {}
+
+
+def _errors(statuses: tuple[int, ...]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}}
+    return {
+        str(status): {"description": f"Error `{error_code(status)}`", "content": content}
+        for status in statuses
+        if status != 401 or SETTINGS.api_token
+    }
+
+
 def _example(path: str, card: Card | None) -> dict[str, Any]:
-    """A body that works as it stands."""
-    names = card.class_names if card else None
-    label = {"label": names[0]} if names else {}
-    labels = {"labels": list(names)} if names else {}
+    """Returns a request body that is valid for the model and within the limits of the settings."""
+    names = card.class_names[:EXAMPLE_CLASSES] if card else ()
+    # Longer names are valid only as indices.
+    classes = [name if len(name) <= request_fields.MAX_NAME else index for index, name in enumerate(names)]
+    label = {"label": classes[0]} if classes else {}
+    labels = {"labels": classes[: SETTINGS.max_array_images]} if classes else {}
+    letters = "".join(name for name in (card.class_names if card else "0123456789") if len(name) == 1)
     examples: dict[str, dict[str, Any]] = {
-        "/generate": {"n": 16, "seed": 7} | labels,
-        "/dataset": {"n": 1000, "seed": 7},
-        "/write": {"text": "".join(name for name in names or "0123456789" if len(name) == 1)[:64] or "0", "seed": 7},
+        "/generate": {"n": _number_of_images(16, SETTINGS.max_sheet_images, card, scale=2), "seed": 7} | labels,
+        "/dataset": {"n": _number_of_images(1_000, SETTINGS.max_array_images, card, scale=1), "seed": 7},
+        "/write": {"text": letters[: request_fields.MAX_TEXT], "seed": 7},
         "/interpolate": {"from": {"seed": 1} | label, "to": {"seed": 2} | label, "frames": 24, "format": "png"},
         "/decode": {"latents": [[0.0] * (card.latent_dim if card else 64)]} | labels,
         "/card": {},
@@ -140,13 +247,26 @@ def _example(path: str, card: Card | None) -> dict[str, Any]:
     return examples[path]
 
 
-def _refusal(status: int) -> dict[str, Any]:
-    schema = {"$ref": REFERENCE.format(model="Error")}
-    return {"description": error_code(status), "content": {"application/json": {"schema": schema}}}
+def _number_of_images(wanted: int, limit: int, card: Card | None, scale: int) -> int:
+    """Returns the wanted number of images, or fewer if the settings allow fewer in one response."""
+    pixel_bytes = math.prod(card.image_shape) * scale**2 if card else 1
+    return max(1, min(wanted, limit, SETTINGS.max_response_bytes // pixel_bytes))
+
+
+@cache
+def _card_schemas() -> dict[str, Any]:
+    """Returns the schemas of the card and its parts, by their names in `components`."""
+    card = TypeAdapter(Card).json_schema(mode="serialization", ref_template=CARD_REFERENCE)
+    parts = card.pop("$defs")
+    card["required"] = list(card["properties"])  # a response also contains the fields that have defaults
+    return {"Card": card} | {f"Card{name}": schema for name, schema in parts.items()}
 
 
 def _error_schema() -> dict[str, Any]:
-    text = {"type": "string"}
-    fields = {"code": text, "message": text, "field": {"type": ["string", "null"]}}
+    fields = {
+        "code": {"type": "string", "description": "Kind of error, for programs."},
+        "message": {"type": "string", "description": "Description of the problem, with the value and what to do."},
+        "field": {"type": ["string", "null"], "description": "Name of the invalid field, or null."},
+    }
     error = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     return {"type": "object", "properties": {"error": error}, "required": ["error"], "additionalProperties": False}

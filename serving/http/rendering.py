@@ -1,4 +1,4 @@
-"""Turns the latents of a request into its response: decoding, encoding, and the memory that the response may use."""
+"""Makes the response to a request from its latents: decodes and encodes them within the memory limits."""
 
 import asyncio
 import math
@@ -20,19 +20,20 @@ from serving.http.metrics import metrics
 from serving.http.settings import Settings
 
 SECONDS_PER_BYTE = {PNG: 7.5e-9, NPZ: 0.9e-9, NPY: 0.9e-9}
-"""Time that encoding takes for each byte of pixels on one core of an AMD EPYC. Animations take much longer."""
+"""Encoding time per byte of pixels, by media type, on one core of an AMD EPYC.
+
+Media types that are not listed, such as animations, take much longer and always use the encoder pool.
+"""
 EVENT_LOOP_BUDGET_SECONDS = 0.00025
-"""Longest encoding that runs on the event loop."""
+"""Longest estimated time of an encoding that runs on the event loop."""
 ENGINE_THREAD_BUDGET_SECONDS = 0.03
-"""Longest encoding that runs in a thread of the engine; it delays the batches of other requests."""
-
-
+"""Longest estimated time of an encoding that runs in an engine thread; it delays the batches of other requests."""
 GPU_THREADS = 2
-"""One thread draws latents while the GPU works for the other."""
+"""Default number of engine threads on a GPU: one draws latents while the GPU decodes for the other."""
 
 
 class Place(Enum):
-    """Where the encoding of a response runs."""
+    """Place where the encoding of a response runs."""
 
     EVENT_LOOP = "event loop"
     ENGINE_THREAD = "engine thread"
@@ -40,9 +41,13 @@ class Place(Enum):
 
 
 def encoding_place(pixel_bytes: int, media_type: str) -> Place:
-    """Decides where a response of this size is encoded.
+    """Decides where a response is encoded, by its estimated encoding time.
 
-    Handing data to another thread and back takes about 0.1 ms, so short encodings stay where the images are.
+    A hand-over to another thread and back takes about 0.1 ms, so short encodings run where the images were decoded.
+
+    Args:
+        pixel_bytes: Size of the response before compression.
+        media_type: Media type of the response.
     """
     seconds = pixel_bytes * SECONDS_PER_BYTE.get(media_type, math.inf)
     if seconds <= EVENT_LOOP_BUDGET_SECONDS:
@@ -51,7 +56,12 @@ def encoding_place(pixel_bytes: int, media_type: str) -> Place:
 
 
 class Renderer:
-    """Makes the responses of one process, with the threads and the limits that the settings give."""
+    """Makes all responses with images of one process.
+
+    Args:
+        generator: The model.
+        settings: Number of threads, and limits of the queue and of the responses.
+    """
 
     def __init__(self, generator: Generator, settings: Settings):
         cpus = available_cpus()
@@ -70,18 +80,19 @@ class Renderer:
         Args:
             route: The path, for the metrics.
             source: The latents and labels.
-            encoding: The form of the response.
-            headers: Additional response headers.
+            encoding: Encoding of the images.
+            headers: Additional response headers; X-Model is always added.
 
         Raises:
-            RequestError: 400, the response would be too large; 429, too many images are queued or too many bytes held.
+            RequestError: 400, the response would be too large; 429, too many images are queued, or all responses
+                together would be too large.
         """
         pixel_bytes = encoding.pixel_bytes(len(source), self._generator.card.image_shape)
         if pixel_bytes > self._max_response_bytes:
             raise RequestError(
                 400,
-                f"The response would hold {pixel_bytes:,} bytes of pixels, at most {self._max_response_bytes:,} are "
-                "allowed; ask for fewer images or a smaller scale",
+                f"The response would have {pixel_bytes:,} bytes of pixels; the limit is {self._max_response_bytes:,}. "
+                "Request fewer images or a smaller scale",
             )
 
         def encode(images: Images, labels: Labels) -> bytes:
@@ -107,7 +118,7 @@ class Renderer:
 
 
 class _HeldResponse(Response):
-    """A response whose bytes count in the budget until it has been sent or its client is gone."""
+    """A response that uses its share of the budget until it has been sent or its client has disconnected."""
 
     def __init__(self, share: Share, body: bytes, media_type: str, headers: dict[str, str]):
         super().__init__(body, media_type=media_type, headers=headers)

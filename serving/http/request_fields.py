@@ -1,4 +1,4 @@
-"""What each route takes, with its limits: one source for validation, the OpenAPI page and the clients' arguments."""
+"""Fields of each route, with their limits: the one source for validation, the OpenAPI page and BentoML's client."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,39 +20,41 @@ from serving.http.errors import RequestError
 from serving.http.settings import SETTINGS
 
 MAX_TEXT = 64
+"""Maximum number of characters of a /write request."""
 MAX_FRAMES = 240
-
-LABELS_TEXT = "a class name, names or indices with commas between them, or names of one character each"
-"""What a text of labels can be; docs/labels.md has the rule."""
-
+"""Maximum number of frames of an /interpolate request."""
 MAX_NAME = 255
-"""Maximum length of a class name in a list, so that the longest list fits into a body; folders have no longer names."""
+"""Maximum length of a class name in a list of labels. It bounds the size of the longest list, and most file systems
+allow no longer names for the folders from which class names are taken."""
+LABELS_TEXT = "one class name, several names or indices separated by commas, or names of one character each"
+"""Forms that a string of labels can have; docs/labels.md has the rule."""
+OMITTED_LABELS = "If omitted, classes occur as often as in the training data."
 
 
-def _with_message(what: str) -> WrapValidator:
-    """One message in the place of pydantic's one for each member of a union."""
+def _expect(description: str) -> WrapValidator:
+    """Returns a validator with one error message for a union, instead of pydantic's message for each member."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
             return validate(value)
         except ValidationError:
-            raise PydanticCustomError("union", f"Input should be {what}") from None
+            raise PydanticCustomError("union", f"Input should be {description}") from None
 
     return WrapValidator(check)
 
 
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-LabelField = Annotated[Name | int, _with_message("a class name or index")]
+ClassName = Annotated[str, Field(max_length=MAX_NAME)]
+LabelField = Annotated[ClassName | int, _expect("a class name or index")]
 LabelsField = Annotated[
     Annotated[str, Field(max_length=SETTINGS.max_array_images)]
-    | Annotated[list[Name | int], Field(max_length=SETTINGS.max_array_images, fail_fast=True)],
-    _with_message(f"a list of class names or indices, or a string of them, of at most {SETTINGS.max_array_images:,}"),
+    | Annotated[list[ClassName | int], Field(max_length=SETTINGS.max_array_images, fail_fast=True)],
+    _expect(f"a list of class names or indices, or a string of them, of at most {SETTINGS.max_array_images:,}"),
 ]
-Row = Annotated[list[float], Field(max_length=MAX_SIZE, fail_fast=True)]
+LatentRow = Annotated[list[float], Field(max_length=MAX_SIZE, fail_fast=True)]
 
 
 def optional(**schema: Any) -> Any:
-    """A field that may be left out but not be null, which a default of null in the schema would suggest."""
+    """Describes a field that may be omitted. Its schema has no default, because null is not a valid value."""
 
     def hide_default(field: dict[str, Any]) -> None:
         del field["default"]
@@ -60,33 +62,56 @@ def optional(**schema: Any) -> Any:
     return Field(default=None, json_schema_extra=hide_default, **schema)
 
 
-def _number_of_images(default: int, most: int) -> Any:
-    return Field(default=min(default, most), ge=1, le=most, description="How many images.")
+def _number_of_images(default: int, maximum: int) -> Any:
+    return Field(default=min(default, maximum), ge=1, le=maximum, description="Number of images.")
+
+
+def _optional_seed() -> Any:
+    return optional(
+        description="Seed of the images. If omitted, the service chooses one. The header X-Seed returns the seed.",
+        examples=[7],
+    )
+
+
+def _optional_labels(if_omitted: str) -> Any:
+    return optional(
+        description=f"Labels: a list of class names or indices, or a string with {LABELS_TEXT}. They are repeated: "
+        f"image i gets label i modulo their number. {if_omitted}"
+    )
 
 
 Seed = Annotated[int, Field(ge=0, lt=INDEX_LIMIT)]
 Index = Annotated[int, Field(ge=0, lt=INDEX_LIMIT)]
-Truncation = Annotated[float, Field(gt=0, le=1, description="Less is more typical and less varied.")]
-Scale = Annotated[int, Field(ge=1, le=MAX_SCALE, description="Edge of the square that each pixel becomes.")]
+Truncation = Annotated[
+    float,
+    Field(gt=0, le=1, description="Factor of the latents. Smaller values give more typical and less varied images."),
+]
+Scale = Annotated[
+    int, Field(ge=1, le=MAX_SCALE, description="Enlargement: each pixel becomes a square of this width and height.")
+]
 
 
 class RequestFields(bentoml.IODescriptor):
-    """The fields of a request. Unknown fields are refused, and so are values that are null, of another type or out of
-    range, and fractions in the place of whole numbers.
+    """Base of the request models: a strict JSON object.
+
+    Unknown fields, null, values of a wrong type or out of range, and fractions for integers are errors.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-        """Reads the fields of a request from its body, which is JSON whatever its Content-Type says.
+        """Reads the fields of a request from its JSON body, regardless of its Content-Type.
+
+        Returns:
+            The values of all fields by their Python names, defaults included.
 
         Raises:
-            RequestError: 400, a field is unknown, missing or wrong, or the body is not JSON; 415, the body is a form.
+            RequestError: 400, a field is unknown, missing or invalid, or the body is not JSON; 415, the body is a form.
         """
         if query:
             name = next(iter(query))
-            message = f"The fields belong in the JSON body, not in the query of the URL; got {name:.80}"
+            message = f"Send the fields in the JSON body, not in the query of the URL; got {name:.80}"
             raise RequestError(400, message, name)
         fields = read_json(body, headers)
         try:
@@ -97,9 +122,8 @@ class RequestFields(bentoml.IODescriptor):
             if error["type"] == "extra_forbidden":
                 model = cls if len(error["loc"]) == 1 else ImageReference
                 names = [field.alias or name for name, field in model.model_fields.items()]
-                message = (
-                    f"Unknown field; the fields are {', '.join(names)}" if names else "Unknown field; there are none"
-                )
+                known = f"the fields are {', '.join(names)}" if names else "this route has no fields"
+                message = f"Unknown field; {known}"
             value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
             location = (part[:MAX_NAME] if isinstance(part, str) else str(part) for part in error["loc"])
             raise RequestError(400, message + value, ".".join(location) or None) from None
@@ -107,91 +131,99 @@ class RequestFields(bentoml.IODescriptor):
 
 
 class NoFields(RequestFields):
-    """No fields."""
-
-
-class LabelledRequest(RequestFields):
-    labels: LabelsField = optional(
-        description=f"A list of class names or indices; or a string: {LABELS_TEXT}. "
-        "Image i gets the i-th of them, over and over.",
-    )
+    """An empty object."""
 
 
 class GridFields(RequestFields):
-    columns: int = optional(ge=1, le=MAX_COLUMNS, description="Images a row; as square as can be if left out.")
+    """Base of the requests whose images are returned as a grid."""
+
+    columns: int = optional(
+        ge=1, le=MAX_COLUMNS, description="Number of images in a row. If it is omitted, the grid is nearly square."
+    )
     scale: Scale = 2
 
 
-class SeededRequest(LabelledRequest):
-    seed: Seed = optional(description="Chosen, and told in X-Seed, if left out.", examples=[7])
+class SeededRequest(RequestFields):
+    """Base of the requests for a range of images of one seed."""
+
+    labels: LabelsField = _optional_labels(OMITTED_LABELS)
+    seed: Seed = _optional_seed()
     first: Index = Field(default=0, description="Index of the first image.")
     truncation: Truncation = 1.0
 
 
 class Generate(SeededRequest, GridFields):
-    """Which images to make, and how to lay them out."""
+    """The images to generate and the layout of their grid."""
 
     n: int = _number_of_images(16, SETTINGS.max_sheet_images)
 
 
 class Dataset(SeededRequest):
-    """Which images to make."""
+    """The images to generate."""
 
     n: int = _number_of_images(1_000, SETTINGS.max_array_images)
 
 
 class Write(RequestFields):
-    """A text in generated handwriting: its i-th character is image i of the seed."""
+    """The text to write. Its character at position i is the label of image i of the seed."""
 
     text: str = Field(
-        min_length=1, max_length=MAX_TEXT, description="Names of classes, one character each.", examples=["31415926535"]
+        min_length=1,
+        max_length=MAX_TEXT,
+        description="Text to write. Each character must be the name of a class.",
     )
-    seed: Seed = optional(description="Chosen, and told in X-Seed, if left out.", examples=[7])
+    seed: Seed = _optional_seed()
     truncation: Truncation = 1.0
     scale: Scale = 2
 
 
 class ImageReference(BaseModel):
-    """Of one image."""
+    """One image, identified by a seed and an index, with an optional label."""
 
     model_config = RequestFields.model_config
 
-    seed: Seed
-    index: Index = 0
-    label: LabelField = optional(description="A class name or index; drawn if left out.")
+    seed: Seed = Field(description="Seed of the image.")
+    index: Index = Field(default=0, description="Index of the image.")
+    label: LabelField = optional(description=f"Class name or index. {OMITTED_LABELS}")
     labels: LabelsField = optional(
-        description="In the place of `label`: as in /generate, where the image of this index gets one of them.",
+        description="Labels as in /generate, instead of `label`. The image gets the label that /generate would give to "
+        "this index.",
     )
 
     def given_labels(self) -> str | list[str | int] | None:
-        """LabelsField as the generator takes them.
+        """Returns `label` or `labels` as an argument for `Generator.draw`; None if the request has neither.
 
         Raises:
-            InputError: both fields are given.
+            InputError: the request has both fields.
         """
         if self.label is None:
             return self.labels
         if self.labels is not None:
-            raise InputError("labels", "give either label or labels")
+            raise InputError("labels", "give either label or labels, not both")
         return [self.label]
 
 
 class Interpolate(RequestFields):
-    """From one image to another. Where their classes differ, one fades into the other on the way."""
+    """The two images to interpolate between. If their classes differ, the frames are cross-faded."""
 
-    start: ImageReference = Field(alias="from", examples=[{"seed": 1, "index": 0}])
-    end: ImageReference = Field(alias="to", examples=[{"seed": 2, "index": 0}])
-    frames: int = Field(default=24, ge=2, le=MAX_FRAMES, description="Both ends included.")
-    format: Literal["png", "gif", "webp"] = Field(default="png", description="A strip, or an animation there and back.")
+    start: ImageReference = Field(alias="from", description="First image.", examples=[{"seed": 1, "index": 0}])
+    end: ImageReference = Field(alias="to", description="Last image.", examples=[{"seed": 2, "index": 0}])
+    frames: int = Field(
+        default=24, ge=2, le=MAX_FRAMES, description="Number of frames, including the first and the last image."
+    )
+    format: Literal["png", "gif", "webp"] = Field(
+        default="png", description="png: a row of images. gif or webp: an animation that plays forward and backward."
+    )
     truncation: Truncation = 1.0
     scale: Scale = 2
 
 
-class Decode(LabelledRequest, GridFields):
-    """Latents of the caller's own, and how to lay their images out."""
+class Decode(GridFields):
+    """The latents to decode and the layout of the grid."""
 
-    latents: list[Row] = Field(
-        description="Shape (n, D); D is latent_dim on the card.",
+    labels: LabelsField = _optional_labels("A class-conditional generator requires them.")
+    latents: list[LatentRow] = Field(
+        description="Latents of shape (n, D), where D is `latent_dim` of the card.",
         min_length=1,
         max_length=SETTINGS.max_sheet_images,
         fail_fast=True,
@@ -199,38 +231,46 @@ class Decode(LabelledRequest, GridFields):
 
     @classmethod
     def model_json_schema(cls, *options: Any, **named: Any) -> dict[str, Any]:
-        """Describes `latents` to BentoML's Python client, which then takes NumPy arrays. OpenAPI has the list."""
+        """Returns the schema for BentoML's Python client, which accepts NumPy arrays for a field of type tensor.
+
+        The OpenAPI page does not use this method and describes `latents` as a list.
+        """
         schema = super().model_json_schema(*options, **named)
         schema["properties"]["latents"] |= {"type": "tensor", "format": "numpy-array"}
         return schema
 
     @classmethod
     def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-        """Also accepts a NumPy .npy file as the body, with `labels` in the query. `latents` is then an array."""
+        """Reads the fields from a JSON body, or the latents from an .npy body and the labels from the query.
+
+        Returns:
+            As `RequestFields.parse`. From an .npy body, `latents` is a floating-point array (n, D).
+
+        Raises:
+            RequestError: as `RequestFields.parse`, and 400 for an invalid .npy body or query.
+        """
         if not body.startswith(NPY_MAGIC):
             if query.keys() == {"labels"}:
-                message = (
-                    "The query takes labels only with an .npy body, and this body is none; in JSON, labels is a field"
-                )
+                message = "The query may have labels only with an .npy body; send labels as a field of the JSON body"
                 raise RequestError(400, message, "labels")
             return super().parse(body, query, headers)
         if unknown := query.keys() - {"labels"}:
             name = min(unknown)
-            raise RequestError(400, f"With an .npy body, the query takes only labels; got {name:.80}", name)
+            raise RequestError(400, f"With an .npy body, the query may have only labels; got {name:.80}", name)
         if len(query.multi_items()) > 1:
-            raise RequestError(400, "The query has labels more than once; separate them by commas", "labels")
+            raise RequestError(400, "The query has labels more than once; separate the labels by commas", "labels")
         if len(query.get("labels", "")) > SETTINGS.max_array_images:
-            raise RequestError(400, f"Input should have at most {SETTINGS.max_array_images:,} characters", "labels")
+            raise RequestError(400, f"labels may have at most {SETTINGS.max_array_images:,} characters", "labels")
         fields = {name: field.get_default() for name, field in cls.model_fields.items()}
         return fields | {"latents": read_npy(body), "labels": query.get("labels")}
 
 
 @contextmanager
 def input_errors_as_400(**renamed: str) -> Iterator[None]:
-    """Turns an InputError of the model into a RequestError.
+    """Converts an InputError of the generator into a RequestError with status 400.
 
     Args:
-        renamed: Names of the request's fields, by the names that the model has for them.
+        renamed: Name of the request field for each argument of the generator that has another name.
     """
     try:
         yield
@@ -238,13 +278,13 @@ def input_errors_as_400(**renamed: str) -> Iterator[None]:
         raise RequestError(400, error.message, renamed.get(error.field, error.field)) from None
 
 
-def array(latents: list[list[float]] | NDArray[np.floating]) -> NDArray[np.floating]:
-    """Returns latents as an array (n, D).
+def latents_array(latents: list[list[float]] | NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns latents as an array of shape (n, D).
 
     Raises:
-        InputError: the rows differ in length.
+        InputError: the rows do not all have the same length.
     """
     try:
         return np.asarray(latents)
     except ValueError:
-        raise InputError("latents", "rows must be of one length") from None
+        raise InputError("latents", "all rows must have the same length") from None

@@ -1,10 +1,13 @@
-"""The BentoML service: its routes, from one model file and onnxruntime.
+"""The BentoML service: one class whose methods are the routes of the HTTP API.
 
     MNIST_GAN_MODEL=generator.onnx bentoml serve
 
-Without MNIST_GAN_MODEL it serves the newest mnist-gan of the BentoML model store, or the generator that ships with
-this repository if the store has none. The same model, seed, index and labels give the same image, whatever else is
-requested.
+Without MNIST_GAN_MODEL, the service uses the newest mnist-gan of the BentoML model store. If the store has none, it
+uses the generator that ships with this repository. An image depends only on the model, the seed, the index, the label
+and the truncation, not on other requests.
+
+Each method receives the checked fields of its request (`request_fields`), builds the latents and chooses an encoding
+(`encodings`). The `Renderer` makes the response from the two. docs/architecture.md shows the whole path of a request.
 """
 
 import gc
@@ -23,14 +26,15 @@ from numpy.typing import NDArray
 from models.common.errors import ModelFileError
 from models.common.image_files import NPZ, PNG
 from models.onnx_file.generator import Generator, LatentBatch
-from models.onnx_file.latents import INDEX_LIMIT, interpolate
+from models.onnx_file.latents import INDEX_LIMIT
+from models.onnx_file.latents import interpolate as interpolate_latents
 from models.onnx_file.store import MODEL_NAME
 from serving.http import bentoml_internals, logs, pages, request_fields, startup, tracing
 from serving.http.application import BENTOML_PATHS, Application
 from serving.http.connections import limit_connections, replace_uvicorn_protocol
 from serving.http.container import image
 from serving.http.cors import EXPOSED_HEADERS, Cors
-from serving.http.encodings import Animation, Encoding, Fade, Npy, Npz, PngGrid
+from serving.http.encodings import Animation, CrossFade, Encoding, Npy, Npz, PngGrid
 from serving.http.engine import LatentSource
 from serving.http.errors import RequestError
 from serving.http.malloc import keep_freed_memory
@@ -52,10 +56,11 @@ logger = logging.getLogger("bentoml.mnist-gan")
     tracing=tracing.options(SETTINGS),
 )
 class MnistGan:
-    """Generated digits, addressable by seed and index."""
+    """Generates images. A seed and an index identify each of them."""
 
     stored = BentoModel(f"{MODEL_NAME}:latest") if newest_in_store() else None
-    """What `bentoml build` packs, and `model_file` then finds; where the store is empty, the Bento has what ships."""
+    """Model that `bentoml build` packs into the Bento. None if the store is empty; the Bento then serves the generator
+    that ships with this repository."""
 
     def __init__(self) -> None:
         limit_connections(SETTINGS)
@@ -68,13 +73,13 @@ class MnistGan:
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)
             logger.info("serving %s from %s with %s", card.name, path, self._generator.provider)
-            gc.freeze()  # otherwise each full collection would examine all loaded modules, which takes 30 ms
+            gc.freeze()  # a full collection that examines all loaded modules blocks the process for 30 ms
         except ModelFileError as error:
             logger.error("not ready: %s", error)
 
     @bentoml.on_shutdown
     async def send_traces(self) -> None:
-        """Exports the traces that are still held."""
+        """Exports the traces that have not been sent yet."""
         await tracing.export_rest(SETTINGS)
 
     def __is_ready__(self) -> bool:
@@ -82,35 +87,37 @@ class MnistGan:
 
     @property
     def generator(self) -> Generator:
-        """The model.
+        """The model that is served.
 
         Raises:
-            RequestError: 503, no model could be opened.
+            RequestError: 503, the model file could not be opened.
         """
         if self._generator is None:
-            raise RequestError(503, "No model is being served; the log of the service has the reason")
+            raise RequestError(503, "The service could not open its model file; its log has the reason")
         return self._generator
 
     @bentoml.api(input_spec=request_fields.Generate)
-    async def generate(self, columns: int | None, scale: int, **seeded: Any) -> Annotated[bytes, ContentType(PNG)]:
-        """Makes images and arranges them in a grid."""
-        return await self._respond_seeded("/generate", PngGrid(columns, scale), **seeded)
+    async def generate(
+        self, columns: int | None, scale: int, **latent_fields: Any
+    ) -> Annotated[bytes, ContentType(PNG)]:
+        """Generates images and returns them as one PNG grid."""
+        return await self._respond_seeded("/generate", PngGrid(columns, scale), **latent_fields)
 
     @bentoml.api(input_spec=request_fields.Dataset)
-    async def dataset(self, **seeded: Any) -> Annotated[bytes, ContentType(NPZ)]:
-        """Makes images, and their labels if the generator is class-conditional, as a NumPy .npz file."""
-        response = await self._respond_seeded("/dataset", Npz(), **seeded)
+    async def dataset(self, **latent_fields: Any) -> Annotated[bytes, ContentType(NPZ)]:
+        """Generates images, and labels if the generator is class-conditional, as a NumPy .npz file."""
+        response = await self._respond_seeded("/dataset", Npz(), **latent_fields)
         name = f"{MODEL_NAME}-{response.headers['X-Seed']}.npz"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return response
 
     @bentoml.api(input_spec=request_fields.Write)
-    async def write(self, text: str, scale: int, **seeded: Any) -> Annotated[bytes, ContentType(PNG)]:
-        """Writes a text in generated handwriting, as one row of images."""
+    async def write(self, text: str, scale: int, **latent_fields: Any) -> Annotated[bytes, ContentType(PNG)]:
+        """Generates one image for each character of a text and returns them as one PNG row."""
         with request_fields.input_errors_as_400(labels="text"):
             labels = self.generator.card.spell(text)
-        grid = PngGrid(len(text), scale)
-        return await self._respond_seeded("/write", grid, first=0, n=len(text), labels=labels, **seeded)
+        row = PngGrid(len(text), scale)
+        return await self._respond_seeded("/write", row, first=0, n=len(text), labels=labels, **latent_fields)
 
     @bentoml.api(input_spec=request_fields.Interpolate)
     async def interpolate(
@@ -122,21 +129,24 @@ class MnistGan:
         truncation: float,
         scale: int,
     ) -> Annotated[bytes, ContentType(PNG)]:
-        """Goes from one image to another, as a row of images or as an animation forward and back."""
+        """Interpolates between two images. Returns a PNG row, or an animation that plays forward and backward."""
         ends = []
-        for name, at in (("from", start), ("to", end)):
-            labels = f"{name}.labels" if at.label is None else f"{name}.label"
-            with request_fields.input_errors_as_400(labels=labels, first=f"{name}.index"):
-                ends.append(self.generator.draw(at.seed, at.index, 1, at.given_labels(), truncation))
-        (first, label), (last, last_label) = ends
-        latents = interpolate(first[0], last[0], frames)
+        for field, reference in (("from", start), ("to", end)):
+            labels_field = f"{field}.labels" if reference.label is None else f"{field}.label"
+            with request_fields.input_errors_as_400(labels=labels_field, first=f"{field}.index"):
+                ends.append(
+                    self.generator.draw(reference.seed, reference.index, 1, reference.given_labels(), truncation)
+                )
+        (start_latent, start_label), (end_latent, end_label) = ends
+        latents = interpolate_latents(start_latent[0], end_latent[0], frames)
         encoding = PngGrid(frames, scale) if format == "png" else Animation(format, scale)
-        if label is None or last_label is None or label == last_label:
-            source = LatentBatch(latents, None if label is None else np.repeat(label, frames))
+        if start_label is None or end_label is None or start_label == end_label:
+            source = LatentBatch(latents, None if start_label is None else np.repeat(start_label, frames))
             return await self._respond("/interpolate", source, encoding)
-        # Every frame is decoded in both classes, to fade from one class to the other.
-        source = LatentBatch(np.tile(latents, (2, 1)), np.repeat(np.concatenate((label, last_label)), frames))
-        return await self._respond("/interpolate", source, Fade(encoding))
+        # A label cannot be interpolated. Each frame is decoded in both classes, and the images are cross-faded.
+        labels = np.repeat(np.concatenate((start_label, end_label)), frames)
+        source = LatentBatch(np.tile(latents, (2, 1)), labels)
+        return await self._respond("/interpolate", source, CrossFade(encoding))
 
     @bentoml.api(input_spec=request_fields.Decode)
     async def decode(
@@ -146,30 +156,30 @@ class MnistGan:
         columns: int | None,
         scale: int,
     ) -> Annotated[bytes, ContentType(PNG)]:
-        """Decodes latents of the client into a grid, or an .npy body of latents into an .npy file of images."""
+        """Decodes latents that the client sends: a JSON list into a PNG grid, an .npy array into an .npy array."""
         encoding = Npy() if isinstance(latents, np.ndarray) else PngGrid(columns, scale)
         with request_fields.input_errors_as_400():
-            array = request_fields.array(latents)
+            array = request_fields.latents_array(latents)
             cycled = None if labels is None else self.generator.cycle(labels, 0, len(array))
             source = LatentBatch(*self.generator.check(array, cycled))
         return await self._respond("/decode", source, encoding)
 
     @bentoml.api(input_spec=request_fields.NoFields)
     async def card(self) -> Any:
-        """Describes the model."""
+        """Returns the card of the model: what it is, how it was trained and how it was checked."""
         return pages.card()
 
-    async def _respond_seeded(self, route: str, encoding: Encoding, seed: int | None, **seeded: Any) -> Any:
-        """Responds with images by seed and index. Chooses a seed if the request has none."""
+    async def _respond_seeded(self, route: str, encoding: Encoding, seed: int | None, **latent_fields: Any) -> Any:
+        """Responds with images of a seed, which X-Seed reports. Chooses a random seed if the request has none."""
         seed = secrets.randbelow(INDEX_LIMIT) if seed is None else seed
         with request_fields.input_errors_as_400():
-            source = self.generator.seeded_latents(seed, **seeded)
+            source = self.generator.seeded_latents(seed, **latent_fields)
         return await self._respond(route, source, encoding, {"X-Seed": str(seed)})
 
     async def _respond(
         self, route: str, source: LatentSource, encoding: Encoding, headers: Mapping[str, str] = MappingProxyType({})
     ) -> Any:
-        """Returns a Starlette response. The routes declare its body, for the schema that BentoML's client reads."""
+        """Returns a Starlette response. The routes declare `bytes`, because BentoML's client reads their signatures."""
         return await self._renderer.respond(route, source, encoding, headers)
 
 
@@ -179,13 +189,13 @@ CORS = {
     "allow_headers": ["*"],
     "expose_headers": EXPOSED_HEADERS,
 }
-# MnistGan is a bentoml.Service by now, whatever its decorator promises.
+# mypy takes MnistGan for the class. The decorator has replaced it by a bentoml.Service, which has `apis`.
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((Cors, CORS),) if SETTINGS.cors_origins else ()),
     (Application, {"settings": SETTINGS, "methods": MnistGan.apis.values(), "pages": PAGES}),  # type: ignore[attr-defined]
 )
-"""ASGI middleware, the outermost first."""
+"""ASGI middleware and its options, outermost first."""
 for middleware, options in MIDDLEWARE:
     MnistGan.add_asgi_middleware(middleware, **options)  # type: ignore[attr-defined]
 

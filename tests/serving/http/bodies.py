@@ -1,8 +1,8 @@
-"""JSON bodies that are as expensive to read as their size allows, for the tests and for benchmarks/request_cost.py.
+"""JSON bodies that are as expensive to parse as their size allows, for the tests and for benchmarks/request_cost.py.
 
     python -m tests.serving.http.bodies
 
-prints what it costs to read each of them, as JSON.
+prints the time and the memory that each of them takes to parse, as JSON.
 """
 
 import json
@@ -23,12 +23,12 @@ from serving.http.openapi import ROUTES
 from serving.http.settings import SETTINGS
 
 HALFWAY = "1.00000000000000011102230246251565404236316680908203125"
-"""1 + 2^-53 lies halfway between two float64 numbers, so that a parser has to compute with all of its digits."""
+"""1 + 2^-53, which is halfway between two float64 numbers: a parser must compute with all digits to round it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A body that repeats one item. `%07d` in the item stands for the number of the repetition."""
+    """A JSON body that repeats one item. `%07d` in the item is replaced by the number of the repetition."""
 
     route: str
     head: str
@@ -36,10 +36,10 @@ class Shape:
     tail: str
 
     def body(self, size: int, counts: Mapping[bytes, int] = MappingProxyType({})) -> bytes:
-        """A body of `size` bytes, with as many items as fit.
+        """Returns a body of `size` bytes with as many items as fit.
 
         Args:
-            counts: maximum numbers of certain characters.
+            counts: Maximum number of occurrences in the body, by character.
         """
         head, tail = self.head.encode(), self.tail.encode()
         numbered = "%07d" in self.item
@@ -69,7 +69,7 @@ def _text(item: str) -> Shape:
 
 
 def latents(rows: int, dim: int, length: int) -> str:
-    """Rows of random numbers of so many characters, as JSON."""
+    """Returns rows of `dim` random numbers of `length` characters each, as JSON."""
     numbers = random.Random(0)
     row = ",".join(f"{numbers.gauss(0, 1):.17f}"[:length].ljust(length, "7") for _ in range(dim))
     return ",".join([f"[{row}]"] * rows)
@@ -133,7 +133,7 @@ SHAPES: dict[str, Shape] = {
     "latents many times": Shape("/decode", "{", '"latents":[[0]],', '"latents":[[0]]}'),
     "a number with a long list": Shape("/generate", '{"n":[', '"",', '""]}'),
     "a text of 64 with many letters": Shape("/write", '{"text":"', "1", '"}'),
-    # Not what JSON may be.
+    # Invalid or unusual JSON.
     "deep lists": _rows("[", ""),
     "deep lists that end": Shape("/generate", '{"n":' + "[" * 100_000, " ", "]" * 100_000 + "}"),
     "deep objects": Shape("/generate", "", '{"a":', ""),
@@ -148,11 +148,11 @@ SHAPES: dict[str, Shape] = {
 
 
 TOO_MANY = ("a row of texts", "a row of lists", "rows of nothing", "unknown fields")
-"""Shapes that are also sent with more values than are read."""
+"""Shapes that are also sent with more values than the service accepts."""
 
 
 def bodies() -> Iterator[tuple[str, str, bytes]]:
-    """Name, route and JSON of each body, of the largest size, and with as many values as are read."""
+    """Yields the name, route and JSON of each body. All have the maximum size and the maximum number of values."""
     for name, shape in SHAPES.items():
         yield name, shape.route, shape.body(SETTINGS.max_json_bytes, MAX_COUNT)
     for name in TOO_MANY:
@@ -161,16 +161,18 @@ def bodies() -> Iterator[tuple[str, str, bytes]]:
 
 @dataclass(frozen=True)
 class Cost:
+    """Cost of parsing one body."""
+
     seconds: float
     """Processor time."""
     mebibytes: float
-    """Memory beyond what the process had, the body included, when it began to read."""
+    """Growth of the largest memory that the process has used. The body was in memory before."""
     message: str
     """Error message; empty if the body is valid."""
 
 
 def read(route: str, body: bytes, query: bytes = b"") -> str:
-    """Reads a body as the service does. Returns the error message, or an empty text if the body is valid."""
+    """Reads a body as the service does. Returns the error message, or an empty string if the body is valid."""
     try:
         ROUTES[route].fields.parse(body, QueryParams(query), {})
     except RequestError as error:
@@ -181,7 +183,8 @@ def read(route: str, body: bytes, query: bytes = b"") -> str:
 
 
 def measure(route: str, body: bytes) -> Cost:
-    read(route, b"{}")  # loads what any request needs
+    """Measures the cost of parsing one body in this process."""
+    read(route, b"{}")  # the first request of a route allocates memory that later ones reuse
     before = _largest_mebibytes()
     started = time.process_time()
     message = read(route, body)
@@ -189,7 +192,7 @@ def measure(route: str, body: bytes) -> Cost:
 
 
 def _largest_mebibytes() -> float:
-    """Largest memory that this process has ever had."""
+    """Returns the largest resident memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -197,7 +200,9 @@ def main() -> None:
     costs = {}
     for name, route, body in bodies():
         from_child, to_parent = os.pipe()
-        if not os.fork():  # a process of its own, since memory that one body left behind would hide what the next takes
+        if (
+            not os.fork()
+        ):  # a new process, because memory that was freed after one body would hide the memory of the next
             os.write(to_parent, json.dumps(asdict(measure(route, body))).encode())
             os._exit(0)
         os.close(to_parent)

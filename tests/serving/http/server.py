@@ -1,4 +1,4 @@
-"""The real server, started as a user starts it."""
+"""Starts the real server for a test, with the command that a user runs."""
 
 import os
 import resource
@@ -16,6 +16,7 @@ import httpx
 
 ROOT = Path(__file__).parents[3]
 READY_SECONDS = 60
+"""Maximum time until the server responds."""
 
 
 @contextmanager
@@ -26,17 +27,20 @@ def serving(
     prefix: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """A client of `bentoml serve`, run in the project's root, where bentofile.yaml names the service, or of a Bento.
+    """Runs `bentoml serve` on a free port. Yields a client and the server process, and stops the server afterwards.
 
     Args:
-        open_files: limit of the file descriptors of each process of the server.
-        prefix: a command that runs the one that follows it.
+        tmp_path: Folder for the log, service.log, and by default for the BentoML store.
+        bento: Folder of a Bento, or the root of this repository, where bentofile.yaml names the service.
+        open_files: Maximum number of open files of each process of the server; None keeps the present limit.
+        prefix: Command and arguments that precede the command of the server.
+        environment: Additional environment variables.
     """
     for attempt in range(3):
         server, port = start(tmp_path / "service.log", environment, bento, open_files, prefix)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                if not answers(client, server, tmp_path / "service.log") and attempt < 2:
+                if not wait_until_alive(client, server, tmp_path / "service.log") and attempt < 2:
                     continue  # another process took the port in the meantime
                 yield client, server
                 return
@@ -52,22 +56,22 @@ def start(
     open_files: int | None = None,
     prefix: Sequence[str] = (),
 ) -> tuple[subprocess.Popen, int]:
-    """Starts a server on a free port. See `serving` for the arguments."""
+    """Starts a server and returns its process and port. `serving` explains the other arguments."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
         command = [*prefix, Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]
-        folder = ROOT if bento == ROOT else log.parent  # from which nothing of the project can be imported
+        folder = ROOT if bento == ROOT else log.parent  # a Bento must not import from the repository
         limit = open_files and partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
         environment = os.environ | environment
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream, preexec_fn=limit)
         return server, port
 
 
-def answers(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:
-    """Waits until it does; False where its port is not its own."""
+def wait_until_alive(client: httpx.Client, server: subprocess.Popen, log: Path) -> bool:
+    """Waits until the server responds. Returns False if another process has its port."""
     deadline = time.monotonic() + READY_SECONDS
     while "Address already in use" not in log.read_text():
         try:

@@ -1,8 +1,9 @@
-"""What `bentoml build` packs is enough to serve, and no more."""
+"""`bentoml build` packs everything that the service needs, and nothing else."""
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ BENTOML = Path(sys.executable).parent / "bentoml"
 
 
 def build(home: Path) -> Path:
-    """Builds from a store; the folder of the Bento."""
+    """Builds a Bento from the model store in BENTOML_HOME. Returns the folder of the Bento."""
     environment = os.environ | {"BENTOML_HOME": str(home)}
     environment.pop("MNIST_GAN_MODEL", None)
     built = subprocess.run([BENTOML, "build"], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -25,17 +26,19 @@ def build(home: Path) -> Path:
     return bento
 
 
-def test_a_bento_of_an_empty_store_serves_the_generator_that_ships(tmp_path):
+def test_a_bento_from_an_empty_store_serves_the_shipped_generator_and_knows_its_version(tmp_path):
     bento = build(tmp_path / "home")
     with serving(tmp_path, bento) as (client, _):
         assert client.get("/card").json()["file_sha256"] == Generator.open(SHIPPED).card.file_sha256
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert client.get("/docs.json").json()["info"]["version"] == project["version"]
     packed = {str(file.relative_to(bento / "src")) for file in (bento / "src").rglob("*") if file.is_file()}
     assert "serving/http/playground/index.html" in packed
     assert not [name for name in packed if name.startswith(("training", "tests")) or name.endswith(".safetensors")]
 
 
 @pytest.mark.slow
-def test_a_bento_packs_the_newest_model_of_the_store(files, tmp_path):
+def test_a_bento_contains_the_newest_model_of_the_store(files, tmp_path):
     newest = Generator.open(files["unconditional"])
     home = tmp_path / "home"
     script = "from models.onnx_file.generator import Generator; from models.onnx_file.store import register; "

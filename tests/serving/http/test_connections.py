@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from serving.http import connections
+from tests.serving.http.processes import open_files
 from tests.serving.http.raw_http import (
     CARD,
     FAST_MODEL,
@@ -25,7 +26,6 @@ from tests.serving.http.raw_http import (
     statuses,
 )
 from tests.serving.http.server import serving
-from tests.serving.http.test_stress import handles as open_files
 
 OPEN_FILES = 256
 

@@ -1,20 +1,17 @@
-"""HTTP itself: queries, encodings, media types, paths, headers and limits of responses, against a real server."""
+"""HTTP: queries, compression, media types, paths, headers, and the limits of responses."""
 
 import gzip
-import io
 import json
 import socket
 import time
 import zlib
 from collections.abc import Iterator
 
-import bentoml
 import httpx
 import numpy as np
 import pytest
 
-from models.common.image_files import png, sheet
-from models.onnx_file.generator import Generator
+from tests.serving.http.messages import error_code, error_field, error_of, npy_body
 from tests.serving.http.server import serving
 
 EXAMPLES = {
@@ -36,29 +33,17 @@ def client(files, tmp_path_factory) -> Iterator[httpx.Client]:
         yield client
 
 
-def error_of(response: httpx.Response) -> dict:
-    error = response.json()["error"]
-    assert set(error) == {"code", "message", "field"}
-    return error
-
-
-def npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize("route", EXAMPLES)
-def test_a_field_in_the_query_of_a_json_route_is_refused_by_name(client, route):
+def test_a_field_in_the_query_of_a_json_route_is_a_400_that_names_it(client, route):
     response = client.post(route, json=EXAMPLES[route], params={"seed": "9"})
-    assert (response.status_code, error_of(response)["field"]) == (400, "seed")
+    assert error_field(response) == (400, "seed")
     assert "JSON body" in error_of(response)["message"]
     assert client.post(route, json=EXAMPLES[route]).status_code == 200
 
 
-def test_labels_of_an_array_may_not_be_given_twice(client):
-    response = client.post("/decode?labels=1&labels=2", content=npy(np.zeros((1, 16), np.float32)))
-    assert (response.status_code, error_of(response)["field"]) == (400, "labels")
+def test_the_query_may_have_labels_only_once(client):
+    response = client.post("/decode?labels=1&labels=2", content=npy_body(np.zeros((1, 16), np.float32)))
+    assert error_field(response) == (400, "labels")
 
 
 def deflate_without_header(body: bytes) -> bytes:
@@ -78,7 +63,7 @@ COMPRESSED = {
 
 @pytest.mark.parametrize(("encoding", "body"), COMPRESSED.values(), ids=COMPRESSED)
 @pytest.mark.parametrize("piece", [1_000, 3])
-def test_a_compressed_body_is_read_however_it_is_split(client, encoding, body, piece):
+def test_a_compressed_body_is_read_in_pieces_of_any_size(client, encoding, body, piece):
     def pieces() -> Iterator[bytes]:
         for start in range(0, len(body), piece):
             yield body[start : start + piece]
@@ -88,47 +73,45 @@ def test_a_compressed_body_is_read_however_it_is_split(client, encoding, body, p
     assert response.content == client.post("/generate", content=BODY).content
 
 
-def test_a_compressed_array_of_many_megabytes_is_read(client):
+def test_a_large_compressed_array_is_read(client):
     latents = np.random.default_rng(0).standard_normal((10_000, 16)).astype(np.float32)
+    plain = client.post("/decode", content=npy_body(latents), params={"labels": "1"})
     headers = {"content-encoding": "gzip"}
-    zipped = gzip.compress(npy(latents), 1)
-    plain, packed = (
-        client.post("/decode", content=body, params={"labels": "1"}, headers=how)
-        for body, how in ((npy(latents), {}), (zipped, headers))
-    )
+    body = gzip.compress(npy_body(latents), 1)
+    compressed = client.post("/decode", content=body, params={"labels": "1"}, headers=headers)
     assert plain.status_code == 200
-    assert plain.content == packed.content
+    assert compressed.content == plain.content
 
 
 @pytest.mark.parametrize("start", [b" ", b"\x93NUMPY"], ids=["json", "npy"])
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
-def test_a_compression_bomb_is_cut_off_at_the_limit_of_the_body(client, start, compress):
+def test_decompression_stops_at_the_limit_of_the_body(client, start, compress):
     bomb = compress(start + bytes(200 << 20), 9)
     assert len(bomb) < 1 << 20
     encoding = "gzip" if compress is gzip.compress else "deflate"
     response = client.post("/decode", content=bomb, headers={"content-encoding": encoding})
-    assert (response.status_code, error_of(response)["code"]) == (413, "too_large")
+    assert error_code(response) == (413, "too_large")
 
 
-WRONG = {
+NOT_GZIP = {
     "without its end": gzip.compress(BODY)[:-9],
-    "a part of its head": gzip.compress(BODY)[:4],
+    "part of its header": gzip.compress(BODY)[:4],
     "not compressed": BODY,
     "damaged": b"\x1f\x8b" + bytes(50),
 }
 
 
-@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("body", NOT_GZIP.values(), ids=NOT_GZIP)
 def test_a_body_that_is_not_compressed_as_its_header_says_is_a_400(client, body):
     response = client.post("/generate", content=body, headers={"content-encoding": "gzip"})
-    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_input")
+    assert error_code(response) == (400, "invalid_input")
     assert "compressed" in error_of(response)["message"]
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress"])
-def test_another_content_encoding_is_a_415_that_names_the_header(client, encoding):
+def test_an_unsupported_content_encoding_is_a_415_that_names_the_header(client, encoding):
     response = client.post("/generate", content=BODY, headers={"content-encoding": encoding})
-    assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
+    assert error_code(response) == (415, "unsupported_media_type")
     assert "Content-Encoding" in error_of(response)["message"]
 
 
@@ -140,11 +123,11 @@ def test_a_byte_order_mark_is_accepted(client):
 @pytest.mark.parametrize("form", [{"data": {"n": "4"}}, {"files": {"n": b"4"}}])
 def test_a_form_is_a_415_that_asks_for_json(client, form):
     response = client.post("/generate", **form)
-    assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
+    assert error_code(response) == (415, "unsupported_media_type")
     assert "send a JSON object" in error_of(response)["message"]
 
 
-def test_json_that_curl_sends_as_a_form_is_read(client):
+def test_json_with_the_content_type_of_a_form_is_read(client):
     headers = {"content-type": "application/x-www-form-urlencoded"}
     assert client.post("/generate", content=BODY, headers=headers).status_code == 200
 
@@ -153,7 +136,7 @@ def test_json_that_curl_sends_as_a_form_is_read(client):
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_path_with_a_trailing_slash_is_a_404_and_no_redirect(client, method, path):
     response = client.request(method, path, headers={"x-forwarded-prefix": "/mnist"})
-    assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
+    assert error_code(response) == (404, "not_found")
     assert "location" not in response.headers
 
 
@@ -172,7 +155,7 @@ def test_a_404_suggests_the_path_without_the_slash(client):
 )
 def test_a_405_names_the_methods_that_are_allowed(client, method, path, allowed):
     response = client.request(method, path)
-    assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
+    assert error_code(response) == (405, "method_not_allowed")
     assert response.headers["allow"] == allowed
 
 
@@ -191,28 +174,28 @@ def test_head_of_a_page_has_the_headers_of_get_and_no_body(client, path):
         ("/static_content/../serving/service.py", {}, 404, "not_found"),
     ],
 )
-def test_errors_of_bentomls_own_files_have_the_projects_format(client, path, headers, status, code):
+def test_errors_of_bentoml_have_the_same_json_format(client, path, headers, status, code):
     response = client.get(path, headers=headers)
-    assert (response.status_code, error_of(response)["code"]) == (status, code)
+    assert error_code(response) == (status, code)
 
 
-def test_a_page_of_another_site_can_read_the_headers_that_clients_need(client):
+def test_a_page_of_an_allowed_site_can_read_the_headers_that_clients_need(client):
     exposed = client.post("/generate", headers={"origin": ORIGIN}).headers["access-control-expose-headers"]
     for name in ("X-Seed", "X-Model", "X-Request-Id", "Retry-After", "Content-Disposition"):
         assert name in exposed
 
 
-def test_a_preflight_request_of_another_site_is_refused_in_the_format_of_all_errors(client):
+def test_a_preflight_request_of_an_unknown_site_is_an_error_in_the_same_json_format(client):
     headers = {"origin": "https://other.example", "access-control-request-method": "POST"}
     response = client.options("/generate", headers=headers)
-    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_input")
+    assert error_code(response) == (400, "invalid_input")
     assert "origin" in error_of(response)["message"]
 
 
-def test_labels_in_the_query_without_an_array_are_an_error_about_the_body(client):
+def test_the_error_for_labels_in_the_query_without_an_array_mentions_the_body(client):
     for body in (b"", b"PK\x03\x04", b"\x89PNG"):
         response = client.post("/decode", content=body, params={"labels": "3"})
-        assert (response.status_code, error_of(response)["field"]) == (400, "labels")
+        assert error_field(response) == (400, "labels")
         assert ".npy body" in error_of(response)["message"]
 
 
@@ -220,25 +203,16 @@ def test_labels_in_the_query_without_an_array_are_an_error_about_the_body(client
     ("body", "fields"),
     [({"sede": 1}, "labels, seed, first"), (EXAMPLES["/interpolate"] | {"x": 1}, "from, to, frames")],
 )
-def test_an_unknown_field_is_answered_with_the_fields_that_there_are(client, body, fields):
+def test_the_error_for_an_unknown_field_lists_the_known_fields(client, body, fields):
     route = "/generate" if "sede" in body else "/interpolate"
     message = error_of(client.post(route, json=body))["message"]
     assert message.startswith("Unknown field; the fields are ")
     assert all(name in message for name in fields.split(", "))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_bentoml_client_sends_an_array_of_latents(client, files, dtype):
-    latents = np.random.default_rng(0).standard_normal((3, 16)).astype(dtype)
-    with bentoml.SyncHTTPClient(str(client.base_url)) as typed:
-        response = typed.decode(latents=latents, labels="123")
-    expected = Generator.open(files["conditional"]).decode(latents.astype(np.float32), np.array([1, 2, 3]))
-    assert response == png(sheet(expected, scale=2))
-
-
 @pytest.fixture(scope="module")
-def narrow(files, tmp_path_factory) -> Iterator[httpx.Client]:
-    """A server with small limits for responses."""
+def limited_client(files, tmp_path_factory) -> Iterator[httpx.Client]:
+    """A client of a server with small limits for responses."""
     settings = {
         "MAX_ARRAY_IMAGES": "20000",
         "MAX_RESPONSE_BYTES": "7850000",
@@ -269,13 +243,13 @@ def narrow(files, tmp_path_factory) -> Iterator[httpx.Client]:
         ("/decode", {"latents": [[0.0] * 16] * 1_000, "labels": "1", "scale": 4}, 1_024 * 784 * 16),
     ],
 )
-def test_a_response_over_its_limit_is_refused_with_both_sizes(narrow, route, body, size):
-    message = error_of(narrow.post(route, json=body))["message"]
-    assert f"would hold {size:,} bytes of pixels, at most 7,850,000 are allowed" in message
+def test_the_error_for_a_too_large_response_has_its_size_and_the_limit(limited_client, route, body, size):
+    message = error_of(limited_client.post(route, json=body))["message"]
+    assert f"would have {size:,} bytes of pixels; the limit is 7,850,000." in message
 
 
-def slow_client(client: httpx.Client) -> socket.socket:
-    """Requests 7.8 MB, more than the kernel buffers, and does not read the response."""
+def connect_slow_reader(client: httpx.Client) -> socket.socket:
+    """Opens a connection that requests 7.8 MB, more than the kernel buffers, and does not read the response."""
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     slow.connect((client.base_url.host, client.base_url.port))
@@ -284,15 +258,15 @@ def slow_client(client: httpx.Client) -> socket.socket:
     return slow
 
 
-def test_responses_that_are_too_large_together_are_refused_and_their_bytes_are_given_back(narrow):
+def test_responses_that_are_too_large_together_are_rejected_until_one_of_them_ends(limited_client):
     deadline = time.monotonic() + 60
-    with slow_client(narrow) as slow:
-        assert slow.recv(12) == b"HTTP/1.1 200"  # from here on, its response counts
-        response = narrow.post("/dataset", json={"n": 1_500})
-        assert (response.status_code, error_of(response)["code"]) == (429, "overloaded")
+    with connect_slow_reader(limited_client) as slow:
+        assert slow.recv(12) == b"HTTP/1.1 200"  # its response now counts in the total
+        response = limited_client.post("/dataset", json={"n": 1_500})
+        assert error_code(response) == (429, "overloaded")
         assert "the limit is 9,000,000" in error_of(response)["message"]
-        # The client reads a little all the time, and is disconnected after RESPONSE_TIMEOUT_SECONDS all the same.
-        while narrow.post("/dataset", json={"n": 10_000}).status_code != 200:
+        # The slow reader is disconnected after RESPONSE_TIMEOUT_SECONDS, although it reads a little all the time.
+        while limited_client.post("/dataset", json={"n": 10_000}).status_code != 200:
             slow.recv(1_000)
             assert time.monotonic() < deadline
             time.sleep(0.01)

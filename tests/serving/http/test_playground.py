@@ -1,4 +1,4 @@
-"""The page to play with, in a real browser against the real server."""
+"""The playground, in a real browser with the real server."""
 
 import io
 import json
@@ -39,32 +39,32 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """The page, opened; afterwards nothing may be in the console, violations of its policy included."""
+    """The open playground. Fails if the console has messages afterwards, such as violations of the policy."""
     context = browser.new_context(
         accept_downloads=True,
         permissions=["clipboard-read", "clipboard-write"],
         viewport={"width": 1000, "height": 900},
     )
     page = context.new_page()
-    told: list[str] = []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(f"{server}/playground")
     settle(page)
     yield page
     context.close()
-    assert told == []
+    assert messages == []
 
 
 def settle(page) -> None:
-    """Waits until what was asked for is shown."""
+    """Waits until the page shows the requested images."""
     page.wait_for_timeout(300)
     page.wait_for_selector("#grid[aria-busy=false]")
     page.wait_for_load_state("networkidle")
 
 
 def picture(page, element: str = "grid-image") -> bytes:
-    """The bytes behind an image of the page."""
+    """Returns an image element of the page as a PNG file."""
     numbers = page.evaluate(
         """async (id) => [...new Uint8Array(await (await new Promise((done) => {
             const image = document.getElementById(id);
@@ -78,45 +78,45 @@ def picture(page, element: str = "grid-image") -> bytes:
     return bytes(numbers)
 
 
-def same_pixels(one: bytes, other: bytes) -> bool:
-    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("L")) for data in (one, other)]
+def same_pixels(a: bytes, b: bytes) -> bool:
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("L")) for data in (a, b)]
     return np.array_equal(*pixels)
 
 
-def drawn(n: int, seed: int, first: int = 0, labels: str = "0123456789", truncation: float = 1.0) -> bytes:
+def expected_grid(n: int, seed: int, first: int = 0, labels: str = "0123456789", truncation: float = 1.0) -> bytes:
     images, _ = Generator.open(SHIPPED).images(seed, first, n, labels, truncation)
     return png(sheet(images, columns=min(n, 16), scale=2))
 
 
-def test_the_page_is_small_and_its_policy_lets_nothing_in_from_elsewhere(tmp_path):
+def test_the_page_is_small_and_its_policy_allows_only_its_own_files(tmp_path):
     assert sum(file.stat().st_size for file in PAGE.iterdir()) < 60_000
     with serving(tmp_path, MNIST_GAN_API_TOKEN="secret") as (client, _):
         for path, media_type in (("", "text/html"), ("/style.css", "text/css"), ("/script.js", "text/javascript")):
-            answer = client.get(f"/playground{path}")
-            assert answer.status_code == 200
-            assert answer.headers["content-type"].startswith(media_type)
-            assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+            response = client.get(f"/playground{path}")
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith(media_type)
+            assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert client.get("/playground/nothing.js").status_code == 404
 
 
 @pytest.mark.slow
-def test_the_sheet_follows_seed_labels_truncation_and_count(page):
-    assert same_pixels(picture(page), drawn(80, 7))
+def test_the_grid_follows_seed_labels_truncation_and_count(page):
+    assert same_pixels(picture(page), expected_grid(80, 7))
     page.get_by_label("Seed", exact=True).fill("11")
     page.get_by_label("First index").fill("5")
     page.get_by_label("Labels").fill("38")
     page.get_by_role("slider", name="Number of images").fill("20")
     page.get_by_label("Truncation").fill("0.5")
     settle(page)
-    assert same_pixels(picture(page), drawn(20, 11, 5, "38", 0.5))
+    assert same_pixels(picture(page), expected_grid(20, 11, 5, "38", 0.5))
     page.get_by_role("button", name="Random seed").click()
     settle(page)
     seed = int(page.get_by_label("Seed", exact=True).input_value())
-    assert same_pixels(picture(page), drawn(20, seed, 5, "38", 0.5))
+    assert same_pixels(picture(page), expected_grid(20, seed, 5, "38", 0.5))
 
 
 @pytest.mark.slow
-def test_two_images_chosen_with_the_mouse_or_the_keyboard_turn_into_each_other(page):
+def test_two_images_selected_by_mouse_or_keyboard_are_interpolated(page):
     assert page.locator("#animation").is_hidden()
     page.get_by_role("button", name="Image 3", exact=True).click()
     page.get_by_role("button", name="Image 0", exact=True).focus()
@@ -130,10 +130,10 @@ def test_two_images_chosen_with_the_mouse_or_the_keyboard_turn_into_each_other(p
 
 
 @pytest.mark.slow
-def test_labels_go_to_the_service_as_they_are_typed(page):
+def test_labels_are_sent_to_the_service_as_they_are_typed(page):
     page.get_by_label("Labels").fill(" 3 , 8")
     settle(page)
-    assert same_pixels(picture(page), drawn(80, 7, labels=" 3 , 8"))
+    assert same_pixels(picture(page), expected_grid(80, 7, labels=" 3 , 8"))
     sent: list[dict] = []
     page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
     page.get_by_role("button", name="Image 3", exact=True).click()
@@ -153,10 +153,10 @@ def test_a_number_is_written(page):
 
 
 @pytest.mark.slow
-def test_downloads_are_what_is_shown(page, tmp_path):
+def test_downloads_have_the_images_that_are_shown(page, tmp_path):
     with page.expect_download() as download:
         page.get_by_role("button", name="Download PNG").click()
-    assert same_pixels(download.value.path().read_bytes(), drawn(80, 7))
+    assert same_pixels(download.value.path().read_bytes(), expected_grid(80, 7))
     with page.expect_download() as download:
         page.get_by_role("button", name="Download .npz").click()
     arrays = np.load(io.BytesIO(download.value.path().read_bytes()))
@@ -166,7 +166,7 @@ def test_downloads_are_what_is_shown(page, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_address_and_the_curl_that_it_copies_give_what_is_shown(page, tmp_path):
+def test_the_copied_request_and_curl_command_reproduce_the_images(page, tmp_path):
     page.get_by_role("button", name="Copy request as JSON").click()
     page.get_by_text("Request copied").wait_for()
     address = json.loads(page.evaluate("navigator.clipboard.readText()"))
@@ -177,11 +177,11 @@ def test_the_address_and_the_curl_that_it_copies_give_what_is_shown(page, tmp_pa
     subprocess.run(
         page.evaluate("navigator.clipboard.readText()"), shell=True, check=True, cwd=tmp_path, capture_output=True
     )
-    assert same_pixels((tmp_path / "digits.png").read_bytes(), drawn(80, 7))
+    assert same_pixels((tmp_path / "digits.png").read_bytes(), expected_grid(80, 7))
 
 
 @pytest.mark.slow
-def test_what_the_page_can_see_is_wrong_is_told_and_gone_when_mended(page):
+def test_an_invalid_seed_shows_an_error_until_it_is_corrected(page):
     page.get_by_label("Seed", exact=True).fill("-1")
     page.get_by_role("alert").wait_for()
     assert page.get_by_role("alert").inner_text().startswith("seed: ")
@@ -190,7 +190,7 @@ def test_what_the_page_can_see_is_wrong_is_told_and_gone_when_mended(page):
 
 
 @pytest.mark.slow
-def test_what_the_service_refuses_is_told_in_its_words(browser, server):
+def test_an_error_of_the_service_is_shown(browser, server):
     page = browser.new_page()
     page.goto(f"{server}/playground")
     settle(page)
@@ -201,7 +201,7 @@ def test_what_the_service_refuses_is_told_in_its_words(browser, server):
 
 
 @pytest.mark.slow
-def test_without_classes_there_is_nothing_to_label_or_to_write(browser, files, tmp_path):
+def test_a_model_without_classes_has_no_fields_for_labels_and_text(browser, files, tmp_path):
     with serving(tmp_path, MNIST_GAN_MODEL=str(files["unconditional"])) as (client, _):
         page = browser.new_page()
         page.goto(f"{client.base_url}/playground")
@@ -213,7 +213,7 @@ def test_without_classes_there_is_nothing_to_label_or_to_write(browser, files, t
 
 
 @pytest.mark.slow
-def test_a_token_typed_into_the_page_opens_the_service(browser, tmp_path):
+def test_the_page_sends_the_token_that_is_typed_into_it(browser, tmp_path):
     with serving(tmp_path, MNIST_GAN_API_TOKEN="secret") as (client, _):
         page = browser.new_page()
         page.goto(f"{client.base_url}/playground")

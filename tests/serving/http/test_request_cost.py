@@ -1,6 +1,5 @@
-"""The cost of reading a request is bounded by its size, whatever is wrong in it."""
+"""The time and memory to read a request are bounded, even if the request is invalid."""
 
-import io
 import json
 import os
 import subprocess
@@ -19,20 +18,22 @@ from models.onnx_file.store import SHIPPED
 from serving.http.body_parsing import MAX_COUNT, NPY_MAGIC
 from serving.http.settings import SETTINGS
 from tests.serving.http.bodies import SHAPES, latents, read
+from tests.serving.http.messages import error_field, npy_body
 from tests.serving.http.server import ROOT, serving
 
 SECONDS = 0.5
-"""Ten times the processor time that one request may take."""
+"""Limit of the processor time to read one request: ten times what is intended, for slow test machines."""
 MEBIBYTES = 64
-"""Memory that one request may take beyond its body."""
+"""Limit of the memory to read one request, in addition to its body."""
 CHARACTERS = 500
-"""Maximum length of an error message; that of a body is up to 4 MiB."""
+"""Maximum length of an error message; the invalid body has up to 4 MiB."""
 
 
 def test_no_body_takes_much_time_or_memory_to_read():
     command = [sys.executable, "-m", "tests.serving.http.bodies"]
-    returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # or freed memory hides new
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | returned, capture_output=True, text=True, timeout=300)
+    # glibc returns freed memory to the system. Otherwise the process could reuse it, and its size would not grow.
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | malloc, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     costs = json.loads(done.stdout)
     assert len(costs) > len(SHAPES)
@@ -43,6 +44,7 @@ def test_no_body_takes_much_time_or_memory_to_read():
 
 
 def repeated(value: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Generates JSON lists and objects that repeat a value."""
     return st.builds(
         lambda item, count, form: form % ",".join([item] * min(count, 1_000_000 // (len(item) + 1))),
         value,
@@ -77,7 +79,7 @@ FIELDS = ["latents", "labels", "n", "text", "from", "to", "seed", "unknown", "\\
     st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), max_size=3),
 )
 @settings(deadline=None, max_examples=100)
-def test_combinations_of_values_are_read_or_refused_briefly(route, fields):
+def test_combinations_of_values_are_accepted_or_rejected_quickly_with_a_short_message(route, fields):
     body = "{" + ",".join(f'"{name}":{value}' for name, value in fields) + "}"
     started = time.process_time()
     message = read(route, body.encode())
@@ -90,8 +92,8 @@ VALID = {
     "rows of 256 latents": ("/decode", f'{{"latents":[{latents(1_023, 256, 15)}]}}'),
     "the longest row": ("/decode", json.dumps({"latents": [[0.5] * MAX_SIZE]})),
     "integers as latents": ("/decode", json.dumps({"latents": [[0, 1, -(10**300)]]})),
-    "the longest text of labels": ("/generate", json.dumps({"labels": "," * SETTINGS.max_array_images})),
-    "as many labels as there may be": ("/dataset", json.dumps({"labels": ["a, [b] {c}"] * SETTINGS.max_array_images})),
+    "the longest string of labels": ("/generate", json.dumps({"labels": "," * SETTINGS.max_array_images})),
+    "the maximum number of labels": ("/dataset", json.dumps({"labels": ["a, [b] {c}"] * SETTINGS.max_array_images})),
     "escaped names": ("/dataset", json.dumps({"labels": ["数字的名字"] * SETTINGS.max_array_images})),
     "a long name": ("/generate", json.dumps({"labels": ["x" * 255]})),
     "all fields": (
@@ -130,7 +132,7 @@ def test_the_largest_valid_bodies_are_read(name):
         ("/interpolate", '{"from": 3, "to": {"seed": 1}}', "from: Input should be an object, got 3"),
     ],
 )
-def test_what_is_wrong_is_reported_without_the_whole_value(client, route, body, message):
+def test_an_error_message_does_not_contain_the_whole_value(client, route, body, message):
     response = client.post(route, content=body)
     assert response.status_code == 400
     error = response.json()["error"]
@@ -138,41 +140,39 @@ def test_what_is_wrong_is_reported_without_the_whole_value(client, route, body, 
     assert len(response.content) < CHARACTERS
 
 
-def npy(header: str) -> bytes:
+def npy_with_header(header: str) -> bytes:
     return NPY_MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
-def array(shape: str, descr: str = "'<f4'") -> bytes:
-    return npy(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}")
+def npy_with_shape(shape: str, descr: str = "'<f4'") -> bytes:
+    return npy_with_header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}")
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        array(f"(0x{'f' * 5_000}, 16)"),
-        array(f"(2, 0x{'f' * 5_000})"),
-        array(f"(2, 0x{'f' * 800})"),
-        array(f"({'9' * 4_200}, 16)"),
-        array("(" + "1, " * 3_000 + ")"),
-        array("(2, 16)", str([(f"x{i}", "<f4") for i in range(500)])),
-        array("(" * 5_000),
-        npy("1 " * 30_000),
-        npy("-" * 9_000),
-        npy("[" * 9_000),
+        npy_with_shape(f"(0x{'f' * 5_000}, 16)"),
+        npy_with_shape(f"(2, 0x{'f' * 5_000})"),
+        npy_with_shape(f"(2, 0x{'f' * 800})"),
+        npy_with_shape(f"({'9' * 4_200}, 16)"),
+        npy_with_shape("(" + "1, " * 3_000 + ")"),
+        npy_with_shape("(2, 16)", str([(f"x{i}", "<f4") for i in range(500)])),
+        npy_with_shape("(" * 5_000),
+        npy_with_header("1 " * 30_000),
+        npy_with_header("-" * 9_000),
+        npy_with_header("[" * 9_000),
     ],
 )
-def test_the_header_of_an_array_is_refused_briefly(client, body):
+def test_an_invalid_array_header_is_rejected_with_a_short_message(client, body):
     response = client.post("/decode", content=body, params={"labels": "1"})
-    assert (response.status_code, response.json()["error"]["field"]) == (400, "latents")
+    assert error_field(response) == (400, "latents")
     assert len(response.content) < CHARACTERS
 
 
 @pytest.mark.parametrize("query", ["labels=1&labels=2", "labels=" + "1" * 20_000])
-def test_labels_in_the_query_have_the_limits_of_labels_in_json(client, query):
-    body = io.BytesIO()
-    np.save(body, np.zeros((2, 64), np.float32))
-    response = client.post(f"/decode?{query}", content=body.getvalue())
-    assert (response.status_code, response.json()["error"]["field"]) == (400, "labels")
+def test_labels_in_the_query_have_the_same_limits_as_in_json(client, query):
+    response = client.post(f"/decode?{query}", content=npy_body(np.zeros((2, 64), np.float32)))
+    assert error_field(response) == (400, "labels")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def client(tmp_path_factory):
         yield client
 
 
-def test_health_is_answered_while_expensive_bodies_arrive(client):
+def test_health_checks_respond_while_expensive_bodies_arrive(client):
     names = ["a row of texts", "unknown fields", "a row of lists", "rows of 64 numbers", "labels of different texts"]
 
     def send(name: str) -> int:

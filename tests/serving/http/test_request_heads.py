@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.serving.http.processes import resident_bytes
 from tests.serving.http.raw_http import (
     BODY,
     CARD,
@@ -15,7 +16,6 @@ from tests.serving.http.raw_http import (
     serving_with_low_limits,
     statuses,
 )
-from tests.serving.http.test_stress import resident as resident_bytes
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""benchmarks/soak.py for minutes; as a benchmark it takes an hour."""
+"""Runs benchmarks/soak.py for three minutes; the benchmark itself takes an hour."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from tests.serving.http.server import ROOT
 
 
 @pytest.mark.slow
-def test_a_service_that_is_asked_for_minutes_loses_nothing_and_does_not_grow(tmp_path):
+def test_a_service_under_load_for_minutes_loses_no_request_and_does_not_grow(tmp_path):
     command = [sys.executable, ROOT / "benchmarks/soak.py", "--minutes", "3", "--json", tmp_path / "soak.json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

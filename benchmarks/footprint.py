@@ -25,7 +25,7 @@ from rich.table import Table
 sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.machine import machine
-from tests.serving.http.server import serving
+from devtools.service_process import serving
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from benchmarks.footprint import processes
 from benchmarks.machine import machine
-from tests.serving.http.bodies import bodies
-from tests.serving.http.server import serving
+from devtools.expensive_bodies import bodies
+from devtools.service_process import serving
 
 
 @dataclass(frozen=True)

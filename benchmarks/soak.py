@@ -34,8 +34,8 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.footprint import mebibytes, processes
 from benchmarks.machine import machine
+from devtools.service_process import serving
 from models.onnx_file.generator import Generator
-from tests.serving.http.server import serving
 
 PARTS = 10
 """Lines of the table."""

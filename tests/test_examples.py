@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devtools.service_process import serving
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import serving
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

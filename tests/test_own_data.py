@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from devtools.ports import free_port
 from models.onnx_file.generator import Generator
 
 pytestmark = pytest.mark.slow
@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[1]
 def test_every_command_of_the_page_works_as_written(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL | re.MULTILINE)
     script = "set -euo pipefail -m\n" + "".join(blocks).replace("localhost:3000", f"127.0.0.1:{port}")
     environment = os.environ | {

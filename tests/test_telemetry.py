@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.service_process import serving
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import serving
 
 BIN = Path(sys.executable).parent
 STRACE = shutil.which("strace")

@@ -61,7 +61,7 @@ def _images_per_second(generator: Generator, batch: int, seconds: float) -> floa
 def _check_service(record: Recorder, path: Path, device: str) -> None:
     if find_spec("bentoml") is None or find_spec("httpx") is None:
         raise Skip("bentoml is not installed")
-    from tests.serving.http.server import serving
+    from devtools.service_process import serving
 
     with tempfile.TemporaryDirectory() as folder:
         variables = {"MNIST_GAN_MODEL": str(path), "MNIST_GAN_DEVICE": device}

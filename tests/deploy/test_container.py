@@ -4,7 +4,6 @@ That for CPUs, or what MNIST_GAN_IMAGE names: `MNIST_GAN_IMAGE=cuda make contain
 """
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ import httpx
 import pytest
 import yaml
 
+from devtools.ports import free_port
+from devtools.service_process import ROOT
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
-from tests.serving.http.server import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +39,7 @@ def engine(tmp_path_factory) -> Iterator[Engine]:
 @contextmanager
 def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
     """Once it answers, ready or not."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "service.log"
     with log.open("w") as stream:
         start = time.monotonic()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.service_process import serving
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import serving
 
 CHECKS = (
     "not_a_server_error",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.serving.http.server import ROOT
+from devtools.service_process import ROOT
 
 
 @pytest.mark.slow

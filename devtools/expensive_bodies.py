@@ -1,6 +1,6 @@
-"""JSON bodies that are as expensive to read as their size allows, for the tests and for benchmarks/request_cost.py.
+"""JSON bodies that are as expensive to read as their size allows, for the tests and for `benchmarks.request_cost`.
 
-    python -m tests.serving.http.bodies
+    python -m devtools.expensive_bodies
 
 prints what it costs to read each of them, as JSON.
 """

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[3]
+from devtools.ports import free_port
+
+ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60
 
 
@@ -53,9 +54,7 @@ def start(
     prefix: Sequence[str] = (),
 ) -> tuple[subprocess.Popen, int]:
     """Starts a server on a free port. See `serving` for the arguments."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
         command = [*prefix, Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]

@@ -52,7 +52,7 @@ lint: setup ## check formatting, code, types, imports between packages, and word
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m devtools.check_wording
+	$(BIN)/python -m tools.check_wording
 
 container: setup ## build the container image with docker or buildah, and test it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py

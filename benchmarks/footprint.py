@@ -19,7 +19,7 @@ import tyro
 
 from benchmarks.process_usage import cpu_seconds, proportional_mib
 from benchmarks.report import print_table, write_json
-from devtools.service_process import serving
+from tools.service_process import serving
 
 
 @dataclass(frozen=True)

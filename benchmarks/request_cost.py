@@ -2,7 +2,7 @@
 
     python -m benchmarks.request_cost --json benchmarks/results/request-cost.json
 
-Sends each body of `devtools.expensive_bodies` at the maximum size. Linux only.
+Sends each body of `tools.expensive_bodies` at the maximum size. Linux only.
 
 Time is the processor time of the main thread, which runs the event loop, for one request. On a machine that is
 otherwise idle the loop is blocked for at most this long. Memory is the peak resident set of the service's processes,
@@ -19,8 +19,8 @@ import tyro
 
 from benchmarks.process_usage import main_thread_milliseconds, reset_peak_memory, status_mib
 from benchmarks.report import print_table, write_json
-from devtools.expensive_bodies import bodies
-from devtools.service_process import serving
+from tools.expensive_bodies import bodies
+from tools.service_process import serving
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from rich.progress import track
 
 from benchmarks.process_usage import process_tree
 from benchmarks.report import print_table, write_json
-from devtools.ports import free_port
 from models.onnx_file.generator import Generator
+from tools.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ("ours", "fastapi", "litserve", "adaptive")

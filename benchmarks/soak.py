@@ -29,8 +29,8 @@ from rich.progress import Progress
 
 from benchmarks.process_usage import open_files, proportional_mib
 from benchmarks.report import print_table, write_json
-from devtools.service_process import serving
 from models.onnx_file.generator import Generator
+from tools.service_process import serving
 
 ROOT = Path(__file__).parents[1]
 INTERVALS = 10

@@ -1,4 +1,4 @@
-"""docs/own-data.md: its commands, one after another, in a clone."""
+"""The commands of docs/own-data.md, run in order in a clone."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devtools.ports import free_port
 from models.onnx_file.generator import Generator
+from tools.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_every_command_of_the_page_works_as_written(tmp_path):
+def test_the_shell_commands_of_the_page_work_in_order(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     port = str(free_port())
@@ -38,6 +38,6 @@ def test_every_command_of_the_page_works_as_written(tmp_path):
     assert (sorted(card.class_names), card.image_shape) == (["cross", "disc", "square"], (1, 16, 16))
     with Image.open(clone / "served.png") as served:
         assert served.size == (4 * 16 * 4, 3 * 16 * 4)
-    with Image.open(clone / "shapes.png") as sheet:
-        assert sheet.size == (7 * 16 * 2, 7 * 16 * 2)
+    with Image.open(clone / "shapes.png") as grid:
+        assert grid.size == (7 * 16 * 2, 7 * 16 * 2)
     assert list((tmp_path / "bentoml" / "bentos" / "mnist-gan").iterdir())

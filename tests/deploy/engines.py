@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from devtools.service_process import ROOT
 from serving.http.container import BASE
+from tools.service_process import ROOT
 
 BENTOML = Path(sys.executable).parent / "bentoml"
 STAND_IN = Path(os.environ.get("MNIST_GAN_CONTAINER_BASE", ROOT.parent / "shared/tools/container-base"))

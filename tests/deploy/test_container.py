@@ -14,11 +14,11 @@ import httpx
 import pytest
 import yaml
 
-from devtools.ports import free_port
-from devtools.service_process import ROOT
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
+from tools.ports import free_port
+from tools.service_process import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from devtools.service_process import serving
 from serving.http.errors import error_code
 from serving.http.settings import Settings
+from tools.service_process import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICE = ["base", "overlays/gpu", "overlays/keda"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.service_process import ROOT
+from tools.service_process import ROOT
 
 UV = Path(sys.executable).with_name("uv")
 PLATFORMS = [f"{machine}-manylinux_2_40" for machine in ("x86_64", "aarch64")]

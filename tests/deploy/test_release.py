@@ -15,9 +15,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 
-from devtools.service_process import ROOT, serving
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
+from tools.service_process import ROOT, serving
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from devtools.service_process import serving
 from serving.http.settings import SettingError, Settings
+from tools.service_process import serving
 
 TOKEN = {"authorization": "Bearer s3cret"}
 LIMITS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devtools.service_process import ROOT, serving
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
+from tools.service_process import ROOT, serving
 
 BENTOML = Path(sys.executable).parent / "bentoml"
 

@@ -12,10 +12,10 @@ from http.client import HTTPResponse
 import httpx
 import pytest
 
-from devtools.service_process import serving
 from models.onnx_file.store import SHIPPED
 from serving.http import connections
 from tests.serving.http.test_stress import handles, resident
+from tools.service_process import serving
 
 FAST = str(SHIPPED.with_stem("mnist-fast"))
 MOST = 8

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.service_process import serving
 from models.onnx_file.store import SHIPPED
+from tools.service_process import serving
 
 CHECKS = (
     "not_a_server_error",

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from devtools.service_process import serving
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
+from tools.service_process import serving
 
 EXAMPLES = {
     "/generate": {"n": 1},

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from devtools.service_process import serving
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.image_files import png, sheet
 from models.onnx_file.card import METADATA_KEY
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
+from tools.service_process import serving
 
 NAMES = ("cat", "dog", "cat, dog", "d", "o", "g", "x y", "café", "7up", "bird")
 

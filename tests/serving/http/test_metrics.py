@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from devtools.service_process import serving
 from models.onnx_file.store import SHIPPED
 from serving.http import metrics
 from serving.http.startup import Workers
 from tests.conftest import file_limit
+from tools.service_process import serving
 
 TWO_WORKERS = {"MNIST_GAN_WORKERS": "2", "MNIST_GAN_THREADS": "1"}
 

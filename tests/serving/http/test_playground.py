@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devtools.service_process import ROOT, serving
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
+from tools.service_process import ROOT, serving
 
 PAGE = ROOT / "serving/http/playground"
 

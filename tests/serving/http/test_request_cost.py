@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devtools.expensive_bodies import SHAPES, latents, read
-from devtools.service_process import ROOT, serving
 from models.onnx_file.card import MAX_SIZE
 from models.onnx_file.store import SHIPPED
 from serving.http.body_parsing import MAX_COUNT, NPY_MAGIC
 from serving.http.settings import SETTINGS
+from tools.expensive_bodies import SHAPES, latents, read
+from tools.service_process import ROOT, serving
 
 SECONDS = 0.5
 """Ten times the processor time that one request may take."""
@@ -30,7 +30,7 @@ CHARACTERS = 500
 
 
 def test_no_body_takes_much_time_or_memory_to_read():
-    command = [sys.executable, "-m", "devtools.expensive_bodies"]
+    command = [sys.executable, "-m", "tools.expensive_bodies"]
     returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # or freed memory hides new
     done = subprocess.run(command, cwd=ROOT, env=os.environ | returned, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from devtools.service_process import serving
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED, register
+from tools.service_process import serving
 
 
 @pytest.fixture(scope="module")

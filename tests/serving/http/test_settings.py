@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.service_process import ROOT
 from serving.http.settings import SettingError, Settings
+from tools.service_process import ROOT
 
 OPERATIONS = ROOT / "docs/operations.md"
 INVALID = {

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from devtools.service_process import ROOT
+from tools.service_process import ROOT
 
 
 @pytest.mark.slow

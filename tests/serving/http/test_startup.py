@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.service_process import ROOT
 from models.onnx_file.store import SHIPPED
+from tools.service_process import ROOT
 
 TRACKED = {name: value for name, value in os.environ.items() if name != "BENTOML_DO_NOT_TRACK"}
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from devtools.service_process import ROOT, serving
 from models.onnx_file.store import SHIPPED
+from tools.service_process import ROOT, serving
 
 FAST = SHIPPED.with_stem("mnist-fast")
 ROUTES = ("/generate", "/dataset", "/write", "/interpolate", "/decode", "/card")

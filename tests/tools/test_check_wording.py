@@ -2,7 +2,7 @@
 
 import pytest
 
-from devtools.check_wording import check
+from tools.check_wording import check
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Checks the wording of docstrings, comments and texts in Python files, as part of `make lint`.
 
-    python -m devtools.check_wording [FOLDER ...]
+    python -m tools.check_wording [FOLDER ...]
 
 Prints file:line for each docstring or comment that begins with a word of `OPENINGS`, because such a sentence fragment
 cannot be understood without the name above it, and for each docstring, comment or text that contains a term of
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDERS = ("models", "training", "serving", "benchmarks", "examples", "deploy", "tests", "devtools")
+FOLDERS = ("models", "training", "serving", "benchmarks", "examples", "deploy", "tests", "tools")
 OPENINGS = ("Of", "That", "Those", "Whose", "Which", "What")
 PRIVATE_TERMS = {
     "verdict": "evaluation report",

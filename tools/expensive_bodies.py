@@ -1,6 +1,6 @@
 """JSON bodies that are as expensive to read as their size allows, for the tests and for `benchmarks.request_cost`.
 
-    python -m devtools.expensive_bodies
+    python -m tools.expensive_bodies
 
 prints what it costs to read each of them, as JSON.
 """

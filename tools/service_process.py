@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from devtools.ports import free_port
+from tools.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,18 @@ def write_json(
         options: The dataclass of the benchmark's options. Paths are left out, because they mean nothing elsewhere.
         results: Further keys of the JSON object.
         device: "cpu" or "cuda", the device that was measured.
-        packages: Names of installed packages whose versions are written as well.
+        packages: Names of packages whose versions are written as well; null stands for one that is not installed.
     """
     if path is None:
         return
     values = {name: value for name, value in asdict(options).items() if not isinstance(value, Path | None)}
-    versions = {"versions": {name: version(name) for name in packages}} if packages else {}
+    versions = {"versions": {name: _installed_version(name) for name in packages}} if packages else {}
     report = {"machine": machine(device), **versions, "options": values, **results}
     path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

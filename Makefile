@@ -1,4 +1,4 @@
-# Everything runs in .venv, which every target makes first if it is not there or its pins have changed.
+# Everything runs in .venv. Each target first creates it if it is missing or if the pinned versions have changed.
 
 PYTHON ?= python3
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -18,7 +18,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: $(READY) ## install everything, pinned, into .venv (onnxruntime-gpu where there is an NVIDIA GPU)
+setup: $(READY) ## install everything into .venv, in pinned versions (onnxruntime-gpu if there is an NVIDIA GPU)
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " \
@@ -28,41 +28,43 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,shards,dev]'
 	@touch $@
 
-demo: setup ## train, export, serve and ask for a sheet of digits, in four to five minutes; writes demo/
+demo: setup ## train, export and serve a small GAN and request a grid of digits, in four to five minutes; writes demo/
 	@$(BIN)/python examples/demo.py
 
-serve: setup ## serve MNIST_GAN_MODEL, else the newest model in the store, else the one that ships, on port 3000
+serve: setup ## serve MNIST_GAN_MODEL, or the newest model of the BentoML store, or the pretrained one, on port 3000
 	$(BIN)/bentoml serve
 
-test: setup ## the tests, in minutes
+test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-all: test ## the tests, and the long ones
+test-all: test ## run all tests
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[ray]'
 	$(BIN)/pytest -m slow
 
-gpu-check: ## what only a GPU can show, in nine minutes: correctness, speed, quality; writes gpu-check/
+gpu-check: ## check correctness, speed and quality on a GPU, in nine minutes; writes gpu-check/
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out gpu-check
 
-gpu-bundle: setup ## what gpu-check needs on a machine without a network, in gpu-bundle/
+gpu-bundle: setup ## collect what gpu-check needs on a machine without a network, in gpu-bundle/
 	$(BIN)/python -m benchmarks.gpu_check.bundle
 
-lint: setup ## formatting, lint and types
+lint: setup ## check formatting, code, types, imports between packages, and wording
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tools.check_wording
 
-container: setup ## build the container image, with docker or buildah, and try it
+container: setup ## build the container image with docker or buildah, and test it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py
 
-release: setup ## the wheel, the Bento of the generator that ships, what the images hold, and their hashes, in dist/
+release: setup ## write the Bento with the pretrained generator, the SBOMs of the images, and SHA256SUMS to dist/
 	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
-		&& $(BIN)/uv build --quiet --wheel --out-dir $(DIST) && $(BIN)/python deploy/release.py $(DIST) $(VERSION)
-	cd $(DIST) && sha256sum *.whl *.bento *.cdx.json > SHA256SUMS
+		&& mkdir -p $(DIST) && $(BIN)/python deploy/release.py $(DIST) $(VERSION)
+	cd $(DIST) && sha256sum *.bento *.cdx.json > SHA256SUMS
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
 
-lock: setup ## pin the newest versions of everything
+lock: setup ## pin the newest versions of all dependencies
 	$(COMPILE) --all-extras --universal --python-version 3.11 --upgrade --output-file requirements.lock
 	$(COMPILE) --extra cpu --extra serving --universal --python-version 3.13 --constraint requirements.lock \
 		--output-file serving/http/requirements-cpu.txt

@@ -1,8 +1,8 @@
-"""Seconds of `train` alone and next to a process that keeps one CPU busy, by how the number of threads is chosen.
+"""Duration of `train` alone and next to a process that keeps one CPU busy, for three ways to choose the thread count.
 
-    python benchmarks/busy.py --data-dir data --json benchmarks/results/busy.json
+    python -m benchmarks.busy --data-dir data --json benchmarks/results/busy.json
 
-Each measurement is a whole command. The cases take turns within a round, and the medians of the rounds are reported.
+Each measurement runs a whole command. The cases alternate within a round, and the medians of the rounds are reported.
 The machine must be idle otherwise.
 """
 
@@ -19,20 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.report import print_table, write_json
 from models.common.threads import available_cpus, idle_cpus
 
 TRAIN = Path(sys.executable).parent / "train"
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
-"""Program that uses one CPU until it is killed or its parent has ended."""
+"""Python program that keeps one CPU busy until it is killed or its parent process ends."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +35,16 @@ class Options:
 
     data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     images: int = 20_000
-    """Images of one training."""
+    """Number of images that each training run processes."""
     rounds: int = 3
     limit: float = 600.0
-    """Seconds after which a training is stopped; its time counts as this number."""
+    """Seconds after which a training run is stopped; its duration then counts as this value."""
     json: Path | None = None
     """File for the measurements."""
 
 
 def cases() -> dict[str, list[str]]:
-    """Options of `train` that choose the number of threads."""
+    """Returns the options of `train` for each way to choose the number of threads."""
     cpus = available_cpus()
     return {
         "one thread for each CPU (the previous default)": ["--threads", str(cpus)],
@@ -61,7 +55,7 @@ def cases() -> dict[str, list[str]]:
 
 @contextmanager
 def busy_process(busy: bool) -> Iterator[None]:
-    """Keeps one CPU busy, if asked for, from before the measurement to its end."""
+    """Keeps one CPU busy while the context is open; does nothing if `busy` is false."""
     if not busy:
         yield
         return
@@ -73,8 +67,13 @@ def busy_process(busy: bool) -> Iterator[None]:
             process.kill()
 
 
-def seconds(options: Options, threads: list[str]) -> tuple[float, int | None]:
-    """Duration of one training, and the number of its threads if it got so far as to write its configuration."""
+def time_training(options: Options, thread_options: list[str]) -> tuple[float, int | None]:
+    """Runs `train` once.
+
+    Returns:
+        The duration in seconds, and the number of threads, which is None if the run was stopped before it wrote its
+        configuration.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         command = [TRAIN, "--preset", "fast", "--images", options.images, "--data-dir", options.data_dir, "--out", run]
@@ -82,44 +81,43 @@ def seconds(options: Options, threads: list[str]) -> tuple[float, int | None]:
         started = time.perf_counter()
         try:
             subprocess.run(
-                [*map(str, command), *threads],
+                [*map(str, command), *thread_options],
                 env=environment,
                 timeout=options.limit,
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
-            taken = time.perf_counter() - started
+            duration = time.perf_counter() - started
         except subprocess.TimeoutExpired:
-            taken = options.limit
+            duration = options.limit
         config = run / "config.json"
-        return taken, json.loads(config.read_text())["threads"] if config.exists() else None
+        return duration, json.loads(config.read_text())["threads"] if config.exists() else None
 
 
 def main(options: Options) -> None:
     if (idle := idle_cpus()) < available_cpus():
         print(f"Warning: only {idle} of {available_cpus()} CPUs are idle; the measurements will be wrong.")
-    taken: dict[tuple[str, bool], list[float]] = {(name, busy): [] for name in cases() for busy in (False, True)}
-    used: dict[tuple[str, bool], list[int | None]] = {case: [] for case in taken}
+    durations: dict[tuple[str, bool], list[float]] = {(name, busy): [] for name in cases() for busy in (False, True)}
+    threads: dict[tuple[str, bool], list[int | None]] = {case: [] for case in durations}
     for _ in track(range(options.rounds), "rounds"):
-        for case in taken:
+        for case in durations:
             name, busy = case
             with busy_process(busy):
-                duration, threads = seconds(options, cases()[name])
-            taken[case].append(duration)
-            used[case].append(threads)
-    medians = {case: statistics.median(rounds) for case, rounds in taken.items()}
-    table = Table("threads", "alone, s", "next to a busy process, s", "ratio", title=f"{options.images:,} images")
+                duration, thread_count = time_training(options, cases()[name])
+            durations[case].append(duration)
+            threads[case].append(thread_count)
+    medians = {case: statistics.median(rounds) for case, rounds in durations.items()}
+    rows = []
     for name in cases():
-        alone, beside = medians[name, False], medians[name, True]
-        table.add_row(name, f"{alone:.1f}", f"{beside:.1f}", f"{beside / alone:.2f}")
-    Console().print(table)
-    if options.json:
-        results = [
-            {"case": name, "busy": busy, "seconds": medians[name, busy], "rounds": rounds, "threads": used[name, busy]}
-            for (name, busy), rounds in taken.items()
-        ]
-        report = {"machine": machine("cpu"), "images": options.images, "limit": options.limit, "results": results}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        alone, busy = medians[name, False], medians[name, True]
+        rows.append((name, f"{alone:.1f}", f"{busy:.1f}", f"{busy / alone:.2f}"))
+    columns = ("threads", "alone, s", "next to a busy process, s", "ratio")
+    print_table(columns, rows, title=f"{options.images:,} images")
+    results = [
+        {"case": name, "busy": busy, "seconds": medians[name, busy], "rounds": rounds, "threads": threads[name, busy]}
+        for (name, busy), rounds in durations.items()
+    ]
+    write_json(options.json, options, {"results": results})
 
 
 if __name__ == "__main__":

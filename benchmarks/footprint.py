@@ -1,47 +1,43 @@
-"""What `bentoml serve` takes of a machine: the memory and the cores that deploy/kubernetes/base requests.
+"""Memory and cores that `bentoml serve` uses, idle and under load: the basis of the requests in deploy/kubernetes/base.
 
-    python benchmarks/footprint.py --json benchmarks/results/footprint.json
+    python -m benchmarks.footprint --json benchmarks/results/footprint.json
 
-Linux only: memory is the proportional set size of all its processes, sampled ten times a second, cores are their
-processor seconds over the seconds that passed, both from /proc. The callers share the machine's cores.
+Linux only. Memory is the proportional set size of all processes of the service, sampled ten times a second. Cores are
+their processor time divided by the wall-clock time. The clients run on the same cores as the service.
 """
 
-import json
-import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-sys.path[0] = str(Path(__file__).parents[1])
-
-from benchmarks.machine import machine
-from tests.serving.http.server import serving
+from benchmarks.process_usage import cpu_seconds, proportional_mib
+from benchmarks.report import print_table, write_json
+from tools.service_process import serving
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measures the shipped generator's service, idle and under loads."""
+    """Measures the service with the pretrained generator, idle and under each load."""
 
     seconds: float = 15
-    """Of each load."""
+    """Duration of each load."""
     threads: int = 1
-    """That run the network: $MNIST_GAN_THREADS."""
+    """Value of MNIST_GAN_THREADS: the number of threads that run the network."""
     json: Path | None = None
-    """File for the metrics."""
+    """File for the measurements."""
 
 
 @dataclass(frozen=True)
 class Load:
+    """Identical requests, sent again and again over several connections."""
+
     connections: int
     route: str
     body: dict[str, int]
@@ -49,60 +45,51 @@ class Load:
 
 LOADS = {
     "idle": None,
-    "16 images a sheet": Load(16, "/generate", {"n": 16}),
-    "a sheet of 1,024": Load(4, "/generate", {"n": 1_024}),
-    "the largest sheet": Load(4, "/generate", {"n": 1_024, "scale": 16}),
+    "grids of 16 images": Load(16, "/generate", {"n": 16}),
+    "grids of 1,024 images": Load(4, "/generate", {"n": 1_024}),
+    "largest grids": Load(4, "/generate", {"n": 1_024, "scale": 16}),
     "10,000 images as .npz": Load(4, "/dataset", {"n": 10_000}),
 }
 
 
-def processes(root: int) -> list[int]:
-    children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
-    return [root, *(process for child in children for process in processes(int(child)))]
-
-
-def mebibytes(root: int) -> float:
-    def pss(process: int) -> int:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-    return sum(map(pss, processes(root))) / 1024
-
-
-def processor_seconds(root: int) -> float:
-    def ticks(process: int) -> int:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
-    return sum(map(ticks, processes(root))) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(url: httpx.URL, root: int, load: Load | None, seconds: float) -> dict[str, float]:
-    """Figures of one load: MiB as median and maximum, cores, and what was answered."""
+    """Measures the service under one load.
+
+    Args:
+        url: Address of the service.
+        root: Process id of `bentoml serve`.
+        load: The requests to send; None leaves the service idle.
+        seconds: Duration of the measurement.
+
+    Returns:
+        `mib_median`, `mib_max` and `cores`; under load also `images_per_second` and the median latency in
+        `milliseconds`.
+    """
     over = threading.Event()
     latencies: list[float] = []
 
-    def call() -> None:
+    def send_requests() -> None:
         assert load
         with httpx.Client(base_url=url, timeout=60) as client:
             while not over.is_set():
-                asked = time.perf_counter()
+                started = time.perf_counter()
                 client.post(load.route, json=load.body).raise_for_status()
-                latencies.append(time.perf_counter() - asked)
+                latencies.append(time.perf_counter() - started)
 
-    with ThreadPoolExecutor(load.connections if load else 1) as callers:
-        calls = [callers.submit(call) for _ in range(load.connections if load else 0)]
-        used, begun, memory = processor_seconds(root), time.perf_counter(), []
-        while (passed := time.perf_counter() - begun) < seconds:
-            memory.append(mebibytes(root))
+    connections = load.connections if load else 0
+    with ThreadPoolExecutor(max(1, connections)) as pool:
+        clients = [pool.submit(send_requests) for _ in range(connections)]
+        used, begun, memory = cpu_seconds(root), time.perf_counter(), []
+        while (elapsed := time.perf_counter() - begun) < seconds:
+            memory.append(proportional_mib(root))
             time.sleep(0.1)
-        used, answers = processor_seconds(root) - used, len(latencies)
+        used, responses = cpu_seconds(root) - used, len(latencies)
         over.set()
-        for done in calls:
-            done.result()
-    metrics = {"mib": statistics.median(memory), "mib_most": max(memory), "cores": used / passed}
+        for client in clients:
+            client.result()
+    metrics = {"mib_median": statistics.median(memory), "mib_max": max(memory), "cores": used / elapsed}
     if load:
-        metrics["images_per_second"] = answers * load.body["n"] / passed
+        metrics["images_per_second"] = responses * load.body["n"] / elapsed
         metrics["milliseconds"] = 1_000 * statistics.median(latencies)
     return metrics
 
@@ -113,15 +100,14 @@ def main(options: Options) -> None:
         serving(Path(folder), MNIST_GAN_THREADS=str(options.threads), MNIST_GAN_MODEL="") as (client, server),
     ):
         client.get("/readyz").raise_for_status()
-        taken = {name: measure(client.base_url, server.pid, load, options.seconds) for name, load in LOADS.items()}
-    table = Table("", "MiB", "at most", "cores", "images/s", "ms")
-    for name, metrics in taken.items():
-        table.add_row(name, *(f"{value:,.2f}" if key == "cores" else f"{value:,.0f}" for key, value in metrics.items()))
-    Console().print(table)
-    if options.json:
-        result = {"machine": machine("cpu"), "options": asdict(options) | {"json": None}, "loads": taken}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        loads = {name: measure(client.base_url, server.pid, load, options.seconds) for name, load in LOADS.items()}
+    rows = [
+        [name, *(f"{value:,.2f}" if key == "cores" else f"{value:,.0f}" for key, value in metrics.items())]
+        for name, metrics in loads.items()
+    ]
+    print_table(("load", "MiB, median", "MiB, maximum", "cores", "images/s", "latency, ms"), rows)
+    write_json(options.json, options, {"loads": loads})
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,)))

@@ -1,4 +1,4 @@
-"""Which machine a result was measured on."""
+"""Description of the machine and the library versions, stored with each measurement."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def machine(device: str) -> dict[str, str]:
-    """Hardware and versions, for a benchmark on "cpu" or "cuda"."""
+    """Returns the hardware and the versions that a benchmark on "cpu" or "cuda" depends on, as texts for a report."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
     gpu = {}

@@ -1,12 +1,11 @@
-"""How fast the service is: ours against what a user would write instead, and against onnxruntime alone.
+"""Requests per second of the service, compared with other ways to serve the model and with onnxruntime alone.
 
-    python benchmarks/serving.py models/pretrained/mnist-fast.onnx --json serving.json --picture serving.png
-    python benchmarks/serving.py --cases generate:1:1 dataset:256:4 --servers ours fastapi
+    python -m benchmarks.serving models/pretrained/mnist-fast.onnx --json serving.json --picture serving.png
+    python -m benchmarks.serving --cases generate:1:1 dataset:256:4 --servers ours fastapi
 
-Needs `wrk` (Debian: apt-get install wrk) and `pip install '.[benchmarks]'`. All servers run on this machine with the
-client beside them; one is measured at a time, in turn, while the others are stopped. Told is the median of the rounds.
-The limit is onnxruntime in this process on one thread, on batches of as many images: it draws no latents, encodes
-nothing and talks to nobody.
+Needs `wrk` (Debian: apt-get install wrk) and `pip install '.[benchmarks]'`. Servers and client run on the same machine.
+One server is measured at a time while the others are stopped, and the medians of the rounds are reported. The limit is
+onnxruntime in this process on one thread, with batches of the same size, without drawing latents, encoding or HTTP.
 """
 
 import io
@@ -15,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,31 +22,24 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import matplotlib
+import httpx
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from benchmarks.process_usage import process_tree
+from benchmarks.report import print_table, write_json
+from models.onnx_file.generator import Generator
+from tools.ports import free_port
 
 ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)  # not this folder, in which training.py would hide the package
-
-matplotlib.use("agg")
-import httpx
-from matplotlib import pyplot
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-from benchmarks.footprint import processes
-from benchmarks.machine import machine
-from models.onnx_file.generator import Generator
-
 SERVERS = ("ours", "fastapi", "litserve", "adaptive")
-NO_ARRAYS = ("litserve", "adaptive")
-"""Those that answer no /decode: one's hooks read JSON, the other one is there for its batching."""
+WITHOUT_DECODE = ("litserve", "adaptive")
+"""Servers without /decode: LitServe's hooks read JSON, and the other one is only there to measure its batching."""
 CASES = (
     *(("/generate", n, connections) for n in (1, 16, 64) for connections in (1, 16, 64)),
     *(("/dataset", n, connections) for n in (16, 256, 1_000) for connections in (1, 4)),
@@ -67,30 +58,30 @@ end
 
 @dataclass(frozen=True)
 class Options:
-    """Measures the service and its peers side by side."""
+    """Measures the service and other servers of the same model."""
 
     model: Annotated[Path, tyro.conf.Positional] = ROOT / "models/pretrained/mnist-fast.onnx"
     seconds: float = 2
-    """That each case is measured for, in each round; 64 connections four times as long: uvloop accepts one a turn, and
-    their slow first requests would be the p99 of a short time."""
+    """Duration of each case in each round. With 64 connections it is four times as long: uvloop accepts one connection
+    in each turn of its loop, and the slow first requests would be the p99 of a short measurement."""
     rounds: int = 3
+    """Number of rounds. The medians are reported."""
     cases: tuple[str, ...] = ()
-    """Rows to measure, each as route:images:connections, for example generate:1:1; all rows if not given."""
+    """Cases to measure, each as route:images:connections, for example generate:1:1; all cases if left out."""
     servers: tuple[Literal["ours", "fastapi", "litserve", "adaptive"], ...] = SERVERS
     before: Path | None = None
-    """Another checkout of this project, whose service is measured as well and is called `before`."""
+    """Another checkout of this project. Its service is measured as well, under the name `before`."""
     json: Path | None = None
     """File for the measurements."""
     picture: Path | None = None
-    """PNG for the chart."""
+    """PNG file for a chart."""
 
 
-def main() -> None:
-    options = tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,))
+def main(options: Options) -> None:
     if not shutil.which("wrk"):
-        sys.exit("wrk is not installed; on Debian: apt-get install wrk")
+        sys.exit("serving: wrk is not installed; on Debian run: apt-get install wrk")
     if options.picture and options.servers != SERVERS:
-        sys.exit("--picture needs all servers, leave --servers out")
+        sys.exit("serving: --picture needs all servers; leave --servers out")
     names = ("before",) * bool(options.before) + options.servers
     generator = Generator.open(options.model)
     cases = [_case(text) for text in options.cases] or CASES
@@ -104,7 +95,7 @@ def main() -> None:
                 limits[n].append(_in_process(generator, n, options.seconds / 2))
             for route, n, connections in cases:
                 for name, (process, port) in servers.items():
-                    if route == "/decode" and name in NO_ARRAYS:
+                    if route == "/decode" and name in WITHOUT_DECODE:
                         continue
                     _send(process, signal.SIGCONT)
                     script = _script(folder, generator, route, n)
@@ -117,38 +108,35 @@ def main() -> None:
             _send(process, signal.SIGCONT)
 
     limit = {n: statistics.median(rounds) for n, rounds in limits.items()}
-    failed = {name: max(told["failed"] for by in measured.values() for told in by[name]) for name in names}
-    print(*(f"{name}: up to {share:.1%} of the requests failed" for name, share in failed.items() if share), sep="\n")
+    for name in names:
+        failed = max(sample["failed"] for by_server in measured.values() for sample in by_server[name])
+        if failed:
+            print(f"{name}: up to {failed:.1%} of the requests failed")
     results = [
         {"route": route, "n": n, "connections": connections, "limit_images_per_second": limit[n]}
         | {name: _median(rounds) for name, rounds in by_server.items() if rounds}
         for (route, n, connections), by_server in measured.items()
     ]
-    Console(width=max(120, Console().width)).print(_table(results, names, options.model.stem))
-    if options.json:
-        told = {"machine": machine("cpu"), "versions": {name: version(name) for name in PACKAGES}}
-        told |= {"model": options.model.stem, "rounds": options.rounds, "seconds": options.seconds}
-        options.json.write_text(json.dumps(told | {"results": results}, indent=2) + "\n")
+    _print_results(results, names, options.model.stem)
+    write_json(options.json, options, {"model": options.model.stem, "results": results}, packages=PACKAGES)
     if options.picture:
         _draw(results, options.model.stem, options.picture)
 
 
 def _case(text: str) -> tuple[str, int, int]:
-    """Reads one of --cases."""
+    """Parses a value of --cases into route, images and connections."""
     match = re.fullmatch(r"/?(generate|dataset|decode):(\d+):(\d+)", text)
     if not match:
-        sys.exit(f"--cases: {text!r} is not of the form route:images:connections, for example generate:1:1")
+        sys.exit(f"serving: --cases: {text!r} is not of the form route:images:connections, for example generate:1:1")
     return f"/{match[1]}", int(match[2]), int(match[3])
 
 
 @contextmanager
 def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """A server that has answered, and is stopped until its turn."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Starts a server, waits for its first response, and stops it with SIGSTOP until it is measured."""
+    port = free_port()
     binaries = Path(sys.executable).parent
-    command = [sys.executable, ROOT / "benchmarks/serving_peers.py", name, str(port), options.model.resolve()]
+    command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(port), options.model.resolve()]
     if name in ("ours", "before", "adaptive"):
         service = ["benchmarks.serving_adaptive:Adaptive"] if name == "adaptive" else []
         command = [binaries / "bentoml", "serve", *service, "--port", str(port)]
@@ -164,7 +152,7 @@ def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subpro
                 break
             except httpx.HTTPError:
                 if time.monotonic() > deadline or process.poll() is not None:
-                    sys.exit(f"{name} does not serve:\n{(folder / f'{name}.log').read_text()}")
+                    sys.exit(f"serving: {name} does not respond:\n{(folder / f'{name}.log').read_text()}")
                 time.sleep(0.5)
         _send(process, signal.SIGSTOP)
         yield process, port
@@ -174,13 +162,13 @@ def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subpro
 
 
 def _send(process: subprocess.Popen, number: int) -> None:
-    """To a server and its children."""
-    for one in processes(process.pid):  # not its group: BentoML's workers are in sessions of their own
-        os.kill(one, number)
+    """Sends a signal to a server and all its descendants."""
+    for process_id in process_tree(process.pid):  # its process group lacks BentoML's workers, which have own sessions
+        os.kill(process_id, number)
 
 
 def _script(folder: Path, generator: Generator, route: str, n: int) -> Path:
-    """What wrk sends."""
+    """Writes the script from which wrk reads the request, and returns its path."""
     body = folder / f"{route[1:]}-{n}.body"
     if route == "/decode":
         stream = io.BytesIO()
@@ -198,79 +186,83 @@ def _script(folder: Path, generator: Generator, route: str, n: int) -> Path:
 
 
 def _wrk(script: Path, url: str, connections: int, seconds: float) -> dict[str, float]:
+    """Sends requests for some seconds. Returns requests/s, the share that failed, and latencies in ms."""
     duration = f"{max(1, round(seconds))}s"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "--timeout", "30s", "-s", str(script), url]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    told = json.loads(re.search(r"\{.*\}", output).group())
-    answered = told["requests"] - told["errors"]
+    report = json.loads(re.search(r"\{.*\}", output).group())
     return {
-        "requests_per_second": answered / told["seconds"],
-        "failed": told["errors"] / max(1, told["requests"]),
-        **{name: told[name] for name in ("p50", "p95", "p99")},
+        "requests_per_second": (report["requests"] - report["errors"]) / report["seconds"],
+        "failed": report["errors"] / max(1, report["requests"]),
+        **{name: report[name] for name in ("p50", "p95", "p99")},
     }
 
 
 def _in_process(generator: Generator, n: int, seconds: float) -> float:
-    """Images/s of onnxruntime on one thread."""
+    """Measures the images/s of onnxruntime on one thread, with batches of n images."""
     latents, labels = generator.draw(0, 0, n)
     generator.decode(latents, labels)
-    made, start = 0, time.perf_counter()
+    images, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         generator.decode(latents, labels)
-        made += n
-    return made / elapsed
+        images += n
+    return images / elapsed
 
 
 def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(told[name] for told in rounds) for name in rounds[0]}
+    return {name: statistics.median(sample[name] for sample in rounds) for name in rounds[0]}
 
 
-def _table(results: list[dict[str, Any]], servers: tuple[str, ...], model: str) -> Table:
-    latencies = f"p50, p95, p99 of {servers[0]}, ms"
-    table = Table("route", "images", "connections", *servers, "images/s over the limit's", latencies)
-    table.title = f"{model}: requests/s"
-    for told in results:
-        ours = told[servers[0]]
-        share = ours["requests_per_second"] * told["n"] / told["limit_images_per_second"]
-        table.add_row(
-            told["route"],
-            str(told["n"]),
-            str(told["connections"]),
-            *(f"{told[name]['requests_per_second']:,.0f}" if name in told else "" for name in servers),
-            f"{share:.2f}",
-            ", ".join(f"{ours[name]:.1f}" for name in ("p50", "p95", "p99")),
+def _print_results(results: list[dict[str, Any]], servers: tuple[str, ...], model: str) -> None:
+    """Prints the requests/s of each server, and the images/s and latencies of the first one."""
+    rows = []
+    for result in results:
+        first = result[servers[0]]
+        share = first["requests_per_second"] * result["n"] / result["limit_images_per_second"]
+        rows.append(
+            (
+                result["route"],
+                str(result["n"]),
+                str(result["connections"]),
+                *(f"{result[name]['requests_per_second']:,.0f}" if name in result else "" for name in servers),
+                f"{share:.2f}",
+                ", ".join(f"{first[name]:.1f}" for name in ("p50", "p95", "p99")),
+            )
         )
-    return table
+    latencies = f"p50, p95, p99 of {servers[0]}, ms"
+    columns = ("route", "images", "connections", *servers, "images/s / limit", latencies)
+    print_table(columns, rows, title=f"{model}: requests/s")
 
 
 def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(results) + 1.2), dpi=110, layout="constrained")
-    names = [
-        f"{told['route']}  n={told['n']:,}  {told['connections']} connection{'s' * (told['connections'] > 1)}"
-        for told in results
+    figure = Figure(figsize=(8, 0.28 * len(results) + 1.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    cases = [
+        f"{result['route']}  n={result['n']:,}  {result['connections']} connection{'s' * (result['connections'] > 1)}"
+        for result in results
     ]
-    at = np.arange(len(results))
+    positions = np.arange(len(results))
     colours = {"ours": "tab:blue", "fastapi": "tab:orange", "litserve": "tab:green", "adaptive": "tab:gray"}
     titles = {
-        "ours": "ours, through bentoml serve",
-        "fastapi": "FastAPI, by hand",
+        "ours": "this project",
+        "fastapi": "FastAPI",
         "litserve": "LitServe",
         "adaptive": "BentoML's adaptive batching",
     }
     for name in SERVERS:
         rates = [
-            told[name]["requests_per_second"] / told["fastapi"]["requests_per_second"] if name in told else np.nan
-            for told in results
+            result[name]["requests_per_second"] / result["fastapi"]["requests_per_second"] if name in result else np.nan
+            for result in results
         ]
-        axes.scatter(rates, at, s=36, color=colours[name], label=titles[name], zorder=2)
-    axes.set_yticks(at, names, fontsize=8)
+        axes.scatter(rates, positions, s=36, color=colours[name], label=titles[name], zorder=2)
+    axes.set_yticks(positions, cases, fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"requests/s over those of FastAPI by hand ({model})")
+    axes.set_xlabel(f"requests/s, relative to FastAPI ({model})")
     axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,)))

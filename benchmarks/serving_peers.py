@@ -1,9 +1,10 @@
-"""What a user would write instead of the service, for `benchmarks/serving.py`: FastAPI and LitServe over onnxruntime.
+"""Servers with FastAPI and with LitServe that run the model with onnxruntime, for comparison in `benchmarks.serving`.
 
-    python benchmarks/serving_peers.py fastapi 8001 models/pretrained/mnist-fast.onnx
+    python -m benchmarks.serving_peers fastapi 8001 models/pretrained/mnist-fast.onnx
 
-Each answers /generate (PNG sheet), /dataset (.npz) and, FastAPI alone, /decode (.npy in and out), as a capable engineer
-would have it in an afternoon: one thread a run, no access log, uvloop. Nothing is checked but types and ranges.
+Both have /generate (PNG grid) and /dataset (.npz); only FastAPI has /decode (.npy in and out). They are as a capable
+engineer would write them in an afternoon: one thread for each run of the network, no access log, uvloop, and no checks
+other than types and ranges.
 """
 
 import io
@@ -20,30 +21,34 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 
-class Asked(BaseModel):
+class ImageRequest(BaseModel):
+    """Fields of /generate and /dataset."""
+
     n: int = Field(default=16, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0)
 
 
 class Model:
+    """A model file in an onnxruntime session with one thread, and the encodings of its images."""
+
     def __init__(self, path: str):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.dimensions = self.session.get_inputs()[0].shape[1]
+        self.latent_dim = self.session.get_inputs()[0].shape[1]
 
     def latents(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
-        return rng.standard_normal((n, self.dimensions), np.float32), rng.integers(0, 10, n)
+        return rng.standard_normal((n, self.latent_dim), np.float32), rng.integers(0, 10, n)
 
-    def draw(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
-        latents, labels = self.latents(asked.n, asked.seed)
+    def draw(self, fields: ImageRequest) -> tuple[np.ndarray, np.ndarray]:
+        latents, labels = self.latents(fields.n, fields.seed)
         return self.decode(latents, labels), labels
 
     def decode(self, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return self.session.run(["image"], {"latent": latents, "label": labels})[0]
 
-    def sheet(self, images: np.ndarray) -> bytes:
+    def png_grid(self, images: np.ndarray) -> bytes:
         n = len(images)
         columns = math.ceil(math.sqrt(n))
         rows = -(-n // columns)
@@ -55,14 +60,14 @@ class Model:
         image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(stream, "PNG")
         return stream.getvalue()
 
-    def arrays(self, images: np.ndarray, labels: np.ndarray) -> bytes:
+    def npz(self, images: np.ndarray, labels: np.ndarray) -> bytes:
         stream = io.BytesIO()
         np.savez(stream, images=images[:, 0], labels=labels)
         return stream.getvalue()
 
 
 class Api(litserve.LitAPI):
-    """LitServe's hooks; every API has a process of its own."""
+    """LitServe's hooks for one route; each route runs in a process of its own."""
 
     def __init__(self, path: str, api_path: str):
         super().__init__(api_path=api_path)
@@ -71,22 +76,22 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.model = Model(self.path)
 
-    def decode_request(self, request: dict) -> Asked:
-        return Asked(**request)
+    def decode_request(self, request: dict) -> ImageRequest:
+        return ImageRequest(**request)
 
     def encode_response(self, output: bytes) -> Response:
         return Response(output)
 
 
 class Generate(Api):
-    def predict(self, asked: Asked) -> bytes:
-        images, _ = self.model.draw(asked)
-        return self.model.sheet(images)
+    def predict(self, fields: ImageRequest) -> bytes:
+        images, _ = self.model.draw(fields)
+        return self.model.png_grid(images)
 
 
 class Dataset(Api):
-    def predict(self, asked: Asked) -> bytes:
-        return self.model.arrays(*self.model.draw(asked))
+    def predict(self, fields: ImageRequest) -> bytes:
+        return self.model.npz(*self.model.draw(fields))
 
 
 def serve_litserve(port: int, path: str) -> None:
@@ -99,13 +104,13 @@ def serve_fastapi(port: int, path: str) -> None:
     app, model = FastAPI(), Model(path)
 
     @app.post("/generate")
-    def generate(asked: Asked) -> Response:
-        images, _ = model.draw(asked)
-        return Response(model.sheet(images), media_type="image/png")
+    def generate(fields: ImageRequest) -> Response:
+        images, _ = model.draw(fields)
+        return Response(model.png_grid(images), media_type="image/png")
 
     @app.post("/dataset")
-    def dataset(asked: Asked) -> Response:
-        return Response(model.arrays(*model.draw(asked)), media_type="application/x-npz")
+    def dataset(fields: ImageRequest) -> Response:
+        return Response(model.npz(*model.draw(fields)), media_type="application/x-npz")
 
     @app.post("/decode")
     async def decode(request: Request, labels: str) -> Response:

@@ -1,11 +1,11 @@
-"""Images/s of `sample --shards` against cores, whole commands: from the start of Python to the last shard's SHA-256.
+"""Images per second of `sample --shards` for different numbers of processes.
 
-    python benchmarks/shards.py --json benchmarks/results/shards.json
+    python -m benchmarks.shards --json benchmarks/results/shards.json
 
-Told is the median of the rounds, which take turns.
+Each measurement runs a whole command, from the start of Python to the SHA-256 of the last shard. The cases alternate
+within a round, and the medians of the rounds are reported.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -15,39 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib
 import tyro
-
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
-matplotlib.use("agg")
-from matplotlib import pyplot
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.progress import track
-from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.report import print_table, write_json
 from models.common.threads import available_cpus
 
+ROOT = Path(__file__).parents[1]
 IMAGES = {"npz": 400_000, "webdataset": 100_000, "parquet": 100_000}
-"""By format: PNGs take longer than the network does."""
+"""Number of images by shard format. WebDataset and Parquet hold PNGs, whose encoding takes longer than the network."""
 SHARDS = 32
 
 
 @dataclass(frozen=True)
 class Options:
-    """Makes shards with 1, 2, 4 and so on of the machine's cores."""
+    """Generates shards in each format with 1, 2, 4, ... processes, up to one for each CPU."""
 
     model: Annotated[Path, tyro.conf.Positional] = ROOT / "models/pretrained/mnist-fast.onnx"
     rounds: int = 3
     json: Path | None = None
-    """File for the metrics."""
+    """File for the measurements."""
     picture: Path | None = None
-    """PNG for the chart."""
+    """PNG file for a chart."""
 
 
 def images_per_second(model: Path, format: str, processes: int) -> float:
+    """Runs `sample` once and returns the images per second of the whole command."""
     n = IMAGES[format]
     with tempfile.TemporaryDirectory() as folder:
         command = [Path(sys.executable).parent / "sample", model, "--out", folder, "--format", format]
@@ -66,19 +60,16 @@ def main(options: Options) -> None:
         for case in cases:
             measured[case].append(images_per_second(options.model, *case))
     rates = {case: statistics.median(rounds) for case, rounds in measured.items()}
-    table = Table("processes", *IMAGES, title="images/s")
-    for count in counts:
-        table.add_row(str(count), *(f"{rates[format, count]:,.0f}" for format in IMAGES))
-    Console().print(table)
-    if options.json:
-        told = {"machine": machine("cpu"), "model": options.model.stem, "rounds": options.rounds, "shards": SHARDS}
-        results = [
-            {"format": format, "n": IMAGES[format], "processes": count, "images_per_second": rate}
-            for (format, count), rate in rates.items()
-        ]
-        options.json.write_text(json.dumps(told | {"results": results}, indent=2) + "\n")
+    rows = [[str(count), *(f"{rates[format, count]:,.0f}" for format in IMAGES)] for count in counts]
+    print_table(("processes", *IMAGES), rows, title="images/s")
+    results = [
+        {"format": format, "n": IMAGES[format], "processes": count, "images_per_second": rate}
+        for (format, count), rate in rates.items()
+    ]
+    write_json(options.json, options, {"model": options.model.stem, "shards": SHARDS, "results": results})
     if options.picture:
-        figure, axes = pyplot.subplots(figsize=(5, 3), dpi=110, layout="constrained")
+        figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
+        axes = figure.subplots()
         for format in IMAGES:
             axes.plot(counts, [rates[format, count] for count in counts], marker="o", label=format)
         axes.set(xlabel="processes", ylabel="images/s", xticks=counts, ylim=(0, None))

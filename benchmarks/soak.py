@@ -1,13 +1,13 @@
-"""Does the service stay as it was? An hour of mixed requests, right, wrong and broken off; memory and handles measured.
+"""Stability of the service under an hour of mixed requests: valid, invalid and aborted ones.
 
-    python benchmarks/soak.py --minutes 60 --json benchmarks/results/soak.json
+    python -m benchmarks.soak --minutes 60 --json benchmarks/results/soak.json
 
-Linux only. Each caller waits a moment between its requests, so that the service is busy but not overloaded: whatever
-is not answered as it should be counts as failed. Ends with 1 if anything did.
+Linux only. Every client pauses between its requests, so that the service is busy but not overloaded; every response
+that differs from the expected one counts as failed. Memory and open files are sampled. The exit code is 1 if a request
+failed.
 """
 
 import io
-import json
 import random
 import socket
 import statistics
@@ -25,126 +25,135 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+
+from benchmarks.process_usage import open_files, proportional_mib
+from benchmarks.report import print_table, write_json
+from models.onnx_file.generator import Generator
+from tools.service_process import serving
 
 ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
-from benchmarks.footprint import mebibytes, processes
-from benchmarks.machine import machine
-from models.onnx_file.generator import Generator
-from tests.serving.http.server import serving
-
-PARTS = 10
-"""Lines of the table."""
+INTERVALS = 10
+"""Number of equal intervals into which the duration is divided; each is a row of the table."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Asks the service for as long as you like."""
+    """Sends mixed requests to the service for a given time."""
 
     model: Annotated[Path, tyro.conf.Positional] = ROOT / "models/pretrained/mnist-fast.onnx"
     minutes: float = 60
+    """Duration of the whole benchmark."""
     pause: float = 0.02
-    """Seconds that a caller waits between requests."""
+    """Seconds that each client waits between two requests."""
     json: Path | None = None
-    """File for the metrics."""
+    """File for the measurements."""
 
 
 @dataclass
-class Part:
-    """A stretch of time: what was asked in it, and what the service took."""
+class Interval:
+    """Requests that were sent in one interval, and samples of the service's memory and open files."""
 
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    """Number of requests by the name of the client."""
     failed: Counter[str] = field(default_factory=Counter)
+    """Number of failed requests by the name of the client, with the exception if there was one."""
     milliseconds: list[float] = field(default_factory=list)
-    """Of single sheets."""
-    mebibytes: list[float] = field(default_factory=list)
-    handles: list[int] = field(default_factory=list)
+    """Latencies of the requests for a single image."""
+    mib: list[float] = field(default_factory=list)
+    """Memory samples, as proportional set size."""
+    open_files: list[int] = field(default_factory=list)
+    """Samples of the number of open file descriptors."""
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Returns the counts, p50 and p99 in ms (None without a request for a single image), and the memory."""
         return {
-            "asked": dict(self.asked),
+            "requests": dict(self.requests),
             "failed": dict(self.failed),
             "p50": float(np.percentile(self.milliseconds, 50)) if self.milliseconds else None,
             "p99": float(np.percentile(self.milliseconds, 99)) if self.milliseconds else None,
-            "mebibytes": statistics.median(self.mebibytes),
-            "handles": max(self.handles),
+            "mib_median": statistics.median(self.mib),
+            "open_files_max": max(self.open_files),
         }
 
 
-def callers(client: httpx.Client, generator: Generator, rng: random.Random) -> dict[str, Callable[[], bool]]:
-    """What is asked, each until it has been answered; whether that was as it should be."""
+def request_kinds(client: httpx.Client, generator: Generator, rng: random.Random) -> dict[str, Callable[[], bool]]:
+    """Returns functions by name. Each sends one request and returns whether the response is the expected one."""
     expected = client.post("/dataset", json={"n": 300, "seed": 5}).content
     latents, _ = generator.draw(0, 0, 100)
     array = io.BytesIO()
     np.save(array, latents)
     labels = {"labels": "0"} if generator.card.conditional else {}
 
-    def posted(route: str, status: int = 200, **asked: Any) -> bool:
-        return client.post(route, **asked).status_code == status
+    def post(route: str, status: int = 200, **arguments: Any) -> bool:
+        return client.post(route, **arguments).status_code == status
 
-    def leave() -> bool:
+    def disconnect() -> bool:
         body = b'{"n": 5000}'
-        whole = b"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        request = b"POST /dataset HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
-            connection.sendall(whole[: rng.choice((10, len(whole) - 3, len(whole)))])
+            connection.sendall(request[: rng.choice((10, len(request) - 3, len(request)))])
             time.sleep(rng.random() / 10)
         return True
 
     return {
-        "sheet": lambda: posted("/generate", json={"n": 1, "seed": rng.randrange(2**53)}),
-        "sheets": lambda: posted("/generate", json={"n": rng.randint(1, 200), "seed": rng.randrange(2**53)}),
-        "data set": lambda: posted("/dataset", json={"n": rng.randint(1, 3_000)}),
-        "same again": lambda: client.post("/dataset", json={"n": 300, "seed": 5}).content == expected,
-        "array": lambda: posted("/decode", content=array.getvalue(), params=labels),
-        "film": lambda: posted("/interpolate", json={"from": {"seed": 1}, "to": {"seed": 2}, "format": "gif"}),
-        "wrong": lambda: posted("/generate", 400, content=rng.choice((b"{", b'{"n": 0}', b"[" * 10_000))),
-        "too large": lambda: posted("/generate", 413, content=bytes(5 << 20)),
-        "left": leave,
+        "image": lambda: post("/generate", json={"n": 1, "seed": rng.randrange(2**53)}),
+        "grid": lambda: post("/generate", json={"n": rng.randint(1, 200), "seed": rng.randrange(2**53)}),
+        "data set": lambda: post("/dataset", json={"n": rng.randint(1, 3_000)}),
+        "repeat": lambda: client.post("/dataset", json={"n": 300, "seed": 5}).content == expected,
+        "latents": lambda: post("/decode", content=array.getvalue(), params=labels),
+        "animation": lambda: post("/interpolate", json={"from": {"seed": 1}, "to": {"seed": 2}, "format": "gif"}),
+        "invalid": lambda: post("/generate", 400, content=rng.choice((b"{", b'{"n": 0}', b"[" * 10_000))),
+        "too large": lambda: post("/generate", 413, content=bytes(5 << 20)),
+        "disconnect": disconnect,
     }
 
 
-def soak(url: httpx.URL, server: int, options: Options) -> list[Part]:
+def soak(url: httpx.URL, server: int, options: Options) -> list[Interval]:
+    """Runs one client for each kind of request.
+
+    Args:
+        url: Address of the service.
+        server: Process id of `bentoml serve`.
+        options: Duration and pause.
+    """
     generator = Generator.open(options.model)
-    parts = [Part() for _ in range(PARTS)]
+    intervals = [Interval() for _ in range(INTERVALS)]
     begun, seconds = time.monotonic(), 60 * options.minutes
     over = threading.Event()
 
-    def now() -> Part:
-        return parts[min(PARTS - 1, int(PARTS * (time.monotonic() - begun) / seconds))]
+    def current() -> Interval:
+        return intervals[min(INTERVALS - 1, int(INTERVALS * (time.monotonic() - begun) / seconds))]
 
-    def call(name: str) -> None:
+    def send_requests(name: str) -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
-            ask = callers(client, generator, random.Random(name))[name]
+            send = request_kinds(client, generator, random.Random(name))[name]
             while not over.wait(options.pause):
-                part, asked = now(), time.perf_counter()
-                part.asked[name] += 1
+                interval, started = current(), time.perf_counter()
+                interval.requests[name] += 1
                 try:
-                    if not ask():
-                        part.failed[name] += 1
+                    if not send():
+                        interval.failed[name] += 1
                 except httpx.HTTPError as error:
-                    part.failed[f"{name}: {type(error).__name__}"] += 1
-                if name == "sheet":
-                    part.milliseconds.append(1_000 * (time.perf_counter() - asked))
+                    interval.failed[f"{name}: {type(error).__name__}"] += 1
+                if name == "image":
+                    interval.milliseconds.append(1_000 * (time.perf_counter() - started))
 
     with httpx.Client(base_url=url, timeout=60) as client:
-        names = list(callers(client, generator, random.Random()))
+        names = list(request_kinds(client, generator, random.Random()))
     with ThreadPoolExecutor(len(names)) as pool, Progress() as progress:
-        calls = [pool.submit(call, name) for name in names]
+        clients = [pool.submit(send_requests, name) for name in names]
         task = progress.add_task("soak", total=seconds)
-        while (passed := time.monotonic() - begun) < seconds and not any(one.done() for one in calls):
-            part = now()
-            part.mebibytes.append(mebibytes(server))
-            part.handles.append(sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in processes(server)))
-            progress.update(task, completed=passed)
-            time.sleep(min(1, seconds / PARTS / 4))
+        while (elapsed := time.monotonic() - begun) < seconds and not any(client.done() for client in clients):
+            interval = current()
+            interval.mib.append(proportional_mib(server))
+            interval.open_files.append(open_files(server))
+            progress.update(task, completed=elapsed)
+            time.sleep(min(1, seconds / INTERVALS / 4))
         over.set()
-        for one in calls:
-            one.result()
-    return parts
+        for client in clients:
+            client.result()
+    return intervals
 
 
 def main(options: Options) -> None:
@@ -152,20 +161,18 @@ def main(options: Options) -> None:
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), MNIST_GAN_MODEL=str(options.model.resolve())) as (client, server),
     ):
-        parts = [part.told() for part in soak(client.base_url, server.pid, options)]
-    table = Table("minutes", "requests", "failed", "p50 of one image, ms", "p99", "MiB", "handles")
-    for number, part in enumerate(parts, 1):
-        counts = (f"{sum(part[name].values()):,}" for name in ("asked", "failed"))
-        times = (f"{part[name]:.1f}" if part[name] else "" for name in ("p50", "p99"))
-        table.add_row(
-            f"{number * options.minutes / PARTS:g}", *counts, *times, f"{part['mebibytes']:.0f}", str(part["handles"])
-        )
-    Console().print(table)
-    if options.json:
-        told = {"machine": machine("cpu"), "model": options.model.stem, "minutes": options.minutes, "parts": parts}
-        options.json.write_text(json.dumps(told, indent=2) + "\n")
-    if any(part["failed"] for part in parts):
-        sys.exit(f"failed: {[part['failed'] for part in parts if part['failed']]}")
+        intervals = [interval.summary() for interval in soak(client.base_url, server.pid, options)]
+    rows = []
+    for number, interval in enumerate(intervals, 1):
+        counts = (f"{sum(interval[name].values()):,}" for name in ("requests", "failed"))
+        latencies = (f"{interval[name]:.1f}" if interval[name] else "" for name in ("p50", "p99"))
+        memory, files = f"{interval['mib_median']:.0f}", str(interval["open_files_max"])
+        rows.append((f"{number * options.minutes / INTERVALS:g}", *counts, *latencies, memory, files))
+    columns = ("minutes", "requests", "failed", "p50 of one image, ms", "p99, ms", "MiB, median", "open files, maximum")
+    print_table(columns, rows)
+    write_json(options.json, options, {"model": options.model.stem, "intervals": intervals})
+    if failed := [interval["failed"] for interval in intervals if interval["failed"]]:
+        sys.exit(f"soak: requests failed: {failed}")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,23 @@
-"""How fast training is: ours against the textbook loop as it is commonly written, in turn on one machine.
+"""Training speed of this project, compared with the loop that tutorials use and with the limits of the machine.
 
-    python benchmarks/training.py --data-dir data --json benchmarks/results/training.json
+    python -m benchmarks.training --data-dir data --json benchmarks/results/training.json
 
-Both loops of the first table have the same networks, batch and arithmetic; `benchmarks/training_loops.py` has both.
-The floor is what the machine could do at best: the floating-point operations at the speed of a large matrix product, or
-one launch for each operation, whichever is longer.
-The second table is the `r3gan` preset: what its penalties cost, and what capturing the step brings (on a GPU).
+Both loops of the first table, which are in `benchmarks.training_loops`, have the same networks, batch size and
+arithmetic. The speed is compared with two limits of the machine: all floating-point operations at the rate of a large
+matrix product, and one launch for each operation.
+The second table shows the cost of the penalties of the `r3gan` preset and, on a GPU, the gain from the CUDA graph.
 """
 
-import json
 import os
 import statistics
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder, in which this file would hide the package `training`
-
-from benchmarks.machine import machine
+from benchmarks.report import print_table, write_json
 from benchmarks.training_loops import (
     alternate,
     best_seconds,
@@ -44,18 +38,20 @@ from training.step import Step
 
 @dataclass(frozen=True)
 class Options:
-    """Measures images/s of training, in rounds that take turns."""
+    """Measures images per second of training, in alternating rounds."""
 
     data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     rounds: int = 5
-    """The median over them is told, with the smallest and the largest."""
+    """Number of rounds. Their median, minimum and maximum are reported."""
     seconds: float = 3
-    """About how long each round of each loop lasts."""
+    """Approximate duration of each round of each loop."""
     json: Path | None = None
-    """File for the metrics."""
+    """File for the measurements."""
 
 
-class _Operations(TorchDispatchMode):
+class _OperationCounter(TorchDispatchMode):
+    """Counts the operations that PyTorch dispatches while the mode is active."""
+
     count = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
@@ -63,12 +59,12 @@ class _Operations(TorchDispatchMode):
         return function(*arguments, **keywords or {})
 
 
-def floor(config: Config, data: LabelledImages) -> dict[str, float]:
-    """The images/s that the machine allows at best: by its matrix rate, and by launching each operation."""
+def machine_limits(config: Config, data: LabelledImages) -> dict[str, float]:
+    """Measures the maximum images/s that the machine allows by its matrix rate and by its launch time, and both."""
     step = Step(State(config, data.info), config)
     batches = Batches(data, config, Group())
     step(batches.at(0))
-    with _Operations() as operations:
+    with _OperationCounter() as operations:
         step(batches.at(0))
     flops = step_flops(config, data)
     rate = matrix_flops(2048, torch.float32, config.device)
@@ -85,66 +81,66 @@ def floor(config: Config, data: LabelledImages) -> dict[str, float]:
 
 
 def textbook(options: Options, device: str) -> dict:
+    """Measures the images/s of both loops, and the limits of the machine for them."""
     config = replace(Config(), device=device, precision="fp32", images=1)
     data = load_dataset("mnist", options.data_dir).to(torch.device(device))
-    loops = {"as commonly written": tutorial_loop(config, data), "ours": package_loop(config, data)}
+    loops = {"tutorial's loop": tutorial_loop(config, data), "this project": package_loop(config, data)}
     return {
         "images_per_second": alternate(loops, config.batch_size, options.seconds, options.rounds),
-        "floor": floor(config, data),
+        "machine_limits": machine_limits(config, data),
     }
 
 
 def r3gan(options: Options, device: str) -> dict:
+    """Measures the images/s of the `r3gan` preset, without its penalties and, on a GPU, without a CUDA graph."""
     precision = resolve_precision("auto", device)
     config = replace(
         Config(preset="r3gan", **PRESETS["r3gan"]), device=device, precision=precision, images=1, burn_in=0
     )
     data = load_dataset("mnist", options.data_dir).to(torch.device(device))
     loops = {
-        "ours": package_loop(config, data),
+        "this project": package_loop(config, data),
         "without penalties": package_loop(replace(config, penalty="none"), data),
     }
     if device == "cuda":
-        loops["not captured"] = package_loop(replace(config, cuda_graph=False), data)
+        loops["without CUDA graph"] = package_loop(replace(config, cuda_graph=False), data)
     measured = alternate(loops, config.batch_size, options.seconds, options.rounds)
     return {"precision": precision, "images_per_second": measured}
 
 
-def table(title: str, taken: dict[str, list[float]], baseline: str) -> Table:
-    result = Table("", "images/s", "from", "to", "ratio", title=title)
-    base = statistics.median(taken[baseline])
-    for name, values in taken.items():
+def print_speeds(title: str, speeds: dict[str, list[float]], baseline: str) -> None:
+    """Prints the median, minimum and maximum of each loop, and the median's ratio to that of the baseline."""
+    base = statistics.median(speeds[baseline])
+    rows = []
+    for name, values in speeds.items():
         median = statistics.median(values)
-        result.add_row(name, f"{median:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}", f"{median / base:.2f}")
-    return result
+        rows.append((name, f"{median:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}", f"{median / base:.2f}"))
+    print_table(("loop", "images/s", "minimum", "maximum", "ratio"), rows, title=title)
 
 
-def main() -> None:
-    options = tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,))
+def main(options: Options) -> None:
     device = resolve_device("auto")
-    told = {"machine": machine(device), "options": asdict(options) | {"data_dir": None, "json": None}}
-    console = Console()
-    console.print(told["machine"])
-
-    told["textbook"] = textbook(options, device)
-    taken, limit = told["textbook"]["images_per_second"], told["textbook"]["floor"]
-    console.print(table("textbook GAN, batch 64, fp32", taken, "as commonly written"))
-    best = min(limit["images_per_second_by_flops"], limit["images_per_second_by_launches"])
-    console.print(
-        f"floor: {limit['flops_per_image'] / 1e6:.1f} MFLOP an image at {limit['matrix_flops_per_second'] / 1e9:.0f} "
-        f"GFLOP/s allow {limit['images_per_second_by_flops']:,.0f} images/s; {limit['operations_per_step']:.0f} "
-        f"operations a step at {limit['launch_seconds'] * 1e6:.1f} us allow "
-        f"{limit['images_per_second_by_launches']:,.0f}; ours is at {statistics.median(taken['ours']) / best:.0%}"
+    textbook_results = textbook(options, device)
+    speeds, limits = textbook_results["images_per_second"], textbook_results["machine_limits"]
+    print_speeds("textbook GAN, batch 64, fp32", speeds, "tutorial's loop")
+    limit = min(limits["images_per_second_by_flops"], limits["images_per_second_by_launches"])
+    flops, rate = limits["flops_per_image"] / 1e6, limits["matrix_flops_per_second"] / 1e9
+    operations, launch = limits["operations_per_step"], limits["launch_seconds"] * 1e6
+    print(
+        f"Limits of the machine: {limits['images_per_second_by_flops']:,.0f} images/s "
+        f"({flops:.1f} MFLOP an image at {rate:.0f} GFLOP/s) and "
+        f"{limits['images_per_second_by_launches']:,.0f} images/s "
+        f"({operations:.0f} operations a step at {launch:.1f} us). "
+        f"This project reaches {statistics.median(speeds['this project']) / limit:.0%} of the lower limit."
     )
 
-    told["r3gan"] = r3gan(options, device)
-    taken = told["r3gan"]["images_per_second"]
-    console.print(table(f"r3gan, batch 128, {told['r3gan']['precision']}", taken, "ours"))
-    share = 1 - statistics.median(taken["ours"]) / statistics.median(taken["without penalties"])
-    console.print(f"the penalties take {share:.0%} of the time")
-    if options.json:
-        options.json.write_text(json.dumps(told, indent=2) + "\n")
+    r3gan_results = r3gan(options, device)
+    speeds = r3gan_results["images_per_second"]
+    print_speeds(f"r3gan, batch 128, {r3gan_results['precision']}", speeds, "this project")
+    share = 1 - statistics.median(speeds["this project"]) / statistics.median(speeds["without penalties"])
+    print(f"The penalties take {share:.0%} of the time.")
+    write_json(options.json, options, {"textbook": textbook_results, "r3gan": r3gan_results}, device=device)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,)))

@@ -1,4 +1,4 @@
-"""Training loops to time: a tutorial's and this package's, each as a function that trains a number of batches."""
+"""Training loops to be timed, the tutorials' and this project's, and the arithmetic that a training step needs."""
 
 import statistics
 import time
@@ -22,14 +22,14 @@ from training.step import Step
 from training.widths import resolve_widths
 
 Loop = Callable[[int], float]
-"""Trains on a number of batches, waits for the device, and returns the seconds that it took."""
+"""A function that trains on a number of batches, waits for the device, and returns the duration in seconds."""
 
 CALIBRATION_BATCHES = 10
-"""Batches of the first, untimed rounds. More than the eager steps before the CUDA graph is captured."""
+"""Batches of the untimed warm-up; more than the eager steps that precede the capture of the CUDA graph."""
 
 
 class PillowImages(Dataset):
-    """Grey images as `torchvision.datasets.MNIST` yields them: a transformed Pillow image and its label."""
+    """Grey images in the form of `torchvision.datasets.MNIST`: a transformed Pillow image and its label."""
 
     def __init__(self, data: LabelledImages, transform: Callable[[Image.Image], Tensor]):
         self.images, self.labels = data.images[:, 0].cpu(), data.labels.cpu()
@@ -43,7 +43,9 @@ class PillowImages(Dataset):
 
 
 def tutorial_loop(config: Config, data: LabelledImages) -> Loop:
-    """The loop of the tutorials: DataLoader, ToTensor, Normalize, BCEWithLogitsLoss and Adam as they come, in fp32."""
+    """Returns the loop of common tutorials: DataLoader, ToTensor, Normalize, BCEWithLogitsLoss and Adam with their
+    default options, in fp32.
+    """
     device = torch.device(config.device)
     shape = data.info.image_shape
     generator_widths, discriminator_widths = resolve_widths(config, shape)
@@ -83,7 +85,7 @@ def tutorial_loop(config: Config, data: LabelledImages) -> Loop:
 
 
 def package_loop(config: Config, data: LabelledImages) -> Loop:
-    """The loop of `train`, without its checkpoints, samples and logs. `data` lies on the device of the config."""
+    """Returns the loop of `train` without checkpoints, samples and logs. `data` must be on the device of the config."""
     state = State(config, data.info)
     step, batches_at = Step(state, config), Batches(data, config, Group())
     advance = with_cuda_graph(step)
@@ -104,10 +106,13 @@ def alternate(loops: dict[str, Loop], batch_size: int, seconds: float, rounds: i
     """Times loops in alternating rounds.
 
     Args:
-        seconds: about how long each round of each loop lasts.
+        loops: The loops by name.
+        batch_size: Images of one batch.
+        seconds: Approximate duration of each round of each loop.
+        rounds: Number of rounds.
 
     Returns:
-        images/s of each round of each loop.
+        The images/s of each round, by the name of the loop.
     """
     batches = {}
     for name, run in loops.items():
@@ -121,11 +126,12 @@ def alternate(loops: dict[str, Loop], batch_size: int, seconds: float, rounds: i
 
 
 def medians(measured: dict[str, list[float]]) -> dict[str, float]:
+    """Returns the median of each loop's rounds."""
     return {name: statistics.median(values) for name, values in measured.items()}
 
 
 def step_flops(config: Config, data: LabelledImages) -> int:
-    """Floating-point operations that the matrix products and convolutions of one training step take."""
+    """Counts the floating-point operations of the matrix products and convolutions of one training step."""
     config = replace(config, cuda_graph=False)
     step, batches = Step(State(config, data.info), config), Batches(data, config, Group())
     step(batches.at(0))
@@ -135,13 +141,13 @@ def step_flops(config: Config, data: LabelledImages) -> int:
 
 
 def matrix_flops(n: int, dtype: torch.dtype, device: str) -> float:
-    """Floating-point operations a second of the fastest of ten products of random n x n matrices."""
+    """Measures floating-point operations per second: the fastest of ten products of random n x n matrices."""
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 / best_seconds(lambda: a @ b, device, 10)
 
 
 def best_seconds(action: Callable[[], object], device: str, times: int) -> float:
-    """The shortest time that an action took, the device's work included, after one untimed call."""
+    """Returns the shortest duration of an action, including the device's work, after one untimed call."""
 
     def timed() -> float:
         started = time.perf_counter()

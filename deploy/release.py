@@ -1,6 +1,8 @@
-"""What `make release` puts beside the wheel: the Bento, and of each image a bill of what it holds (CycloneDX).
+"""Writes the files of a release: a Bento with the pretrained generator, and an SBOM (CycloneDX) of each image.
 
-The same bytes for the same commit: every time in them is $SOURCE_DATE_EPOCH.
+    SOURCE_DATE_EPOCH=SECONDS python deploy/release.py FOLDER VERSION       # or make release
+
+The same commit gives the same bytes: every time stamp is $SOURCE_DATE_EPOCH, in seconds since 1970.
 """
 
 import json
@@ -21,50 +23,64 @@ IMAGES = ("cpu", "cuda")
 
 def main(dist: Path, version: str) -> None:
     with TemporaryDirectory() as home:
-        bento(Path(home), version, dist / f"mnist-gan-{version}.bento")
+        write_bento(Path(home), version, dist / f"mnist-gan-{version}.bento")
     for image in IMAGES:
         bill = bill_of_materials(ROOT / f"serving/http/requirements-{image}.txt")
         (dist / f"mnist-gan-{version}-{image}.cdx.json").write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
 
 
-def bento(home: Path, version: str, out: Path) -> None:
-    """Of an empty store, so that it packs the generator that ships; `bentoml export` would write the times as well."""
+def write_bento(home: Path, version: str, out: Path) -> None:
+    """Builds the Bento and packs it into one file that `bentoml import` reads.
+
+    Args:
+        home: An empty folder for the BentoML store. Without a model in the store the pretrained generator is packed.
+        version: The version of the Bento.
+        out: The file to write. `bentoml export` is not used, because it would store the time at which it runs.
+    """
     environment = {"BENTOML_HOME": str(home), "MNIST_GAN_IMAGE": "cpu"}
     run(BIN / "bentoml", "build", "--version", version, **environment)
     folder = home / "bentos/mnist-gan" / version
-    made = f"creation_time: '{datetime.fromtimestamp(EPOCH, UTC).isoformat(timespec='microseconds')}'"
-    described, times = re.subn(
-        "^creation_time: .*$", made, (folder / "bento.yaml").read_text(), count=1, flags=re.MULTILINE
+    time = f"creation_time: '{datetime.fromtimestamp(EPOCH, UTC).isoformat(timespec='microseconds')}'"
+    description, count = re.subn(
+        "^creation_time: .*$", time, (folder / "bento.yaml").read_text(), count=1, flags=re.MULTILINE
     )
-    assert times == 1
-    (folder / "bento.yaml").write_text(described)
-    with tarfile.open(out, "w:xz", format=tarfile.PAX_FORMAT) as packed:
+    assert count == 1, "bento.yaml has no creation_time"
+    (folder / "bento.yaml").write_text(description)
+    with tarfile.open(out, "w:xz", format=tarfile.PAX_FORMAT) as archive:
         for path in [folder, *sorted(folder.rglob("*"))]:
-            packed.add(path, path.relative_to(folder), recursive=False, filter=anonymous)
+            archive.add(path, path.relative_to(folder), recursive=False, filter=normalise)
 
 
-def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Removes the time, the owner and the umask of this machine from a member of the archive."""
     member.mtime, member.uid, member.gid, member.uname, member.gname = EPOCH, 0, 0, "", ""
     member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
 
 
 def bill_of_materials(requirements: Path) -> dict:
-    """Licences and dependencies from the packages as they are installed for the image, hashes from their pins."""
+    """Returns the SBOM of an image in CycloneDX's JSON format.
+
+    Licences and dependencies are read from the packages, which are installed for the image into a temporary folder.
+    Hashes are those of the pinned requirements.
+    """
     with TemporaryDirectory() as folder:
         install = ("pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes")
         target = ("--python-version=3.13", "--python-platform=x86_64-manylinux_2_40", f"--target={folder}")
         run(BIN / "uv", *install, *target, f"--requirements={requirements}")
-        # -S: of this interpreter only its path, which leads to that folder, not the packages of its own.
+        # With -S the interpreter sees only PYTHONPATH, which is that folder, and not its own site-packages.
         project = ("--pyproject", ROOT / "pyproject.toml", "--mc-type=application")
         bill = cyclonedx("environment", "-S", *project, sys.executable, PYTHONPATH=folder)
     pins = {
-        normal(pin["name"]): pin["externalReferences"] for pin in cyclonedx("requirements", requirements)["components"]
+        canonical_name(pin["name"]): pin["externalReferences"]
+        for pin in cyclonedx("requirements", requirements)["components"]
     }
     for component in bill["components"]:
-        component["externalReferences"] = component.get("externalReferences", []) + pins[normal(component["name"])]
-    (whole,) = (one for one in bill["dependencies"] if one["ref"] == bill["metadata"]["component"]["bom-ref"])
-    whole["dependsOn"] = sorted(component["bom-ref"] for component in bill["components"])
+        hashes = pins[canonical_name(component["name"])]
+        component["externalReferences"] = component.get("externalReferences", []) + hashes
+    application = bill["metadata"]["component"]["bom-ref"]
+    (dependencies,) = (entry for entry in bill["dependencies"] if entry["ref"] == application)
+    dependencies["dependsOn"] = sorted(component["bom-ref"] for component in bill["components"])
     return bill
 
 
@@ -72,11 +88,12 @@ def cyclonedx(*arguments: object, **environment: str) -> dict:
     return json.loads(run(BIN / "cyclonedx-py", *arguments, "--output-reproducible", **environment))
 
 
-def normal(name: str) -> str:
-    return re.sub("[-_.]+", "-", name).lower()
+def canonical_name(package: str) -> str:
+    return re.sub("[-_.]+", "-", package).lower()
 
 
 def run(*command: object, **environment: str) -> str:
+    """Runs a command in the root of the repository and returns its standard output."""
     return subprocess.run(
         list(map(str, command)), cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
     ).stdout

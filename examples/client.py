@@ -1,8 +1,8 @@
-"""BentoML's Python client, and latents of one's own. Beside a service (`make serve`):
+"""Requests to a running service (`make serve`) with BentoML's Python client, and /decode with httpx.
 
     python examples/client.py [URL]
 
-Pictures come as PNG, a data set as npz, latents go and images come as npy.
+/generate returns a PNG, /dataset an .npz file. /decode receives latents as .npy and returns images as .npy.
 """
 
 import io
@@ -16,8 +16,8 @@ import numpy as np
 
 def main(url: str = "http://localhost:3000") -> None:
     with bentoml.SyncHTTPClient(url) as client:
-        # Image 10 of seed 7 is the same image, however it is asked for.
-        Path("sheet.png").write_bytes(client.generate(n=16, seed=7, first=10, labels=["3", "8"], scale=4))
+        # An image depends only on the seed and its index: image 10 of seed 7 is the same in every request.
+        Path("grid.png").write_bytes(client.generate(n=16, seed=7, first=10, labels=["3", "8"], scale=4))
         with np.load(io.BytesIO(client.dataset(n=100, seed=7))) as dataset:
             print("/dataset:", dataset["images"].shape, np.bincount(dataset["labels"], minlength=10))
         card = client.card()
@@ -25,8 +25,8 @@ def main(url: str = "http://localhost:3000") -> None:
 
     latents = io.BytesIO()
     np.save(latents, np.random.default_rng(0).standard_normal((256, card["latent_dim"]), np.float32))
-    answer = httpx.post(f"{url}/decode", params={"labels": "0123456789"}, content=latents.getvalue())
-    print("/decode:", np.load(io.BytesIO(answer.raise_for_status().content)).shape)
+    response = httpx.post(f"{url}/decode", params={"labels": "0123456789"}, content=latents.getvalue())
+    print("/decode:", np.load(io.BytesIO(response.raise_for_status().content)).shape)
 
 
 if __name__ == "__main__":

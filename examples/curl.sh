@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every kind of answer, by curl. Beside a service (make serve):
+# Sends a request to each kind of route of a running service (make serve) with curl, and saves the responses.
 #
 #     examples/curl.sh [URL [FOLDER]]
 set -euo pipefail
@@ -10,9 +10,9 @@ post() { # ROUTE BODY FILE
   echo "$folder/$3"
 }
 
-post /generate    '{"n": 80, "seed": 1, "labels": "0123456789", "columns": 10}' sheet.png
-post /write       '{"text": "31415926535", "seed": 7}' written.png
-post /interpolate '{"from": {"seed": 1, "label": "3"}, "to": {"seed": 2, "label": "8"}, "format": "gif", "scale": 4}' between.gif
+post /generate    '{"n": 80, "seed": 1, "labels": "0123456789", "columns": 10}' grid.png
+post /write       '{"text": "31415926535", "seed": 7}' writing.png
+post /interpolate '{"from": {"seed": 1, "label": "3"}, "to": {"seed": 2, "label": "8"}, "format": "gif", "scale": 4}' interpolation.gif
 post /dataset     '{"n": 1000, "seed": 7}' digits.npz
 curl --fail-with-body --silent --show-error "$url/card" -o "$folder/card.json"
 echo "$folder/card.json"

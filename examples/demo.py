@@ -1,6 +1,6 @@
-"""The whole way: train, export-onnx, bentoml serve, and a sheet of digits asked for over HTTP. Run by `make demo`.
+"""Trains a small GAN, exports and serves it, and requests a grid of digits over HTTP. `make demo` runs it.
 
-Everything lands in demo/, which is made anew: run/, generator.onnx, parity.json, sheet.png, service.log.
+Everything is written to demo/, which is deleted first: run/, generator.onnx, parity.json, grid.png, service.log.
 """
 
 import json
@@ -31,19 +31,19 @@ def main() -> None:
 
     say(f"1. Train a small class-conditional GAN for {MINUTES} minutes.")
     if train("mnist") == os.EX_NOINPUT:
-        say("MNIST cannot be had here: going on with the 1,797 digits that come with scikit-learn.")
+        say("MNIST cannot be downloaded here. Training on the 1,797 digits of scikit-learn instead.")
         train("uci-digits")
 
-    say("2. Export its generator to ONNX, if its output matches PyTorch's.")
+    say("2. Export its generator to ONNX and check that the file's output matches PyTorch's.")
     model = DEMO / "generator.onnx"
-    # Not into the user's model store: every clone's `make serve` and `bentoml build` would prefer it to what ships.
-    named = ("--name", "demo", "--no-register")
-    run("export-onnx", DEMO / "run", "--out", model, "--report", DEMO / "parity.json", *named)
+    # The demo does not register its model, because `make serve` and `bentoml build` would then use it in every clone.
+    options = ("--name", "demo", "--no-register")
+    run("export-onnx", DEMO / "run", "--out", model, "--report", DEMO / "parity.json", *options)
 
-    say("3. Serve it, and ask for the ten digits, eight times over.")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    say("3. Serve the file and request the ten digits, eight times each.")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with (DEMO / "service.log").open("w") as log:
         service = subprocess.Popen(
             [BIN / "bentoml", "serve", "--port", str(port)],
@@ -54,43 +54,44 @@ def main() -> None:
         try:
             wait_until_ready(service, f"http://127.0.0.1:{port}/readyz", model)
             query = {"n": 80, "seed": 1, "labels": "0123456789", "columns": 10}
-            generate(f"http://127.0.0.1:{port}/generate", query, DEMO / "sheet.png")
+            generate(f"http://127.0.0.1:{port}/generate", query, DEMO / "grid.png")
         finally:
             service.terminate()
             service.wait()
 
-    say(f"""Done. Look at {DEMO}/sheet.png, and at {DEMO}/run/samples/ to see the digits form.
+    say(f"""Done. Open {DEMO}/grid.png to see the digits, and {DEMO}/run/samples.gif to see how they developed.
 
 Next:
   MNIST_GAN_MODEL={model} make serve              serve this model on http://localhost:3000
-  .venv/bin/sample {model} --n 1000 --out digits.npz
+  .venv/bin/sample {model} --n 1000 --out digits.npz     write 1,000 images to a file
   .venv/bin/train --preset fast --minutes 10 --out runs/a     train for longer
-  .venv/bin/train --help                                      or otherwise
+  .venv/bin/train --help                                      list the options
 
-`make serve` alone serves {served()}.
-It would serve this model if it were the newest in the BentoML model store, where this command puts it:
+`make serve` without MNIST_GAN_MODEL serves {default_model()}.
+It serves the demo's model after this command, which registers it in the BentoML model store:
   .venv/bin/export-onnx {DEMO}/run --out {model} --name demo""")
 
 
-def served() -> str:
-    """Returns the model that the service chooses by itself, in words."""
+def default_model() -> str:
+    """Returns a description of the model that the service chooses if MNIST_GAN_MODEL is not changed."""
     from serving.http.service import model_file  # takes seconds to import
 
     path = model_file()
     if os.environ.get("MNIST_GAN_MODEL"):
-        return f"{path}, since MNIST_GAN_MODEL is set"
+        return f"{path}, because MNIST_GAN_MODEL is set in your shell"
     if path == SHIPPED:
-        return f"{path.stem}, the generator that ships"
+        return f"{path.stem}, the pretrained generator"
     return f"the newest model in the BentoML model store, {path}"
 
 
 def train(dataset: str) -> int:
-    """Trains, and returns the exit code: 0, or EX_NOINPUT if the data set cannot be had."""
+    """Trains and returns the exit code: 0, or EX_NOINPUT if the data set cannot be downloaded."""
     options = ("--preset", "fast", "--dataset", dataset, "--minutes", MINUTES, "--out", DEMO / "run")
     return run("train", *options, allowed=(0, os.EX_NOINPUT))
 
 
 def run(command: str, *arguments: object, allowed: tuple[int, ...] = (0,)) -> int:
+    """Prints and runs a command of this project. Exits if its exit code is not one of `allowed`, else returns it."""
     words = [command, *map(str, arguments)]
     print(f"$ {shlex.join(words)}", flush=True)
     code = subprocess.run([BIN / command, *words[1:]]).returncode
@@ -100,6 +101,7 @@ def run(command: str, *arguments: object, allowed: tuple[int, ...] = (0,)) -> in
 
 
 def wait_until_ready(service: subprocess.Popen, url: str, model: Path) -> None:
+    """Blocks until the service is ready; exits if it has ended or needs more than READY_SECONDS."""
     print(f"$ MNIST_GAN_MODEL={model} bentoml serve", flush=True)
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and service.poll() is None:
@@ -112,12 +114,13 @@ def wait_until_ready(service: subprocess.Popen, url: str, model: Path) -> None:
 
 
 def generate(url: str, query: dict[str, object], out: Path) -> None:
+    """Sends the request, saves the picture, and prints the equivalent curl command."""
     body = json.dumps(query)
     print(f"$ curl -X POST {url} -H 'content-type: application/json' -d {shlex.quote(body)} -o {out}", flush=True)
     request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        out.write_bytes(answer.read())
-        print(f"{out}: {out.stat().st_size:,} bytes, seed {answer.headers['X-Seed']}")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        out.write_bytes(response.read())
+        print(f"{out}: {out.stat().st_size:,} bytes, seed {response.headers['X-Seed']}")
 
 
 def say(text: str) -> None:

@@ -1,8 +1,8 @@
-"""A labelled training set of the size of MNIST, over HTTP. Beside a service (`make serve`):
+"""Requests a labelled training set of the size of MNIST from a running service (`make serve`).
 
     python examples/training_set.py [URL [N]]
 
-Every image has an address, so the parts can be asked for in any order, and a part that failed again.
+An image depends only on the seed and its index, so parts can be requested in any order, and a failed part again.
 """
 
 import io
@@ -14,7 +14,7 @@ import numpy as np
 
 SEED = 2026
 PART = 10_000
-"""Images that the service gives at most in one answer."""
+"""Images per request; more than 10,000 are rejected by the service's default settings."""
 OUT = Path("digits.npz")
 
 
@@ -22,8 +22,8 @@ def main(url: str = "http://localhost:3000", n: str = "60000") -> None:
     parts = []
     with bentoml.SyncHTTPClient(url, timeout=120) as client:
         for first in range(0, int(n), PART):
-            answer = client.dataset(seed=SEED, first=first, n=min(PART, int(n) - first))
-            parts.append(np.load(io.BytesIO(answer)))
+            response = client.dataset(seed=SEED, first=first, n=min(PART, int(n) - first))
+            parts.append(np.load(io.BytesIO(response)))
             print(f"{first + len(parts[-1]['labels']):,} of {int(n):,}", flush=True)
     images = np.concatenate([part["images"] for part in parts])
     labels = np.concatenate([part["labels"] for part in parts])

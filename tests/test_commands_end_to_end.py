@@ -1,4 +1,4 @@
-"""The way of a user, by the commands that a user types."""
+"""From training to images, with the commands that a user types."""
 
 import os
 import shutil
@@ -17,32 +17,34 @@ BIN = Path(sys.executable).parent
 
 
 def run(command: str, *arguments: object) -> str:
+    """Runs a command of this project, which has to succeed, and returns its standard output."""
     done = subprocess.run([BIN / command, *map(str, arguments)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-def test_from_the_real_mnist_to_a_sheet_of_images(mnist, tmp_path):
-    said = run("train", "--preset", "mlp", "--data-dir", mnist, "--out", tmp_path / "a", "--epochs", 1)
-    assert "mlp on the 60,000 images of mnist" in said
-    assert "epoch   1" in said
+def test_mnist_is_trained_exported_and_sampled_to_a_grid_of_digits(mnist, tmp_path):
+    output = run("train", "--preset", "mlp", "--data-dir", mnist, "--out", tmp_path / "a", "--epochs", 1)
+    assert "mlp on the 60,000 images of mnist" in output
+    assert "epoch   1" in output
     run("export-onnx", tmp_path / "a", "--out", tmp_path / "a.onnx")
     run("sample", tmp_path / "a.onnx", "--n", 64, "--seed", 1, "--out", tmp_path / "a.png")
 
     card = Generator.open(tmp_path / "a.onnx").card
     assert (card.name, card.latent_dim, card.image_shape) == ("a", 100, (1, 28, 28))
     assert str(tmp_path).encode() not in (tmp_path / "a.onnx").read_bytes()
-    with Image.open(tmp_path / "a.png") as sheet:
-        pixels = np.asarray(sheet)
+    with Image.open(tmp_path / "a.png") as grid:
+        pixels = np.asarray(grid)
     assert pixels.shape == (8 * 28 * 2, 8 * 28 * 2)
-    strokes = pixels.reshape(8, 56, 8, 56).mean(axis=(0, 2))
-    assert strokes[20:36, 20:36].mean() > 3 * strokes[:4].mean()  # digits are bright in the middle of their cells
+    mean_cell = pixels.reshape(8, 56, 8, 56).mean(axis=(0, 2))
+    # A digit is bright in the middle of its cell and dark at the upper edge.
+    assert mean_cell[20:36, 20:36].mean() > 3 * mean_cell[:4].mean()
 
 
 @pytest.mark.slow
 def test_make_demo_works_in_a_fresh_clone(tmp_path):
-    """On the newest Python that there is, so that with this one two are tried."""
+    # A newer Python than the one that runs the tests, if there is one, so that both are tried.
     python = next((name for name in ("python3.13", "python3.12") if works(name)), sys.executable)
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
@@ -59,11 +61,11 @@ def test_make_demo_works_in_a_fresh_clone(tmp_path):
     demo = clone / "demo"
     for name in ("run/checkpoints", "run/samples.gif", "generator.onnx", "parity.json"):
         assert (demo / name).exists(), done.stdout
-    with Image.open(demo / "sheet.png") as sheet:
-        assert sheet.size == (560, 448)
+    with Image.open(demo / "grid.png") as grid:
+        assert grid.size == (560, 448)
     assert "MNIST_GAN_MODEL=demo/generator.onnx make serve" in done.stdout
-    assert "`make serve` alone serves mnist, the generator that ships." in done.stdout
-    assert not list(tmp_path.glob("bentoml/models/*")), "the demo puts nothing into the user's model store"
+    assert "`make serve` without MNIST_GAN_MODEL serves mnist, the pretrained generator." in done.stdout
+    assert not list(tmp_path.glob("bentoml/models/*")), "the demo must not register a model in the user's store"
     assert Generator.open(demo / "generator.onnx").card.name == "demo"
     status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True)
     assert status.stdout == ""

@@ -1,8 +1,7 @@
-"""docs/own-data.md: its commands, one after another, in a clone."""
+"""The commands of docs/own-data.md, run in order in a clone."""
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +10,17 @@ import pytest
 from PIL import Image
 
 from models.onnx_file.generator import Generator
+from tools.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_every_command_of_the_page_works_as_written(tmp_path):
+def test_the_shell_commands_of_the_page_work_in_order(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/own-data.md").read_text(), re.DOTALL | re.MULTILINE)
     script = "set -euo pipefail -m\n" + "".join(blocks).replace("localhost:3000", f"127.0.0.1:{port}")
     environment = os.environ | {
@@ -40,6 +38,6 @@ def test_every_command_of_the_page_works_as_written(tmp_path):
     assert (sorted(card.class_names), card.image_shape) == (["cross", "disc", "square"], (1, 16, 16))
     with Image.open(clone / "served.png") as served:
         assert served.size == (4 * 16 * 4, 3 * 16 * 4)
-    with Image.open(clone / "shapes.png") as sheet:
-        assert sheet.size == (7 * 16 * 2, 7 * 16 * 2)
+    with Image.open(clone / "shapes.png") as grid:
+        assert grid.size == (7 * 16 * 2, 7 * 16 * 2)
     assert list((tmp_path / "bentoml" / "bentos" / "mnist-gan").iterdir())

@@ -1,10 +1,10 @@
-"""Checks everything that only a GPU can show, in less than ten minutes, and writes one JSON file and one table.
+"""Checks everything that needs a GPU in less than ten minutes, and writes a JSON file and a table.
 
-    make gpu-check                                                # or, without make and git:
+    make gpu-check                                                # or without make and git:
     python3 -m benchmarks.gpu_check --out gpu-check --minutes 9
     python3 -m benchmarks.gpu_check --stages speed profile        # only these stages
-    python3 -m benchmarks.gpu_check --device cpu --tiny           # tries the script itself, without a GPU
+    python3 -m benchmarks.gpu_check --device cpu --tiny           # runs every stage on a CPU, to try the check itself
 
-`__main__.py` runs each stage of `STAGES` in a fresh process, which is `stage.py`: a crash, a CUDA error or a stage that
-takes too long costs only that stage. `__main__.py` itself needs nothing but the standard library.
+`__main__.py` runs each stage in a process of its own (`stage.py`), so that a crash, a CUDA error or a timeout affects
+only that stage. `__main__.py` itself needs only the standard library.
 """

@@ -24,7 +24,7 @@ from benchmarks.gpu_check.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MAX_FILE_BYTES = 16 * 2**20
-"""A larger file is not kept: whoever lends a GPU may limit what comes back from it."""
+"""Larger files are deleted at the end, because hosts that lend GPUs may limit the size of results."""
 POLL_SECONDS = 0.5
 MIN_SECONDS = 5.0
 """A stage for which less time is left is skipped."""
@@ -34,9 +34,9 @@ NOTHING_TO_CHECK = 2
 @dataclass(frozen=True)
 class Stage:
     module: str
-    """Module with a function `run(settings, record)`."""
+    """Name of a module with a function `run(settings, record)`."""
     seconds: float
-    """Share of the time; time that a stage leaves unused goes to the stages after it."""
+    """Weight of the stage when the time is divided; time that a stage leaves unused goes to the stages after it."""
 
 
 STAGES = {
@@ -46,7 +46,7 @@ STAGES = {
     "serving": Stage("benchmarks.gpu_check.serving", 40),
     "profile": Stage("benchmarks.gpu_check.profile", 30),
 }
-"""The most valuable first: a run that is cut off has then answered the most important questions."""
+"""Stages in the order in which they run: the most important first, in case the run is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,20 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    parser = argparse.ArgumentParser("gpu_check", description="Checks everything that only a GPU can show.")
+    parser = argparse.ArgumentParser("gpu_check", description="Checks everything that needs a GPU.")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for at most eight files")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all stages together (default: 9)")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE",
                         help=f"stages to run: {', '.join(STAGES)} (default: all)")  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="try every stage at a size that means nothing")
-    parser.add_argument("--bundle", type=Path, default=environment.BUNDLE, help="the folder of `make gpu-bundle`")
+    parser.add_argument("--tiny", action="store_true", help="run every stage at a minimal size, to try the check")
+    parser.add_argument(
+        "--bundle", type=Path, default=environment.BUNDLE, help="folder that `make gpu-bundle` has written"
+    )
     parser.add_argument("--data-dir", type=Path, help="folder of MNIST (default: the bundle's, else $MNIST_GAN_DATA)")
     given = parser.parse_args(arguments)
     if not 0 < given.minutes < float("inf"):
-        parser.error(f"--minutes must be above 0, got {given.minutes}")
+        parser.error(f"--minutes must be finite and greater than 0, got {given.minutes}")
     bundled = given.bundle / "data"
     data_dir = given.data_dir or (bundled if bundled.is_dir() else Path(os.environ.get("MNIST_GAN_DATA", "data")))
     stages = tuple(name for name in STAGES if name in given.stages)
@@ -151,20 +153,20 @@ def check(
     report["status"] = "failed" if failed else "passed"
     report["left_out"] = _drop_large_files(options.out)
     _write(options.out, report)
-    print(f"{options.out}: {report['status']}; gpu-check.md has the table, gpu-check.json all of it")
+    print(f"{options.out}: {report['status']}; gpu-check.md has the table, gpu-check.json all results")
     return not failed
 
 
 def _run_stage(
     stage: Stage, settings: Settings, variables: Mapping[str, str], path: Path, log: TextIO
 ) -> Iterator[StageResult]:
-    """Yields the stage's result each time that it has grown, and once more when the process has ended."""
+    """Yields the stage's result after each new row, and once more when the process has ended."""
     if settings.seconds_left < MIN_SECONDS:
-        yield StageResult("skipped", "no time was left for it")
+        yield StageResult("skipped", "no time is left")
         return
     started, printed = time.time(), 0
     command = [sys.executable, "-m", "benchmarks.gpu_check.stage", stage.module, path, settings.to_json()]
-    # In a session of its own, so that its children can be ended with it.
+    # A session of its own, so that its child processes can be killed together with it.
     process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
     result = StageResult()
     ended = late = False
@@ -175,7 +177,7 @@ def _run_stage(
             late = late or settings.seconds_left <= 0
             if late:
                 _kill(process)
-            ended = process.poll() is not None  # before the file is read: nothing can follow
+            ended = process.poll() is not None  # before the file is read, so that no row is missed
             if path.exists():
                 result = StageResult.read(path)
             result.seconds = time.time() - started

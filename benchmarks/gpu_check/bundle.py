@@ -1,4 +1,4 @@
-"""Collects what a machine with a GPU and no network lacks: a few wheels, and MNIST.
+"""Collects the files that a GPU machine without a network lacks: a few wheels, and MNIST.
 
     make gpu-bundle            # writes gpu-bundle/, which `make gpu-check` finds there
 
@@ -20,7 +20,7 @@ from training.data import load_dataset
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tyro", "pydantic")
-"""Packages that such a machine does not have; pip adds those that they need."""
+"""Packages that such a machine lacks; pip adds their dependencies."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 RAW = Path("MNIST", "raw")
 MAX_BYTES = 50 * 2**20
@@ -39,17 +39,21 @@ def main() -> None:
             load_dataset("mnist", options.data_dir, split=split)  # downloads what is missing
         _compress(options.data_dir / RAW, options.out / "data" / RAW)
     except MnistGanError as error:
-        print(f"gpu-bundle: without MNIST, which the stages speed, quality and profile need: {error}", file=sys.stderr)
+        print(
+            f"gpu-bundle: MNIST is missing, which the stages speed, quality and profile need: {error}", file=sys.stderr
+        )
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     if size > MAX_BYTES:
-        sys.exit(f"gpu-bundle: {options.out} has {size:,} bytes, at most {MAX_BYTES:,} are allowed")
-    print(f"{options.out}: {size / 2**20:.1f} MiB; bring it along with the repository, then `make gpu-check` uses it")
+        sys.exit(f"gpu-bundle: {options.out} has {size:,} bytes, more than the maximum of {MAX_BYTES:,}")
+    print(
+        f"{options.out}: {size / 2**20:.1f} MiB. Copy it together with the repository; `make gpu-check` uses it there."
+    )
 
 
 def _download_wheels(folder: Path) -> None:
     pins = [line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("\n".join(pins))  # without hashes, which would have to cover every package that pip considers
+        constraints.write("\n".join(pins))  # without hashes: pip would demand one for every package
         constraints.flush()
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", folder]
         command += ["--python-version", "3.12", "--implementation", "cp", "--constraint", constraints.name]

@@ -1,4 +1,4 @@
-"""Runs the tests of tests/gpu and records each as a row, with the value that it measured and its bound."""
+"""Runs the tests of tests/gpu and records each as a row with its measured value and the allowed maximum."""
 
 import os
 from typing import Any
@@ -26,7 +26,7 @@ class _Rows:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.passed:
-            return  # a set-up or a tear-down that worked
+            return  # a set-up or tear-down that passed
         name = report.nodeid.split("::")[-1].removeprefix("test_").replace("_", " ")
         measured: dict[str, Any] = dict(report.user_properties)
         bound = f"at most {measured['bound']:.3g}" if "bound" in measured else ""

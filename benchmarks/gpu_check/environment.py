@@ -1,8 +1,8 @@
-"""The Python environment of the stages: the running one, completed from the folder of `make gpu-bundle` if need be.
+"""The Python environment of the stages: the running one, plus packages from the bundle where some are missing.
 
 A machine with a GPU may have PyTorch, but no network and not every package. The missing wheels are unpacked into a
-folder that PYTHONPATH puts before the installed packages. A virtual environment would not do: where the running Python
-is itself in one, a virtual environment made from it does not see that environment's packages.
+folder that precedes the installed packages in PYTHONPATH. A virtual environment would not work: one that is created
+inside another virtual environment does not see the packages of the outer one.
 """
 
 import importlib.util
@@ -12,26 +12,26 @@ import sys
 from pathlib import Path
 
 REQUIRED = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "safetensors", "sklearn", "tyro", "pydantic")
-"""Modules without which no stage can run."""
+"""Modules that every stage needs."""
 BUNDLE = Path(__file__).parents[2] / "gpu-bundle"
 
 
 class MissingPackageError(Exception):
-    """A package is missing, and the bundle does not supply it."""
+    """A package is missing, and the bundle does not contain it."""
 
 
 def prepare(bundle: Path, packages: Path) -> dict[str, str]:
-    """Makes an environment in which the stages can be started with `sys.executable`.
+    """Prepares an environment in which the stages can be started with `sys.executable`.
 
     Args:
-        bundle: the folder that `make gpu-bundle` makes; it may be missing.
-        packages: an empty folder for unpacked wheels.
+        bundle: The folder that `make gpu-bundle` writes; it need not exist.
+        packages: An empty folder for unpacked wheels.
 
     Returns:
         The environment variables of the stages.
 
     Raises:
-        MissingPackageError: a package is missing, and the message names it.
+        MissingPackageError: A package is missing or cannot be installed; the message names it.
     """
     environment = dict(os.environ)
     root = str(Path(__file__).parents[2])
@@ -41,18 +41,18 @@ def prepare(bundle: Path, packages: Path) -> dict[str, str]:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", packages]
         done = subprocess.run([*pip, *wheels], capture_output=True, text=True)
         if done.returncode:
-            raise MissingPackageError(f"the wheels of {bundle} cannot be installed: {done.stderr.strip()}")
+            raise MissingPackageError(f"the wheels in {bundle} cannot be installed: {done.stderr.strip()}")
         paths.append(str(packages))
     if missing := missing_modules(packages):
         raise MissingPackageError(
-            f"{sys.executable} lacks {', '.join(missing)}: run `make setup`, or bring the folder of `make gpu-bundle`"
+            f"{sys.executable} lacks {', '.join(missing)}: run `make setup`, or copy the folder of `make gpu-bundle`"
         )
     paths += [path for path in (environment.get("PYTHONPATH"),) if path]
     return environment | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def missing_modules(packages: Path | None = None) -> list[str]:
-    """The modules of `REQUIRED` that are neither installed nor in the folder `packages`."""
+    """Returns the modules of `REQUIRED` that are neither installed nor in the folder `packages`."""
     return [
         name
         for name in REQUIRED

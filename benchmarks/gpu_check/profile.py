@@ -1,4 +1,4 @@
-"""Keeps a trace of one captured step and of one eager step, and says what each one is bound by."""
+"""Writes a trace of a training step with and without a CUDA graph, and reports the bottleneck of each."""
 
 from benchmarks.gpu_check.profiling import profile_steps
 from benchmarks.gpu_check.report import Recorder
@@ -10,8 +10,8 @@ PRESET = "fast"
 
 def run(settings: Settings, record: Recorder) -> None:
     data = load_data(settings)
-    for name, capture in (("captured", True), ("eager", False)):
+    for name, cuda_graph in (("cuda-graph", True), ("eager", False)):
         with record.part(f"{name} step of {PRESET}"):
             trace = settings.out / f"profile-{name}.json.gz"
-            profile = profile_steps(config_of(PRESET, settings, cuda_graph=capture), data, trace, steps=1)
+            profile = profile_steps(config_of(PRESET, settings, cuda_graph=cuda_graph), data, trace, steps=1)
             record.row(f"{name} step of {PRESET}", profile.step_seconds * 1e6, "µs", note=f"{profile}; {trace.name}")

@@ -1,4 +1,4 @@
-"""Finds out what a training step spends its time on, from a profile of a few steps."""
+"""Finds the bottleneck of a training step from a profile of a few steps."""
 
 import re
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ MATRIX = re.compile(r"gemm|gemv|nvjet|xmma|cutlass|conv|wgrad|dgrad|fprop|implic
 """Names of the kernels of cuBLAS and cuDNN, and of ATen's operators on a CPU, that multiply matrices or convolve."""
 TIMED_STEPS = 20
 BUSY = 0.7
-"""Below this share of the time that kernels run, the device waits for the CPU to launch them."""
+"""If kernels run for less than this share of a step, the device waits for the CPU to launch them."""
 SMALL_KERNEL_SECONDS = 5e-6
-"""About the time that any kernel takes, however little it does."""
+"""Approximate duration of a kernel that has little to compute."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one step goes."""
+    """Durations of one training step and of its kernels."""
 
     step_seconds: float
-    """Wall-clock time of a step, measured without the profiler."""
+    """Wall-clock time of a step in seconds, measured without the profiler."""
     kernels: float
     """Number of kernels that a step runs."""
     kernel_seconds: float
-    """Sum over all kernels of a step."""
+    """Total duration of all kernels of a step."""
     matrix_seconds: float
-    """Sum over those that multiply matrices or convolve."""
+    """Total duration of the kernels that multiply matrices or convolve."""
 
     @property
     def bound(self) -> str:
-        """The limit of the step: launches, small kernels, arithmetic or memory."""
+        """Bottleneck of the step: launches, small kernels, arithmetic or memory."""
         if self.kernel_seconds < BUSY * self.step_seconds:
             return "launches"
         if self.kernel_seconds < SMALL_KERNEL_SECONDS * self.kernels:
@@ -54,8 +54,10 @@ def profile_steps(config: Config, data: LabelledImages, trace: Path | None = Non
     """Profiles training steps.
 
     Args:
-        trace: file for a trace that Chrome and Perfetto open; a name that ends in .gz is compressed.
-        steps: how many steps the profile, and the trace, hold.
+        config: The configuration of the training.
+        data: The images, on the device of the configuration.
+        trace: File for a trace that Chrome and Perfetto can open, compressed if its name ends in .gz; None writes none.
+        steps: Number of steps in the profile and the trace.
     """
     run = package_loop(config, data)
     run(CALIBRATION_BATCHES)
@@ -73,7 +75,7 @@ def profile_steps(config: Config, data: LabelledImages, trace: Path | None = Non
 
 
 def _is_kernel(event: FunctionEventAvg, on_gpu: bool) -> bool:
-    """On a CPU, the operators stand for the kernels."""
+    """Returns whether an event is a kernel, or, on a CPU, an operator, which takes its place."""
     if on_gpu:
         return event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
     return event.key.startswith("aten::") and event.self_cpu_time_total > 0

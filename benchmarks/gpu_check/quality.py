@@ -1,4 +1,4 @@
-"""How good a generator is after 15 and 60 seconds of training, with schedules that fit the length of each run."""
+"""Quality of a generator after 15 and 60 seconds of training, with schedules that end with the run."""
 
 import tempfile
 import time
@@ -30,19 +30,22 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Differences from the preset, except for the options that depend on the number of images."""
 RUNS = (("fast", 60), ("r3gan", 60), ("fast", 15), ("r3gan", 15))
-"""Presets and seconds, the most valuable first."""
+"""Presets and durations in seconds, the most important first."""
 TINY_RUNS = RUNS[:2]
-"""Each evaluation takes seconds, however small the network is."""
+"""Runs of the tiny check: fewer, because each evaluation takes seconds, however small the network is."""
 OVERHEAD_SECONDS = 12.0
-"""About what measuring the speed, checkpoints and the evaluation add to a run."""
+"""Approximate time that measuring the speed, checkpoints and the evaluation add to a run."""
 EMA_SHARE = 1 / 40
-"""Half-life of the averaged weights, as a share of the images of a run."""
+"""Half-life of the EMA, as a share of the images of a run."""
 BURN_IN_SHARE = 1 / 10
+"""Length of the burn-in, as a share of the images of a run."""
 GOAL = "goal: 2 within 60 s"
 
 
 @dataclass(frozen=True)
 class Trained:
+    """A finished run, its exported generator, and its FID divided by the real-data baseline."""
+
     name: str
     export: Export
     checkpoint: Checkpoint
@@ -58,13 +61,13 @@ def run(settings: Settings, record: Recorder) -> None:
             with record.part(name):
                 seconds_needed = seconds + OVERHEAD_SECONDS
                 if settings.seconds_left < seconds_needed and not settings.tiny:
-                    raise Skip(f"{settings.seconds_left:.0f} s were left for it, {seconds_needed:.0f} s are needed")
+                    raise Skip(f"{settings.seconds_left:.0f} s are left, {seconds_needed:.0f} s are needed")
                 trained = _train(settings, record, data, preset, seconds, Path(folder, name.replace(", ", "-")))
                 if best is None or trained.fid_ratio < best.fid_ratio:
                     best = trained
                     _keep(settings.out, best)
     if best is None:
-        raise Skip("no run was finished")
+        raise Skip("no run has finished")
     with record.part(f"full evaluation of {best.name}"):
         report = _evaluate(settings, best.export, tuple(METRICS))
         record.detail("evaluation", report.to_dict())
@@ -87,18 +90,18 @@ def _train(settings: Settings, record: Recorder, data: LabelledImages, preset: s
     took = time.perf_counter() - started
     record.row(f"{preset}, {seconds} s: images", config.images, "images", note=f"{precision}, {took:.1f} s in all")
     checkpoint = load_checkpoint(out)
-    made = export(checkpoint)
-    report = _evaluate(settings, made, FAST)
+    exported = export(checkpoint)
+    report = _evaluate(settings, exported, FAST)
     (evaluated,) = report.results
     ratio = report.fid_ratio(evaluated.measurements)
     assert ratio is not None, "the Frechet distance was measured"
     record.row(f"{preset}, {seconds} s: FID over its real-data baseline", ratio, "times", bound=GOAL)
     record.detail(f"{preset}, {seconds} s", {"seconds": took, "config": config.model_fields(), **report.to_dict()})
-    return Trained(f"{preset}, {seconds} s", made, checkpoint, ratio)
+    return Trained(f"{preset}, {seconds} s", exported, checkpoint, ratio)
 
 
 def _fitted(config: Config, data: LabelledImages, seconds: float) -> Config:
-    """The config with as many images as can be trained in the time, and schedules that end with them."""
+    """Returns the config with the number of images that fit into the time, and with schedules that end with the run."""
     recipe = RECIPES[config.preset]
     probe = {config.preset: package_loop(replace(config, **recipe), data)}
     speed = medians(alternate(probe, config.batch_size, min(2.0, seconds / 5), 1))[config.preset]
@@ -111,8 +114,8 @@ def _data(settings: Settings) -> dict[str, str]:
     return {"dataset": "uci-digits" if settings.tiny else "mnist"}
 
 
-def _evaluate(settings: Settings, made: Export, metrics: tuple[str, ...]) -> EvaluationReport:
-    source = ImageSource(made.generator.card.name, made.generator)
+def _evaluate(settings: Settings, exported: Export, metrics: tuple[str, ...]) -> EvaluationReport:
+    source = ImageSource(exported.generator.card.name, exported.generator)
     n = 256 if settings.tiny else None
     try:
         return evaluate_sources([source], settings.data_dir, n=n, metrics=metrics, fit_classifier=settings.tiny)
@@ -121,7 +124,7 @@ def _evaluate(settings: Settings, made: Export, metrics: tuple[str, ...]) -> Eva
 
 
 def _keep(out: Path, trained: Trained) -> None:
-    """Keeps the model file, the weights of its generator, and a picture of its images."""
+    """Writes the model file, the weights of its generator, and a grid of its images to the results."""
     generator = trained.export.generator
     (out / "generator.onnx").write_bytes(generator.file)
     part = "ema." if trained.checkpoint.part("ema") else "generator."

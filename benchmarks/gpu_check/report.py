@@ -1,6 +1,6 @@
-"""The results of a check: rows, stages, and the JSON file and the Markdown table that show them.
+"""Results of the check: rows, stages, the JSON file and the Markdown table.
 
-This module needs only the standard library, because it also reports that PyTorch is missing.
+This module needs only the standard library, because it is also used where PyTorch is missing.
 """
 
 import json
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["passed", "failed", "skipped", "measured", "running"]
-"""A row with a bound passes or fails; a row without one is measured. A stage is running until its process ends."""
+"""Status of a row or a stage. A row with a bound is passed or failed, a row without one is measured. A stage is running
+until its process ends.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Row:
     value: float | None = None
     unit: str = ""
     bound: str = ""
-    """The bound that the value had to keep, or the goal that it was to reach, as text."""
+    """Required bound or desired goal of the value, as text."""
     note: str = ""
 
     def __str__(self) -> str:
@@ -35,29 +37,29 @@ class Row:
 
 @dataclass
 class StageResult:
-    """The outcome of a stage."""
+    """Result of a stage."""
 
     status: Status = "running"
     message: str = ""
-    """Why the stage failed or was skipped."""
+    """Reason why the stage failed or was skipped; empty otherwise."""
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
-    """Results that do not fit into rows, ready for JSON."""
+    """Results that do not fit into rows, as values that JSON can represent."""
 
     @classmethod
     def read(cls, path: Path) -> "StageResult":
-        """Reads what a stage has written so far; the file is always whole, because it is renamed into place."""
+        """Reads the results that a stage has written so far. The file is complete, because it is renamed into place."""
         values = json.loads(path.read_text())
         return cls(**values | {"rows": [Row(**row) for row in values["rows"]]})
 
 
-class Skip(Exception):  # noqa: N818  # it is not an error
-    """Raised by a stage, or by a part of one, that cannot run here. The message says why."""
+class Skip(Exception):  # noqa: N818  # not an error
+    """A stage, or a part of one, cannot run on this machine. The message has the reason."""
 
 
 class Recorder:
-    """Collects the rows of one stage, and writes its file anew after each."""
+    """Collects the rows of one stage and writes its result file after each row."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -74,7 +76,7 @@ class Recorder:
         bound: str = "",
         note: str = "",
     ) -> None:
-        """Adds a row. A value that is not finite makes it a failed one; without a status it counts as measured."""
+        """Adds a row. The status is "measured" by default, and always "failed" if the value is not finite."""
         if value is not None and not math.isfinite(value):
             status, note = "failed", f"{note} the value is {value}".strip()
             value = None  # JSON has no NaN
@@ -87,17 +89,17 @@ class Recorder:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Encloses a part of a stage: an exception becomes a row of that name, and the stage goes on."""
+        """Encloses a part of a stage: an exception becomes a row with that name, and the stage continues."""
         try:
             yield
         except Skip as skip:
             self.row(name, status="skipped", note=str(skip))
-        except Exception as error:  # whatever a library raises must not cost the parts that follow
+        except Exception as error:  # a failure in one part must not prevent the parts after it
             traceback.print_exc()
             self.row(name, status="failed", note=one_line(error))
 
     def finish(self, status: Status, message: str = "") -> None:
-        """Sets the final status of the stage; a stage that ran to its end fails if one of its rows did."""
+        """Sets the final status of the stage. A stage that passed, but has failed rows, becomes failed."""
         if status == "passed" and (failed := sum(row.status == "failed" for row in self.result.rows)):
             status, message = "failed", f"{failed} of {len(self.result.rows)} rows failed"
         self.result.status, self.result.message = status, message
@@ -108,19 +110,19 @@ class Recorder:
 
 
 def one_line(error: BaseException, length: int = 300) -> str:
-    """The type and the message of an exception, in one line."""
+    """Returns the type and the message of an exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:length]
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it, so that a reader never sees a part of it."""
+    """Writes a file under a temporary name and renames it, so that a reader never sees an incomplete file."""
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(text)
     temporary.replace(path)
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The table of a report, as `__main__.py` writes it to JSON."""
+    """Returns the report of `__main__.py`, which is also written as JSON, as Markdown tables."""
     machine = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [f"# GPU check: {report['status']}", "", f"`{report['command']}` on {report['date']}; {machine}", ""]
     for name, stage in report["stages"].items():

@@ -1,4 +1,4 @@
-"""Whether onnxruntime runs a generator on the GPU, how fast, and with the images of the CPU."""
+"""Checks that onnxruntime runs a generator on the GPU with the images of the CPU, and measures its speed."""
 
 import tempfile
 import time
@@ -20,18 +20,20 @@ READY_SECONDS = 60
 
 def run(settings: Settings, record: Recorder) -> None:
     if settings.device == "cuda" and CUDA not in onnxruntime.get_available_providers():
-        raise Skip(f"onnxruntime {onnxruntime.__version__} has no {CUDA}; it needs onnxruntime-gpu")
+        raise Skip(f"onnxruntime {onnxruntime.__version__} has no {CUDA}; install onnxruntime-gpu")
     kept = settings.out / "generator.onnx"
     path = kept if kept.exists() else SHIPPED
     provider = CUDA if settings.device == "cuda" else CPU
-    with record.part(f"{provider} opens the file"):  # and really runs it: falling back to another one raises
+    with record.part(
+        f"{provider} opens the file"
+    ):  # Generator.open raises if onnxruntime falls back to another provider
         generator = Generator.open(path, provider)
         record.row(f"{provider} opens {path.name}", status="passed", note=str(generator.golden_comparison))
         _compare(record, generator, Generator.open(path))
         for batch in (8,) if settings.tiny else BATCHES:
             speed = _images_per_second(generator, batch, 0.05 if settings.tiny else 1.0)
             record.row(f"{provider}, batch {batch}", speed, "images/s")
-    with record.part("the service is ready only if it runs there"):
+    with record.part("the service is ready with that device"):
         _check_service(record, path, settings.device)
 
 
@@ -61,7 +63,7 @@ def _images_per_second(generator: Generator, batch: int, seconds: float) -> floa
 def _check_service(record: Recorder, path: Path, device: str) -> None:
     if find_spec("bentoml") is None or find_spec("httpx") is None:
         raise Skip("bentoml is not installed")
-    from tests.serving.http.server import serving
+    from tools.service_process import serving
 
     with tempfile.TemporaryDirectory() as folder:
         variables = {"MNIST_GAN_MODEL": str(path), "MNIST_GAN_DEVICE": device}

@@ -1,4 +1,4 @@
-"""The settings that every stage receives."""
+"""Settings that every stage receives."""
 
 import json
 import time
@@ -9,13 +9,15 @@ from typing import Literal, Self
 
 @dataclass(frozen=True)
 class Settings:
+    """Device, folders and deadline of a stage."""
+
     device: Literal["cuda", "cpu"]
     tiny: bool
-    """Run at a size that tries every line within moments, and whose numbers mean nothing."""
+    """Whether to run at a minimal size, which tries every line within seconds, but gives meaningless measurements."""
     data_dir: Path
     """Folder of the data sets."""
     out: Path
-    """Folder for the files that are kept."""
+    """Folder for result files."""
     deadline: float
     """Time at which the stage is killed, in seconds since the epoch."""
 

@@ -1,4 +1,4 @@
-"""How fast training is: against a tutorial's loop, and for each preset and precision, with and without a CUDA graph."""
+"""Training speed, compared with a tutorial's loop, and for each preset and precision with and without a CUDA graph."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,25 +35,25 @@ def run(settings: Settings, record: Recorder) -> None:
             for name, dtype in PRECISIONS.items()
         }
         for name, peak in peaks.items():
-            record.row(f"{name} matrix products", peak / 1e12, "TFLOP/s", note="the largest rate measured here")
+            record.row(f"{name} matrix products", peak / 1e12, "TFLOP/s", note="highest rate of this GPU in this check")
     for preset in PRESETS:
-        for capture in (True, False):
-            with record.part(f"what bounds {preset}, {_mode(capture)}"):
-                profile = profile_steps(config_of(preset, settings, cuda_graph=capture), data)
+        for cuda_graph in (True, False):
+            with record.part(f"bottleneck of {preset}, {_mode(cuda_graph)}"):
+                profile = profile_steps(config_of(preset, settings, cuda_graph=cuda_graph), data)
                 record.row(
-                    f"what bounds {preset}, {_mode(capture)}",
+                    f"bottleneck of {preset}, {_mode(cuda_graph)}",
                     profile.step_seconds * 1e6,
                     "µs a step",
                     note=str(profile),
                 )
         for precision in PRECISIONS:
-            for capture in (True, False):
-                with record.part(f"{preset}, {precision}, {_mode(capture)}"):
-                    _preset(settings, record, data, preset, precision, capture, peaks[precision])
+            for cuda_graph in (True, False):
+                with record.part(f"{preset}, {precision}, {_mode(cuda_graph)}"):
+                    _preset(settings, record, data, preset, precision, cuda_graph, peaks[precision])
 
 
 def load_data(settings: Settings) -> LabelledImages:
-    """MNIST on the device; a few hundred images of it, or of what scikit-learn has, for a tiny run."""
+    """Loads MNIST onto the device; for a tiny run, 640 of scikit-learn's digits."""
     data = load_dataset("uci-digits" if settings.tiny else "mnist", settings.data_dir)
     if settings.tiny:
         data = replace(data, images=data.images[:640], labels=data.labels[:640])
@@ -61,7 +61,7 @@ def load_data(settings: Settings) -> LabelledImages:
 
 
 def config_of(preset: str, settings: Settings, **differences: Any) -> Config:
-    """The configuration of a preset for measurements: past its burn-in, so that its step can be captured."""
+    """Returns a preset's configuration without burn-in, so that its step can be captured in a CUDA graph."""
     tiny = {"generator_widths": (8, 8), "discriminator_widths": (8, 8), "batch_size": 16} if settings.tiny else {}
     fixed = {"device": settings.device, "precision": "bf16", "images": 1, "burn_in": 0}
     return Config(preset=preset, **PRESETS[preset] | tiny | fixed | differences)
@@ -82,20 +82,26 @@ def _textbook(settings: Settings, record: Recorder, data: LabelledImages) -> Non
         record.row(name, speed, "images/s", note=f"batch 64, median of {rounds} alternating rounds")
     tutorial, *others = typical
     for name in others:
-        record.row(f"{name}, over the tutorial's loop", typical[name] / typical[tutorial], "times", bound=GOAL)
+        record.row(f"{name}, relative to the tutorial's loop", typical[name] / typical[tutorial], "times", bound=GOAL)
 
 
 def _preset(
-    settings: Settings, record: Recorder, data: LabelledImages, preset: str, precision: str, capture: bool, peak: float
+    settings: Settings,
+    record: Recorder,
+    data: LabelledImages,
+    preset: str,
+    precision: str,
+    cuda_graph: bool,
+    peak: float,
 ) -> None:
-    config = config_of(preset, settings, precision=precision, cuda_graph=capture)
+    config = config_of(preset, settings, precision=precision, cuda_graph=cuda_graph)
     measured = alternate({preset: package_loop(config, data)}, config.batch_size, 0.05 if settings.tiny else 0.7, 1)
     speed = medians(measured)[preset]
     share = speed * step_flops(config, data) / config.batch_size / peak
     record.row(
-        f"{preset}, {precision}, {_mode(capture)}", speed, "images/s", note=f"{share:.2%} of the peak of {precision}"
+        f"{preset}, {precision}, {_mode(cuda_graph)}", speed, "images/s", note=f"{share:.2%} of the peak of {precision}"
     )
 
 
-def _mode(capture: bool) -> str:
-    return "CUDA graph" if capture else "eager"
+def _mode(cuda_graph: bool) -> str:
+    return "CUDA graph" if cuda_graph else "eager"

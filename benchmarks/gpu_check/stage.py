@@ -1,4 +1,4 @@
-"""The process of one stage: imports its module, calls `run(settings, record)`, and records how it ended.
+"""The process of one stage: imports its module, calls `run(settings, record)`, and records the outcome.
 
 python -m benchmarks.gpu_check.stage MODULE RESULT.json SETTINGS-AS-JSON
 """
@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-import models  # noqa: F401  switches the telemetry of onnxruntime off before a stage imports it
+import models  # noqa: F401  disables the telemetry of onnxruntime before a stage imports it
 from benchmarks.gpu_check.report import Recorder, Skip, one_line
 from benchmarks.gpu_check.settings import Settings
 
@@ -20,7 +20,7 @@ def main() -> None:
         importlib.import_module(module).run(Settings.from_json(settings), record)
     except Skip as skip:
         record.finish("skipped", str(skip))
-    except BaseException as error:  # out of memory, a CUDA error, Ctrl-C: each ends this stage only
+    except BaseException as error:  # whatever ends this stage, the stages after it still run
         traceback.print_exc()
         record.finish("failed", one_line(error))
     else:

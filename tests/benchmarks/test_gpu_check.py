@@ -1,4 +1,4 @@
-"""The command behind `make gpu-check`, tried without a GPU."""
+"""The command of `make gpu-check`, run without a GPU."""
 
 import json
 import os
@@ -28,12 +28,12 @@ STAGES = {
         record.row('second', 1.0)""",
     "skips": "from benchmarks.gpu_check.report import Skip; raise Skip('there is no onnxruntime-gpu')",
 }
-"""The body of each stage's `run`."""
+"""Body of the function `run` of each test stage."""
 
 
 @pytest.fixture
 def run_stages(tmp_path):
-    """Runs stages by name with ten seconds for each, and returns whether all passed, and the report."""
+    """Function that runs stages by name, with ten seconds for each, and returns whether all passed, and the report."""
 
     def run(*names: str) -> tuple[bool, dict]:
         for name in names:
@@ -51,7 +51,7 @@ def run_stages(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_2(tmp_path):
+def test_without_a_gpu_the_command_prints_one_line_and_exits_with_2(tmp_path):
     done = subprocess.run(
         [sys.executable, *COMMAND, "--out", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True
     )
@@ -112,8 +112,8 @@ def test_stages_that_all_pass_or_are_skipped_pass(run_stages):
 
 
 @pytest.mark.slow
-def test_the_tiny_run_passes_with_the_packages_of_a_gpu_machine_and_the_bundle(tmp_path, mnist):
-    """In a copy without git, with PyTorch 2.11 on Python 3.12 and without tyro, pydantic and bentoml."""
+def test_the_tiny_check_passes_with_the_bundle_on_the_packages_of_a_gpu_machine(tmp_path, mnist):
+    # A copy without git, with PyTorch 2.11 on Python 3.12, and without tyro, pydantic and bentoml.
     uv = Path(sys.executable).with_name("uv")
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     found = [*sorted(pyenv.glob("3.12.*/bin/python3.12")), *filter(None, [shutil.which("python3.12")])]

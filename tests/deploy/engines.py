@@ -1,4 +1,4 @@
-"""What builds and runs a container image: docker, or buildah where there is no docker daemon."""
+"""Engines that build and run the container image: docker, or buildah where there is no docker daemon."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving.http.container import BASE
-from tests.serving.http.server import ROOT
+from tools.service_process import ROOT
 
 BENTOML = Path(sys.executable).parent / "bentoml"
 STAND_IN = Path(os.environ.get("MNIST_GAN_CONTAINER_BASE", ROOT.parent / "shared/tools/container-base"))
-"""Makes a base image where no registry can be reached."""
+"""Script that creates a base image where no container registry can be reached."""
 PACKED = ROOT / "models/pretrained/mnist-fast.onnx"
-"""The newest model of the store, which is not what ships in the code."""
+"""Model that the tests register in the store, so that the image has another one than the default model."""
 SHELLS = ("usr/bin/dash", "usr/bin/bash")
 STORAGE = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", "BUILDAH_FORMAT": "docker"}
 ENTER = """
@@ -29,10 +29,14 @@ for shell in $2; do mount --bind /dev/null "$1/$shell"; done
 root=$1 user=$3; shift 3
 exec chroot --userspec="$user" "$root" /usr/bin/env -i "$@"
 """
-"""For buildah: what a container engine does before it starts the command."""
+"""Shell script for buildah that does what a container engine does before it starts the command.
+
+Arguments: root folder, shells to hide (one word), user, then environment variables and the command.
+"""
 
 
 def run(*command: object, **environment: str) -> str:
+    """Runs a command in the root of the repository and returns its standard output."""
     done = subprocess.run(
         list(map(str, command)), cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
     )
@@ -41,7 +45,7 @@ def run(*command: object, **environment: str) -> str:
 
 
 class Engine(ABC):
-    """Of one image, which is built by entering and removed by leaving."""
+    """Context manager that builds the image on entry and removes it on exit."""
 
     image = "mnist-gan:test"
     bento = "mnist-gan:test-bento"
@@ -54,62 +58,69 @@ class Engine(ABC):
         run(sys.executable, "-c", f"{register}register(Generator.open({str(PACKED)!r}))", **self.environment)
         run(BENTOML, "build", **self.environment)
         containerize = ("containerize", "mnist-gan:latest", "--backend", type(self).__name__.lower())
-        # On the host's network, as it is run: neither then needs a bridge.
+        # The image is built and run on the host's network, so that no bridge is needed.
         run(BENTOML, *containerize, "--opt", "network=host", "-t", self.bento, **self.environment)
         options = ("--network=host", "--file=deploy/serving.Containerfile", f"--tag={self.image}")
-        self.derive(*options, f"--build-arg=BENTO={self.bento}", f"--build-arg=BASE={BASE}")
+        self.build(*options, f"--build-arg=BENTO={self.bento}", f"--build-arg=BASE={BASE}")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
 
+    @classmethod
     @abstractmethod
-    def derive(self, *options: str) -> None: ...
+    def missing(cls) -> str | None:
+        """Returns a description of the missing requirement; None if the engine can be used."""
 
     @abstractmethod
-    def remove(self) -> None: ...
+    def build(self, *options: str) -> None:
+        """Builds the image from deploy/serving.Containerfile and BentoML's image."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Removes both images."""
 
     @abstractmethod
     def files(self) -> set[str]:
-        """The paths of all there is in the image."""
+        """Returns the paths of all files in the image, relative to its root."""
 
     @cached_property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Of the image: Entrypoint, User, Env and so on."""
+        """Configuration of the image: Entrypoint, User, Env and so on."""
 
     @abstractmethod
     def start(self, port: int, log: IO[str], **environment: str) -> subprocess.Popen:
-        """As it is to be run: on a root that cannot be written, with a /tmp of its own, and here without a shell."""
+        """Starts a container as it is deployed, with a read-only root and its own /tmp, and with the shells hidden."""
 
     @abstractmethod
     def uids(self, service: subprocess.Popen, port: int) -> set[int]:
-        """Of the processes in the container."""
+        """Returns the user ids of the processes in the container."""
 
     @abstractmethod
     def is_healthy(self, service: subprocess.Popen, port: int) -> bool:
-        """What the image's health check says."""
+        """Returns the result of the image's health check."""
 
 
 class Docker(Engine):
     @classmethod
     def missing(cls) -> str | None:
-        there = shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True).returncode
-        return None if there else "a docker daemon"
+        runs = shutil.which("docker") and not subprocess.run(["docker", "info"], capture_output=True).returncode
+        return None if runs else "a docker daemon"
 
-    def derive(self, *options: str) -> None:
+    def build(self, *options: str) -> None:
         run("docker", "build", *options, "deploy", DOCKER_BUILDKIT="1")
 
     def remove(self) -> None:
         run("docker", "rmi", self.image, self.bento)
 
     def files(self) -> set[str]:
-        made = run("docker", "create", self.image).strip()
+        container = run("docker", "create", self.image).strip()
         try:
-            with subprocess.Popen(["docker", "export", made], stdout=subprocess.PIPE) as exported:
+            with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as exported:
                 return set(tarfile.open(fileobj=exported.stdout, mode="r|").getnames())
         finally:
-            run("docker", "rm", made)
+            run("docker", "rm", container)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -130,14 +141,14 @@ class Docker(Engine):
     def is_healthy(self, service: subprocess.Popen, port: int) -> bool:
         exits = "{{range .State.Health.Log}}{{.ExitCode}} {{end}}"
         deadline = time.monotonic() + 60
-        while not (told := run("docker", "inspect", "--format", exits, f"mnist-gan-{port}").split()):
+        while not (exit_codes := run("docker", "inspect", "--format", exits, f"mnist-gan-{port}").split()):
             assert time.monotonic() < deadline
             time.sleep(1)
-        return told[-1] == "0"
+        return exit_codes[-1] == "0"
 
 
 class Buildah(Engine):
-    """It builds; the image is then run by hand, as a container is."""
+    """Builds with buildah; runs the image in a mount namespace and a chroot, because buildah runs no containers."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -159,7 +170,7 @@ class Buildah(Engine):
         self.root = Path(run("buildah", "mount", self.container, **STORAGE).strip())
         return self
 
-    def derive(self, *options: str) -> None:
+    def build(self, *options: str) -> None:
         run("buildah", "build", *options, "deploy", **STORAGE)
 
     def remove(self) -> None:
@@ -174,9 +185,9 @@ class Buildah(Engine):
         return json.loads(run("buildah", "inspect", "--type=image", self.image, **STORAGE))["Docker"]["config"]
 
     def start(self, port: int, log: IO[str], **environment: str) -> subprocess.Popen:
-        told = [f"{name}={value}" for name, value in {"BENTOML_PORT": port, **environment}.items()]
+        variables = [f"{name}={value}" for name, value in {"BENTOML_PORT": port, **environment}.items()]
         command = ["unshare", "--mount", "sh", "-ec", ENTER, "sh", str(self.root), " ".join(SHELLS)]
-        command += [self.config["User"], *self.config["Env"], *told, *self.config["Entrypoint"]]
+        command += [self.config["User"], *self.config["Env"], *variables, *self.config["Entrypoint"]]
         return subprocess.Popen(command, stdout=log, stderr=log)
 
     def uids(self, service: subprocess.Popen, port: int) -> set[int]:

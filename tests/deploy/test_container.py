@@ -1,10 +1,9 @@
-"""The container image, built and run for real; by docker, or by buildah where there is no docker daemon.
+"""The container image, built and run with docker, or with buildah where there is no docker daemon.
 
-That for CPUs, or what MNIST_GAN_IMAGE names: `MNIST_GAN_IMAGE=cuda make container`.
+The tests use the image for CPUs, or the one that MNIST_GAN_IMAGE names: `MNIST_GAN_IMAGE=cuda make container`.
 """
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ import yaml
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
-from tests.serving.http.server import ROOT
+from tools.ports import free_port
+from tools.service_process import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +29,17 @@ CUDA = os.environ.get("MNIST_GAN_IMAGE") == "cuda"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory) -> Iterator[Engine]:
     missing = {kind: kind.missing() for kind in (Docker, Buildah)}
-    there = [kind for kind in missing if not missing[kind]]
-    if not there:
+    usable = [kind for kind in missing if not missing[kind]]
+    if not usable:
         pytest.skip("needs " + ", or ".join(filter(None, missing.values())))
-    with there[0](tmp_path_factory.mktemp("home")) as engine:
+    with usable[0](tmp_path_factory.mktemp("home")) as engine:
         yield engine
 
 
 @contextmanager
 def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    """Once it answers, ready or not."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Starts the service in a container and yields a client once it is live; it need not be ready."""
+    port = free_port()
     log = folder / "service.log"
     with log.open("w") as stream:
         start = time.monotonic()
@@ -56,7 +54,7 @@ def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[h
                     assert service.poll() is None, log.read_text()
                     assert time.monotonic() < start + 90, log.read_text()
                     time.sleep(0.05)
-            print(f"answers after {time.monotonic() - start:.1f} s")
+            print(f"live after {time.monotonic() - start:.1f} s")
             yield client, service
         finally:
             service.terminate()
@@ -65,61 +63,59 @@ def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[h
 
 @pytest.fixture(scope="module")
 def running(engine, tmp_path_factory) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
-    with served(engine, tmp_path_factory.mktemp("container")) as there:
-        yield there
+    with served(engine, tmp_path_factory.mktemp("container")) as client_and_process:
+        yield client_and_process
 
 
-def test_it_holds_the_service_and_neither_training_nor_tests_nor_what_only_builds(engine):
+def test_the_image_has_the_service_but_no_training_code_tests_or_build_tools(engine):
     files = engine.files()
     (packages,) = (name for name in files if name.endswith("site-packages") and name.startswith("app/.venv/lib/python"))
-    there = {name.removeprefix(packages + "/") for name in files}
-    assert {"bentoml", "onnxruntime", "uvloop"} <= there
-    assert not there & {"torch", "pytest", "tensorboard", "sklearn", "numpy/_core/tests"}
-    assert ("nvidia" in there) == CUDA
+    installed = {name.removeprefix(packages + "/") for name in files}
+    assert {"bentoml", "onnxruntime", "uvloop"} <= installed
+    assert not installed & {"torch", "pytest", "tensorboard", "sklearn", "numpy/_core/tests"}
+    assert ("nvidia" in installed) == CUDA
     assert not [name for name in files if "/src/" in name and name.endswith(("/training", "/tests"))]
     assert not [name for name in files if name.endswith(("bin/gcc", "bin/git", "bin/uv", "bin/curl"))]
     assert not [name for name in files if name.startswith(("root/.cache/", "home/bentoml/bento/env/docker"))]
-    assert set(SHELLS) <= files, "what is taken away below"
-    # What a start imports is compiled: it cannot be on a root that is read only.
+    assert set(SHELLS) <= files, "the shells that the engine hides"
+    # A read-only root cannot receive bytecode later, so the modules that a start imports are compiled.
     assert [name for name in files if "/src/serving/__pycache__/service.cpython" in name]
 
 
-def test_kubernetes_starts_it_as_it_starts_itself(engine):
+def test_kubernetes_uses_the_entrypoint_and_the_user_of_the_image(engine):
     pod = yaml.safe_load(DEPLOYMENT.read_text())["spec"]["template"]["spec"]
     assert pod["containers"][0]["command"] == engine.config["Entrypoint"]
     assert engine.config["User"] == "{runAsUser}:{runAsGroup}".format(**pod["securityContext"])
 
 
-def test_it_runs_as_its_user_without_a_shell_on_a_read_only_root_and_answers_the_same_bytes_of_the_packed_model(
-    engine, running
-):
+def test_the_container_serves_the_packed_model_as_its_user_without_a_shell_on_a_read_only_root(engine, running):
     client, service = running
     assert client.get("/readyz").status_code == 200
-    answer = client.post("/generate", json={"n": 20, "seed": 7, "labels": "0123456789"})
-    assert answer.content == png(sheet(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
+    response = client.post("/generate", json={"n": 20, "seed": 7, "labels": "0123456789"})
+    assert response.content == png(sheet(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
     assert client.get("/playground").status_code == 200
     assert engine.uids(service, client.base_url.port) == {1034}
 
 
-def test_it_is_healthy(engine, running):
+def test_the_health_check_passes_once_the_service_is_ready(engine, running):
     client, service = running
     assert engine.is_healthy(service, client.base_url.port)
 
 
-def test_a_service_that_cannot_serve_is_not_healthy(engine, tmp_path):
+def test_the_health_check_fails_if_the_model_cannot_be_loaded(engine, tmp_path):
     with served(engine, tmp_path, MNIST_GAN_MODEL="/nowhere.onnx") as (client, service):
         assert client.get("/readyz").status_code == 503
         assert not engine.is_healthy(service, client.base_url.port)
 
 
-def test_it_ends_on_sigterm(running):
+def test_the_container_exits_with_0_on_sigterm(running):
     _, service = running
     service.terminate()
     assert service.wait(timeout=30) == 0
 
 
-@pytest.mark.skipif(not CUDA, reason="of MNIST_GAN_IMAGE=cuda")
-def test_without_a_gpu_it_serves_on_the_cpu_and_says_so_unless_it_was_told_to_use_one(engine, tmp_path):
+@pytest.mark.skipif(not CUDA, reason="only for MNIST_GAN_IMAGE=cuda")
+def test_without_a_gpu_the_cuda_image_serves_on_the_cpu_and_logs_it_unless_a_gpu_is_required(engine, tmp_path):
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
     with served(engine, tmp_path) as (client, _):

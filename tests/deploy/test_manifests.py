@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.http.errors import error_code
 from serving.http.settings import Settings
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICE = ["base", "overlays/gpu", "overlays/keda"]

@@ -1,4 +1,4 @@
-"""Nothing ties the images to one kind of processor."""
+"""The pinned packages of the images exist for x86-64 and for arm64."""
 
 import subprocess
 import sys
@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.http.server import ROOT
+from tools.service_process import ROOT
 
 UV = Path(sys.executable).with_name("uv")
 PLATFORMS = [f"{machine}-manylinux_2_40" for machine in ("x86_64", "aarch64")]
-"""The base of the images, Debian 13, has glibc 2.41."""
+"""Platform tags for uv. The images' base, Debian 13, has glibc 2.41, so it takes manylinux_2_40 wheels."""
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("image", ["cpu", "cuda"])
-def test_every_pinned_package_of_an_image_has_a_wheel_for(platform, image, tmp_path):
+def test_every_pinned_package_of_an_image_has_a_wheel_for_the_platform(platform, image, tmp_path):
     if not UV.exists():
-        pytest.skip("it takes the uv that make setup installs")
+        pytest.skip("the uv that make setup installs is needed")
     command = [UV, "pip", "install", "--dry-run", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--python-version=3.13", f"--python-platform={platform}", f"--target={tmp_path}"]
     command += [f"--requirements={ROOT}/serving/http/requirements-{image}.txt"]

@@ -1,4 +1,4 @@
-"""`make release`."""
+"""The files that `make release` writes."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -18,7 +17,7 @@ from packaging.requirements import Requirement
 
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +26,8 @@ BENTOML = Path(sys.executable).parent / "bentoml"
 
 def release(dist: Path) -> dict[str, bytes]:
     if not (ROOT / ".venv/bin/bentoml").exists() or not shutil.which("make"):
-        pytest.skip("it takes make, and the environment that make sets up")
-    # What setup makes is there already: these tests run in it.
+        pytest.skip("make and the environment of make setup are needed")
+    # --assume-old keeps make from creating the environment anew, in which these tests run.
     command = ["make", "--assume-old=.venv/ready-cpu", "--assume-old=.venv/ready-gpu", "release", f"DIST={dist}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,30 +36,26 @@ def release(dist: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory) -> Path:
+    """Folder in which the release is written."""
     return tmp_path_factory.mktemp("dist")
 
 
 @pytest.fixture(scope="module")
 def released(dist) -> dict[str, bytes]:
+    """The content of each file of the release."""
     return release(dist)
 
 
-def test_a_release_has_a_wheel_a_bento_bills_of_materials_and_their_hashes_and_is_the_same_twice(released, tmp_path):
+def test_a_release_has_a_bento_two_sboms_and_their_hashes_and_is_reproducible(released, tmp_path):
     assert release(tmp_path) == released
-    told = dict(reversed(line.split()) for line in released["SHA256SUMS"].decode().splitlines())
-    assert told == {name: hashlib.sha256(released[name]).hexdigest() for name in released.keys() - {"SHA256SUMS"}}
+    sums = dict(reversed(line.split()) for line in released["SHA256SUMS"].decode().splitlines())
+    assert sums == {name: hashlib.sha256(released[name]).hexdigest() for name in released.keys() - {"SHA256SUMS"}}
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    named = ("bento", "cpu.cdx.json", "cuda.cdx.json", "py3-none-any.whl")
-    assert sorted(name.partition(version)[2][1:] for name in told) == sorted(named)
+    endings = ("bento", "cpu.cdx.json", "cuda.cdx.json")
+    assert sorted(name.partition(version)[2][1:] for name in sums) == sorted(endings)
 
 
-def test_the_wheel_has_the_packages_and_no_more(released, dist):
-    (wheel,) = (name for name in released if name.endswith(".whl"))
-    packed = ZipFile(dist / wheel).namelist()
-    assert {name.partition("/")[0] for name in packed if "dist-info" not in name} == {"models", "training", "serving"}
-
-
-def test_the_bento_is_imported_and_serves_the_generator_that_ships(released, dist, tmp_path):
+def test_bentoml_imports_the_bento_and_serves_the_pretrained_generator(released, dist, tmp_path):
     (bento,) = (name for name in released if name.endswith(".bento"))
     home = tmp_path / "home"
     environment = os.environ | {"BENTOML_HOME": str(home)}
@@ -71,16 +66,20 @@ def test_the_bento_is_imported_and_serves_the_generator_that_ships(released, dis
 
 
 @pytest.mark.parametrize("image", ["cpu", "cuda"])
-def test_a_bill_of_materials_is_valid_and_lists_what_the_image_installs_with_licences_and_hashes(image, released):
+def test_an_sbom_is_valid_and_lists_the_packages_of_its_image_with_licences_and_hashes(image, released):
     (bill,) = (text.decode() for name, text in released.items() if name.endswith(f"-{image}.cdx.json"))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
-    components = {re.sub("[-_.]+", "-", one["name"]).lower(): one for one in json.loads(bill)["components"]}
+    components = {
+        re.sub("[-_.]+", "-", component["name"]).lower(): component for component in json.loads(bill)["components"]
+    }
     lines = re.findall(r"^\w[^\\]*", (ROOT / f"serving/http/requirements-{image}.txt").read_text(), re.MULTILINE)
     pins = [pin for pin in map(Requirement, lines) if not pin.marker or pin.marker.evaluate()]
-    assert {name: f"=={one['version']}" for name, one in components.items()} == {p.name: str(p.specifier) for p in pins}
+    versions = {name: f"=={component['version']}" for name, component in components.items()}
+    assert versions == {pin.name: str(pin.specifier) for pin in pins}
     assert {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}[image] in components
     assert "torch" not in components
-    hashes = [reference.get("hashes") for one in components.values() for reference in one["externalReferences"]]
+    references = [ref for component in components.values() for ref in component["externalReferences"]]
+    hashes = [reference.get("hashes") for reference in references]
     assert len(list(filter(None, hashes))) == len(components)
-    assert sum("licenses" in one for one in components.values()) > 0.9 * len(components)
+    assert sum("licenses" in component for component in components.values()) > 0.9 * len(components)
     assert str(ROOT) not in bill

@@ -1,4 +1,4 @@
-"""The training Job's own command, on two processes of the CPU: begun, killed, gone on with, asked once more."""
+"""The command of the Kubernetes training Job with two CPU processes: started, killed, resumed and started again."""
 
 import os
 import subprocess
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 
 def start(run: Path) -> subprocess.Popen:
-    """What a pod runs, with other options and where the images are few."""
+    """Starts the command of the Job's pod, with options for a small network and a small data set."""
     (container,) = yaml.safe_load(JOB.read_text())["spec"]["template"]["spec"]["containers"]
-    assert container["args"], "the options of the run"
+    assert container["args"], "the Job passes the options of the run as args"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "RUN": str(run), "PET_NPROC_PER_NODE": "2"}
     command = [*container["command"], *OPTIONS]
@@ -31,10 +31,11 @@ def start(run: Path) -> subprocess.Popen:
 
 
 def finish(run: Path) -> str:
+    """Runs the command to its end and returns its output."""
     pod = start(run)
-    told, _ = pod.communicate(timeout=300)
-    assert pod.returncode == 0, told
-    return told
+    output, _ = pod.communicate(timeout=300)
+    assert pod.returncode == 0, output
+    return output
 
 
 def wait_for_an_epoch(run: Path, pod: subprocess.Popen) -> None:
@@ -46,34 +47,35 @@ def wait_for_an_epoch(run: Path, pod: subprocess.Popen) -> None:
 
 
 def kill(pod: subprocess.Popen) -> None:
-    """As a node that fails takes all the processes of a pod with it."""
+    """Kills all processes of the pod, like a node failure."""
     for process in [psutil.Process(pod.pid), *psutil.Process(pod.pid).children(recursive=True)]:
         process.kill()
     pod.communicate(timeout=30)
 
 
 def evict(pod: subprocess.Popen) -> None:
-    """SIGTERM to the container's first process."""
+    """Sends SIGTERM to the first process of the container, like an eviction."""
     pod.terminate()
-    told, _ = pod.communicate(timeout=60)
-    assert "SIGTERM: saved" in told
-    assert pod.returncode != 0, "the Job would take it for finished"
+    output, _ = pod.communicate(timeout=60)
+    assert "SIGTERM: saved" in output
+    assert pod.returncode != 0, "Kubernetes would regard the Job as finished"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
-    run = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """Checkpoint tensors of a run that was never interrupted."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert "2 processes" in finish(run)
     return load_checkpoint(run).tensors
 
 
 @pytest.mark.parametrize("end", [kill, evict])
-def test_a_run_whose_pod_goes_is_finished_by_the_next_to_the_same_bits(whole, tmp_path, end):
+def test_a_new_pod_finishes_an_interrupted_run_with_identical_tensors(uninterrupted, tmp_path, end):
     run = tmp_path / "run"
     pod = start(run)
     wait_for_an_epoch(run, pod)
     end(pod)
     assert "resuming after" in finish(run)
     tensors = load_checkpoint(run).tensors
-    assert [name for name, tensor in whole.items() if not torch.equal(tensor, tensors[name])] == []
+    assert [name for name, tensor in uninterrupted.items() if not torch.equal(tensor, tensors[name])] == []
     assert "the run is already complete" in finish(run)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from models.onnx_file.generator import Generator
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from subprocess import Popen
 import httpx
 
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 FAST_MODEL = str(SHIPPED.with_stem("mnist-fast"))
 MAX_CONNECTIONS = 8

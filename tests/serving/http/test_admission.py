@@ -11,7 +11,7 @@ import pytest
 
 from serving.http.settings import SettingError, Settings
 from tests.serving.http.messages import error_code, error_of, npy_body
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 TOKEN = {"authorization": "Bearer s3cret"}
 LIMITS = {

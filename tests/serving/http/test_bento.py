@@ -11,7 +11,7 @@ import yaml
 
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 BENTOML = Path(sys.executable).parent / "bentoml"
 

@@ -25,7 +25,7 @@ from tests.serving.http.raw_http import (
     serving_with_low_limits,
     statuses,
 )
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 OPEN_FILES = 256
 

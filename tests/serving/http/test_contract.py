@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 CHECKS = (
     "not_a_server_error",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.serving.http.messages import error_code, error_field, error_of, npy_body
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 EXAMPLES = {
     "/generate": {"n": 1},

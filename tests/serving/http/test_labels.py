@@ -11,7 +11,7 @@ from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from tests.serving.http.messages import error_code, error_field, error_of, npy_array, npy_body, npz_arrays
 from tests.serving.http.renamed_classes import write_with_class_names
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 NAMES = ("cat", "dog", "cat, dog", "d", "o", "g", "x y", "café", "7up", "bird")
 

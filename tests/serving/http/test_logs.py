@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 
 def json_lines(folder: Path) -> list[dict]:

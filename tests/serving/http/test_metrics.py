@@ -15,7 +15,7 @@ from models.onnx_file.store import SHIPPED
 from serving.http import metrics
 from serving.http.startup import Workers
 from tests.conftest import file_limit
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 TWO_WORKERS = {"MNIST_GAN_WORKERS": "2", "MNIST_GAN_THREADS": "1"}
 

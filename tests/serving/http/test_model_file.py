@@ -10,7 +10,7 @@ import pytest
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED, register
 from tests.serving.http.messages import error_code, npz_images
-from tests.serving.http.server import serving
+from tools.service_process import serving
 
 
 def test_the_shipped_generator_is_served_if_the_store_is_empty(tmp_path):

@@ -13,7 +13,7 @@ from models.onnx_file.store import SHIPPED
 from serving.http.openapi import TAGS, specification
 from serving.http.settings import Settings
 from tests.serving.http.renamed_classes import write_with_class_names
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 LONG_NAMES = ("t-shirt", "ankle boot", "a, b", "10", "7up", "x" * 300, "café", " dress", "ab", "bag")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from models.common.image_files import png, sheet
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 PAGE = ROOT / "serving/http/playground"
 

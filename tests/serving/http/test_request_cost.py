@@ -17,9 +17,9 @@ from models.onnx_file.card import MAX_SIZE
 from models.onnx_file.store import SHIPPED
 from serving.http.body_parsing import MAX_COUNT, NPY_MAGIC
 from serving.http.settings import SETTINGS
-from tests.serving.http.bodies import SHAPES, latents, read
 from tests.serving.http.messages import error_field, npy_body
-from tests.serving.http.server import ROOT, serving
+from tools.expensive_bodies import SHAPES, latents, read
+from tools.service_process import ROOT, serving
 
 SECONDS = 0.5
 """Limit of the processor time to read one request: ten times what is intended, for slow test machines."""
@@ -30,7 +30,7 @@ CHARACTERS = 500
 
 
 def test_no_body_takes_much_time_or_memory_to_read():
-    command = [sys.executable, "-m", "tests.serving.http.bodies"]
+    command = [sys.executable, "-m", "tools.expensive_bodies"]
     # glibc returns freed memory to the system. Otherwise the process could reuse it, and its size would not grow.
     malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | malloc, capture_output=True, text=True, timeout=300)

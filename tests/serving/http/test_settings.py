@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.http.settings import SettingError, Settings
-from tests.serving.http.server import ROOT
+from tools.service_process import ROOT
 
 OPERATIONS = ROOT / "docs/operations.md"
 INVALID = {

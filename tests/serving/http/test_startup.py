@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.onnx_file.store import SHIPPED
-from tests.serving.http.server import ROOT
+from tools.service_process import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "BENTOML_DO_NOT_TRACK"}
 """Environment of a user who has not disabled BentoML's usage reports."""

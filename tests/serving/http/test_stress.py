@@ -21,7 +21,7 @@ import pytest
 from models.onnx_file.store import SHIPPED
 from tests.serving.http.messages import error_code, error_of
 from tests.serving.http.processes import open_files, resident_bytes, worker_ids
-from tests.serving.http.server import ROOT, serving
+from tools.service_process import ROOT, serving
 
 FAST = SHIPPED.with_stem("mnist-fast")
 ROUTES = ("/generate", "/dataset", "/write", "/interpolate", "/decode", "/card")

@@ -1,6 +1,6 @@
-"""JSON bodies that are as expensive to parse as their size allows, for the tests and for benchmarks/request_cost.py.
+"""JSON bodies that are as expensive to read as their size allows, for the tests and for `benchmarks.request_cost`.
 
-    python -m tests.serving.http.bodies
+    python -m tools.expensive_bodies
 
 prints the time and the memory that each of them takes to parse, as JSON.
 """

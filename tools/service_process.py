@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[3]
+from tools.ports import free_port
+
+ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60
 """Maximum time until the server responds."""
 
@@ -56,10 +57,8 @@ def start(
     open_files: int | None = None,
     prefix: Sequence[str] = (),
 ) -> tuple[subprocess.Popen, int]:
-    """Starts a server and returns its process and port. `serving` explains the other arguments."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Starts a server on a free port. See `serving` for the arguments."""
+    port = free_port()
     environment = {"BENTOML_HOME": str(log.parent / "bentoml")} | environment
     with log.open("w") as stream:
         command = [*prefix, Path(sys.executable).parent / "bentoml", "serve", bento, "--port", str(port)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.onnx_file.generator import Images
+from models.common.array_types import Images
 
 Image.preinit()  # or the first request would wait for Pillow's plugins
 

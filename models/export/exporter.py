@@ -21,11 +21,13 @@ from models.export.parity import ParityMetric, ParityReport, measure_parity
 from models.export.variants import convert
 from models.networks import GENERATORS, Network
 from models.networks.pixels import quantize
-from models.onnx_file import graph_checks as graph
+from models.onnx_file import graph_checks
 from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision
-from models.onnx_file.generator import Generator, make_feeds, open_session, pack_golden, run
+from models.onnx_file.generator import Generator
+from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
+from models.onnx_file.session import make_feeds, open_session, run
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Whose versions the card tells."""
@@ -73,8 +75,10 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
         ExportError: an opset that cannot be had.
         ParityError, ModelFileError: the file would not compute what the module computes, or break its contract.
     """
-    if opset not in graph.OPSETS:
-        raise ExportError(f"opset {opset} cannot be had; choose one from {graph.OPSETS[0]} to {graph.OPSETS[-1]}")
+    if opset not in graph_checks.OPSETS:
+        raise ExportError(
+            f"opset {opset} cannot be had; choose one from {graph_checks.OPSETS[0]} to {graph_checks.OPSETS[-1]}"
+        )
     if name is None:
         name = f"{(checkpoint.training.config or {}).get('preset')}-{checkpoint.dataset.name}"
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
@@ -117,7 +121,7 @@ def _check(generator: Network, debug_graph: ModelProto, again: ModelProto, card:
         # knows every operator in it. PyTorch and onnxruntime's quantisation write whichever version is theirs.
         made.ir_version = onnx.helper.find_min_ir_version_for(list(made.opset_import))
     model = _without_pixels(debug_graph)
-    checks = graph.check(model, card)
+    checks = graph_checks.check(model, card)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from models.common.array_types import Images
 from models.common.image_files import NPY, NPZ, PNG, animation, fade, npy, npz, png_sheet
-from models.onnx_file.generator import Images
 from serving.http.engine import Labels
 
 Shape = tuple[int, int, int]

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.onnx_file.generator import Generator, Images, LatentBatch
+from models.common.array_types import Images, Labels
+from models.onnx_file.generator import Generator
+from models.onnx_file.latent_sources import LatentBatch
 from serving.http.errors import RequestError
 from serving.http.metrics import metrics
 
@@ -27,7 +29,6 @@ INLINE_BUDGET_SECONDS = 0.001
 BUSY_SHARE = 1 / 4
 """Share of that time that one request may use while worker threads are busy."""
 
-Labels = NDArray[np.int64] | None
 Finish = Callable[[Images, Labels], Any]
 
 

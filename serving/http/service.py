@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from models.common.errors import ModelFileError
 from models.common.image_files import NPZ, PNG
-from models.onnx_file.generator import Generator, LatentBatch
+from models.onnx_file.generator import Generator
+from models.onnx_file.latent_sources import LatentBatch
 from models.onnx_file.latents import INDEX_LIMIT, interpolate
 from models.onnx_file.store import MODEL_NAME
 from serving.http import bentoml_internals, logs, pages, request_fields, startup, tracing

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from models.common.array_types import Images
 from models.common.image_files import png, sheet
-from models.onnx_file.generator import Generator, Images
+from models.onnx_file.generator import Generator
 
 Format = Literal["npz", "webdataset", "parquet"]
 IMAGES_IN_MEMORY = 4_096

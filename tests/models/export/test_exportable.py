@@ -6,7 +6,7 @@ from models.export import exportable
 from models.export.exportable import NotExportableError, check_exportable, estimate_sizes
 from models.export.exporter import graph_sizes
 from models.networks import NetworkConfig, build_generator
-from models.onnx_file import graph_memory as sizes
+from models.onnx_file import graph_memory
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_estimate_refuses_what_the_exported_graph_would_be_refused_for(monke
     least, most = exportable.UNCERTAIN
     assert least < estimate_sizes(build_generator(config)).elements / exact < most
     for limit in (exact, exact - 1):
-        monkeypatch.setattr(sizes, "MAX_ELEMENTS", limit)
+        monkeypatch.setattr(graph_memory, "MAX_ELEMENTS", limit)
         if limit == exact:
             check_exportable(config)
         else:
@@ -40,8 +40,8 @@ def test_every_limit_of_a_model_file_is_checked_before_training(monkeypatch, lim
     config = NetworkConfig("dcgan", (1, 8, 8), (1,), latent_dim=4)
     made = graph_sizes(build_generator(config))
     needed = {"MAX_RUN_ELEMENTS": made.fixed + made.row, "MAX_NODES": made.operators}[limit]
-    monkeypatch.setattr(sizes, limit, needed)
+    monkeypatch.setattr(graph_memory, limit, needed)
     check_exportable(config)
-    monkeypatch.setattr(sizes, limit, needed - 1)
+    monkeypatch.setattr(graph_memory, limit, needed - 1)
     with pytest.raises(NotExportableError, match=message):
         check_exportable(config)

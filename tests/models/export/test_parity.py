@@ -139,7 +139,7 @@ def test_a_neighbour_that_shows_in_an_image_is_caught(runs, tmp_path, monkeypatc
 
     def faulty(*arguments):
         model = trace(*arguments)
-        monkeypatch.setattr("models.onnx_file.graph_checks.OPERATORS", exporter.graph.OPERATORS | {"ReduceMean"})
+        monkeypatch.setattr("models.onnx_file.graph_checks.OPERATORS", exporter.graph_checks.OPERATORS | {"ReduceMean"})
         mean = onnx.helper.make_node("ReduceMean", ["latent"], ["mean"], keepdims=1, name="mean")
         pixels = next(node for node in model.graph.node if node.op_type == "Round")
         model.graph.initializer.append(numpy_helper.from_array(np.float32(10), "ten"))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
-from models.onnx_file import graph_checks as graph
+from models.onnx_file import graph_checks
 from models.onnx_file.card import METADATA_KEY, Card, Golden
-from models.onnx_file.generator import pack_golden
+from models.onnx_file.golden import pack_golden
 from models.onnx_file.store import SHIPPED
 
 LATENT, IMAGE = 4, (1, 2, 2)
@@ -25,7 +25,7 @@ LARGE = 2**12
 
 def card() -> Card:
     """The card of a small class-conditional generator whose images are black."""
-    shipped = graph.read_card(onnx.load(SHIPPED.with_stem("mnist-fast")))
+    shipped = graph_checks.read_card(onnx.load(SHIPPED.with_stem("mnist-fast")))
     golden = Golden(seed=0, n=ROWS, pixels=pack_golden(np.zeros((ROWS, *IMAGE), np.uint8)))
     return replace(shipped, latent_dim=LATENT, image_shape=IMAGE, golden=golden, file_sha256=EMPTY_CHECKSUM)
 
@@ -57,7 +57,7 @@ class Draft:
     opset: int = 20
 
     def __post_init__(self) -> None:
-        self.opset = self.rng.choice((20, self.rng.choice(graph.OPSETS)))
+        self.opset = self.rng.choice((20, self.rng.choice(graph_checks.OPSETS)))
         self.types["latent"] = helper.make_tensor_type_proto(TensorProto.FLOAT, [ROWS, LATENT])
         self.types["label"] = helper.make_tensor_type_proto(TensorProto.INT64, [ROWS])
 

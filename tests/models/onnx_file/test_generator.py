@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from models.common.checksum import write_checksum
 from models.common.errors import InputError, ModelFileError
 from models.onnx_file.card import Card
-from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator, pack_golden
+from models.onnx_file.generator import Generator
+from models.onnx_file.golden import pack_golden
+from models.onnx_file.session import MAX_ROWS_PER_RUN
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from onnx import ModelProto, NodeProto
 
 from models.common.checksum import EMPTY_CHECKSUM, verify_checksum, write_checksum
 from models.common.errors import GraphError, ModelFileError
-from models.onnx_file import graph_memory as sizes
-from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator, open_session
+from models.onnx_file import graph_memory
+from models.onnx_file.generator import Generator
 from models.onnx_file.graph_memory import measure_memory
+from models.onnx_file.session import MAX_ROWS_PER_RUN, open_session
 from models.onnx_file.shape_inference import BATCH
 from tests.models.onnx_file.hostile_graphs import LATENT, Draft, card, hostile_graph, sealed
 
@@ -83,8 +84,8 @@ def try_graphs(seeds: range) -> str:
 @pytest.fixture
 def small_limits(monkeypatch):
     """Limits at which a test with many graphs takes seconds."""
-    monkeypatch.setattr(sizes, "MAX_ELEMENTS", 2**17)
-    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", 2**21)
+    monkeypatch.setattr(graph_memory, "MAX_ELEMENTS", 2**17)
+    monkeypatch.setattr(graph_memory, "MAX_RUN_ELEMENTS", 2**21)
 
 
 def test_no_random_graph_that_is_accepted_exceeds_the_computed_size(small_limits, capsys):
@@ -250,11 +251,11 @@ def test_a_run_has_fewer_rows_where_a_row_takes_much_memory(monkeypatch):
     computed = measure_memory(ModelProto.FromString(file))
     latents, labels = np.ones((10, LATENT), np.float32), np.zeros(10, np.int64)
     expected = Generator.from_bytes(file).decode(latents, labels)
-    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", computed.fixed + 3 * computed.row + 1)
+    monkeypatch.setattr(graph_memory, "MAX_RUN_ELEMENTS", computed.fixed + 3 * computed.row + 1)
     generator = Generator.from_bytes(file)
     assert generator.rows_per_run == 3
     np.testing.assert_array_equal(generator.decode(latents, labels), expected)
-    monkeypatch.setattr(sizes, "MAX_RUN_ELEMENTS", computed.fixed + computed.row - 1)
+    monkeypatch.setattr(graph_memory, "MAX_RUN_ELEMENTS", computed.fixed + computed.row - 1)
     with pytest.raises(GraphError, match="a run of one row takes memory"):
         Generator.from_bytes(file)
 
@@ -336,7 +337,7 @@ def test_onnxruntime_takes_no_more_memory_than_was_computed(add, tmp_path):
     code = f"""
 import resource
 import numpy as np
-from models.onnx_file.generator import open_session
+from models.onnx_file.session import open_session
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before = peak()

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from models.common.array_types import Images
-from models.common.image_files import NPY, NPZ, PNG, animation, fade, npy, npz, png_sheet
+from models.common.image_files import grid, npy, npz, png
+from serving.http.animations import animation, crossfade
 from serving.http.engine import Labels
+
+PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
+"""Media types."""
 
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -34,7 +38,7 @@ class PngGrid:
     media_type: str = PNG
 
     def encode(self, images: Images, labels: Labels) -> bytes:
-        return png_sheet(images, self.columns, self.scale)
+        return png(grid(images, self.columns, self.scale))
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
         columns = min(n, self.columns or math.ceil(math.sqrt(n)))
@@ -71,7 +75,7 @@ class Fade:
 
     def encode(self, images: Images, labels: Labels) -> bytes:
         n = len(images) // 2
-        return self.faded.encode(fade(images[:n], images[n:]), None)
+        return self.faded.encode(crossfade(images[:n], images[n:]), None)
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
         return self.faded.pixel_bytes(n // 2, shape)

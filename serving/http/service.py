@@ -21,7 +21,6 @@ from bentoml.validators import ContentType
 from numpy.typing import NDArray
 
 from models.common.errors import ModelFileError
-from models.common.image_files import NPZ, PNG
 from models.onnx_file.generator import Generator
 from models.onnx_file.latent_sources import LatentBatch
 from models.onnx_file.latents import INDEX_LIMIT, interpolate
@@ -31,7 +30,7 @@ from serving.http.application import BENTOML_PATHS, Application
 from serving.http.connections import limit_connections, replace_uvicorn_protocol
 from serving.http.container import image
 from serving.http.cors import EXPOSED_HEADERS, Cors
-from serving.http.encodings import Animation, Encoding, Fade, Npy, Npz, PngGrid
+from serving.http.encodings import NPZ, PNG, Animation, Encoding, Fade, Npy, Npz, PngGrid
 from serving.http.engine import LatentSource
 from serving.http.errors import RequestError
 from serving.http.malloc import keep_freed_memory

@@ -59,7 +59,7 @@ def main() -> None:
 
     # Imported only now, so that --help or a mistyped option does not wait for it.
     with importing("sample"):
-        from models.common.image_files import MAX_COLUMNS, MAX_SCALE, npz, png, sheet
+        from models.common.image_files import MAX_COLUMNS, MAX_SCALE, grid, npz, png
         from models.onnx_file.generator import Generator
 
     for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
@@ -78,14 +78,14 @@ def main() -> None:
         options.seed, options.first, options.n, options.labels, options.truncation
     )
     if kind == ".png":
-        write_atomically(out, png(sheet(images, options.columns, options.scale)))
+        write_atomically(out, png(grid(images, options.columns, options.scale)))
     elif kind == ".npz":
         write_atomically(out, npz(images, drawn))
     else:
         out.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             label = "" if drawn is None else f"-{drawn[i]}"
-            write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
+            write_atomically(out / f"{options.first + i:06}{label}.png", png(grid(image[None])))
     print(f"{out}: images {options.first} to {options.first + options.n - 1} of seed {options.seed}")
 
 

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.checkpoint import find_checkpoints, load_checkpoint
 from models.common.errors import MnistGanError
-from models.common.image_files import sheet
+from models.common.image_files import grid
 from models.export.exporter import export
 from tests.conftest import small_config, small_run
 from training.config import PRESETS, parse
@@ -92,12 +92,12 @@ def test_the_sheets_show_the_addresses_that_the_model_file_will_show(runs, files
     from models.onnx_file.generator import Generator
 
     images, _ = Generator.open(files["conditional"]).images(seed=0, first=0, n=64)
-    with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as grid:
+    with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as samples:
         for i in range(64):
             row, column = divmod(i, 8)
             left, top = 2 + 30 * column, 2 + 30 * row
-            cell = grid.convert("L").crop((left, top, left + 28, top + 28))
-            expected = sheet(images[i : i + 1])
+            cell = samples.convert("L").crop((left, top, left + 28, top + 28))
+            expected = grid(images[i : i + 1])
             assert max(abs(a - b) for a, b in zip(cell.tobytes(), expected.tobytes(), strict=True)) <= 1
 
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.common.files import write_atomically
+from models.common.image_files import grid, png
 from training.evaluation.evaluator import EvaluatedSource, EvaluationReport
 from training.evaluation.metrics import Sample
-from training.grids import grid, png
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -157,7 +157,7 @@ def _sheet(folder: Path, name: str, rows: list[Tensor]) -> str:
     for images in rows:
         missing = -len(images) % A_ROW
         padded.append(torch.cat((images, images.new_zeros(missing, *images.shape[1:]))))
-    write_atomically(folder / name, png(grid(torch.cat(padded), columns=A_ROW, padding=1, grey=76)))
+    write_atomically(folder / name, png(grid(torch.cat(padded).cpu().numpy(), columns=A_ROW, padding=1, grey=76)))
     return name
 
 

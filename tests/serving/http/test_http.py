@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from tests.serving.http.server import serving
 
@@ -233,7 +233,7 @@ def test_the_bentoml_client_sends_an_array_of_latents(client, files, dtype):
     with bentoml.SyncHTTPClient(str(client.base_url)) as typed:
         response = typed.decode(latents=latents, labels="123")
     expected = Generator.open(files["conditional"]).decode(latents.astype(np.float32), np.array([1, 2, 3]))
-    assert response == png(sheet(expected, scale=2))
+    assert response == png(grid(expected, scale=2))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.card import METADATA_KEY
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
@@ -60,17 +60,17 @@ def test_every_route_and_the_command_read_labels_by_one_rule(client, generator, 
     drawn = [indices[i % len(indices)] for i in range(4)]
     images, _ = generator.images(3, 0, 4, drawn)
     body = {"seed": 3, "n": 4, "labels": labels}
-    assert client.post("/generate", json=body | {"scale": 1, "columns": 4}).content == png(sheet(images, 4, 1))
+    assert client.post("/generate", json=body | {"scale": 1, "columns": 4}).content == png(grid(images, 4, 1))
     with np.load(io.BytesIO(client.post("/dataset", json=body).content)) as arrays:
         assert arrays["labels"].tolist() == drawn
 
     latents, _ = generator.draw(3, 0, 4)
     decoded = client.post("/decode", json={"latents": latents.tolist(), "labels": labels, "scale": 1, "columns": 4})
-    assert decoded.content == png(sheet(images, 4, 1))
+    assert decoded.content == png(grid(images, 4, 1))
 
     ends = {"from": {"seed": 3, "index": 2, "labels": labels}, "to": {"seed": 3, "index": 1, "label": drawn[1]}}
     row = client.post("/interpolate", json=ends | {"frames": 2, "scale": 1})
-    assert row.content == png(sheet(images[[2, 1]], 2, 1))
+    assert row.content == png(grid(images[[2, 1]], 2, 1))
 
     if isinstance(labels, str):
         npy = io.BytesIO()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED, register
 from tests.serving.http.server import serving
@@ -55,7 +55,7 @@ def test_generate_answers_a_sheet_of_the_addressed_images(client, generator):
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-seed"] == "7"
     assert answer.headers["x-model"] == generator.card.file_sha256
-    assert answer.content == png(sheet(generator.images(seed=7, first=3, n=10)[0], columns=4, scale=3))
+    assert answer.content == png(grid(generator.images(seed=7, first=3, n=10)[0], columns=4, scale=3))
 
 
 def test_generate_without_fields_makes_16_images_of_a_seed_that_it_tells(client):
@@ -118,7 +118,7 @@ def test_decode_turns_latents_into_a_sheet(client, generator):
     answer = client.post("/decode", json={"latents": latents.tolist(), "labels": "5", "scale": 1})
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-model"] == generator.card.file_sha256
-    assert answer.content == png(sheet(generator.decode(latents, np.array([5, 5, 5]))))
+    assert answer.content == png(grid(generator.decode(latents, np.array([5, 5, 5]))))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -140,7 +140,7 @@ def test_the_card_is_there_by_get_and_by_post(client, generator):
 def test_a_text_is_written_as_one_strip(client, generator):
     answer = client.post("/write", json={"text": "2024", "seed": 5, "scale": 1})
     assert (answer.headers["content-type"], answer.headers["x-seed"]) == ("image/png", "5")
-    assert answer.content == png(sheet(generator.images(5, 0, 4, ["2", "0", "2", "4"])[0], columns=4))
+    assert answer.content == png(grid(generator.images(5, 0, 4, ["2", "0", "2", "4"])[0], columns=4))
 
 
 def test_an_interpolation_goes_from_one_image_to_the_other(client, generator):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.common.image_files import sheet
+from models.common.image_files import grid
 from models.onnx_file.generator import Generator
 
 SAMPLE = Path(sys.executable).parent / "sample"
@@ -29,7 +29,7 @@ def test_a_sheet_holds_the_addressed_images(files, tmp_path):
     assert done.returncode == 0, done.stderr
     images, _ = Generator.open(files["unconditional"]).images(seed=1, first=5, n=12)
     with Image.open(tmp_path / "sheet.png") as drawn:
-        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(sheet(images, scale=2)))
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(grid(images, scale=2)))
 
 
 def test_npz_holds_images_and_labels(files, tmp_path):

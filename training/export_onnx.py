@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from models.common.commands import ends_in_one_line, importing
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 from models.common.errors import InputError
 from models.common.files import check_writable, write_together
 from models.common.threads import set_threads
@@ -46,20 +46,20 @@ class Options:
     """Add the file to the BentoML model store as mnist-gan."""
 
 
-@ends_in_one_line("export-onnx")
+@report_errors_in_one_line("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
     if options.report and options.report.resolve() == options.out.resolve():
         raise InputError("out", f"must be another file than --report, both are {options.out}")
     set_threads()
 
-    with importing("export-onnx"):
+    with interruptible_imports("export-onnx"):
         from models.onnx_file.store import check_home, register
 
     if options.register:
         check_home()
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
-    with importing("export-onnx", "PyTorch"):
+    with interruptible_imports("export-onnx", "PyTorch"):
         from models.checkpoint import load_checkpoint, run_name
         from models.export.exporter import export, export_variant, with_quality
         from training.card_quality import card_quality, evaluate_generator

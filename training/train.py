@@ -16,11 +16,11 @@ import shlex
 import sys
 from dataclasses import replace
 
-from models.common.commands import ends_in_one_line, importing
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 from models.common.threads import set_threads
 
 
-@ends_in_one_line("train")
+@report_errors_in_one_line("train")
 def main() -> None:
     from training.config import parse
 
@@ -31,7 +31,7 @@ def main() -> None:
     leads = int(os.environ.get("RANK", 0)) == 0
 
     # Imported only now: PyTorch takes seconds, and --help or a mistyped option should not wait for it.
-    with importing("train", "PyTorch"):
+    with interruptible_imports("train", "PyTorch"):
         from training.loop import dry_run, train
 
     if command.dry_run:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from models.common.commands import Count, ends_in_one_line, importing
+from models.common.commands import Count, interruptible_imports, report_errors_in_one_line
 from models.common.errors import InputError
 from models.common.files import write_atomically
 from models.common.threads import available_cpus
@@ -53,12 +53,12 @@ class Options:
     """Address of a Ray cluster that makes the shards instead, whose machines share the folder; "local" starts one."""
 
 
-@ends_in_one_line("sample")
+@report_errors_in_one_line("sample")
 def main() -> None:
     options = tyro.cli(Options, prog="sample")
 
     # Imported only now, so that --help or a mistyped option does not wait for it.
-    with importing("sample"):
+    with interruptible_imports("sample"):
         from models.common.image_files import MAX_COLUMNS, MAX_SCALE, grid, npz, png
         from models.onnx_file.generator import Generator
 

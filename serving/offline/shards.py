@@ -12,14 +12,14 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from models.common.errors import MnistGanError
-from models.common.files import write_atomically
+from models.common.files import atomic_file, remove_temporaries, write_atomically
 from models.common.lock import lock_folder
 from models.onnx_file.generator import Generator
 from models.onnx_file.latents import LATENTS_VERSION
@@ -171,22 +171,13 @@ def make_shard(model: Path, folder: Path, request: ShardRequest, shard: int) -> 
     generator = _open(model, request.file_sha256)
     span = request.span(shard)
     path = folder / request.name(shard)
-    temporary = folder / f".{path.name}.{os.getpid()}"
-    try:
+    with atomic_file(path) as temporary:
         with ShardFile(temporary) as stream:
             WRITERS[request.format](stream, generator, span, _chunks(generator, request, span))
-            stream.flush()
-            os.fsync(stream.fileno())
         told = _told(temporary, request, shard)
         # Before the shard: one that is there without its entry could not be trusted.
         write_atomically(_entry_path(folder, path.name), _as_json({"request": asdict(request), "shard": told}))
-        temporary.replace(path)
-        return told
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    return told
 
 
 @cache
@@ -253,12 +244,8 @@ def _entry_path(folder: Path, name: str) -> Path:
 
 def _remove_temporaries(folder: Path, request: ShardRequest) -> None:
     """Deletes what processes that were killed have left of unfinished files."""
-    names = {MANIFEST, *map(request.name, range(request.shards))}
-    for path in folder.glob(".*"):
-        name, _, process = path.name.lstrip(".").rpartition(".")
-        if process.isdigit() and {name, name.removesuffix(".json")} & names:
-            with suppress(OSError):
-                path.unlink()
+    shards = [request.name(shard) for shard in range(request.shards)]
+    remove_temporaries(folder, {MANIFEST, *shards, *(_entry_path(folder, name).name for name in shards)})
 
 
 def _save(folder: Path, request: ShardRequest, done: dict[int, Entry]) -> None:

@@ -51,8 +51,7 @@ def _find(file: bytes) -> re.Match[bytes]:
     checksums = list(_CHECKSUM.finditer(file))
     if len(checksums) != 1:
         raise ModelFileError(
-            f"checksum: the file is incomplete, or export-onnx did not write it; it has {len(checksums)} checksums, "
-            "not 1"
+            f"checksum: the file is cut short, or this program did not write it; it has {len(checksums)} checksums, not 1"
         )
     return checksums[0]
 

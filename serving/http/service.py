@@ -108,7 +108,7 @@ class MnistGan:
     async def write(self, text: str, scale: int, **seeded: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Writes a text in generated handwriting, as one row of images."""
         with request_fields.input_errors_as_400(labels="text"):
-            labels = self.generator.card.spell(text)
+            labels = self.generator.card.class_indices_by_character(text)
         grid = PngGrid(len(text), scale)
         return await self._respond_seeded("/write", grid, first=0, n=len(text), labels=labels, **seeded)
 

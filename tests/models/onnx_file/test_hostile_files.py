@@ -133,14 +133,14 @@ def a_card_that_is_no_json(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("message", "change"),
     [
-        ("weights: .* lies in another file", external("../../../etc/passwd")),
-        ("weights: .* lies in another file", external("weights.bin")),
-        ("weights: .* declares 2,147,483,648 bytes and has 0", two_gigabytes_in_200_bytes),
+        ("weights: .* is stored in another file", external("../../../etc/passwd")),
+        ("weights: .* is stored in another file", external("weights.bin")),
+        ("weights: .* declares 2,147,483,648 bytes, but has 0", two_gigabytes_in_200_bytes),
         ("sizes: grown1, which Resize makes, .* 784,000,000 elements a row", a_graph_that_grows),
-        ("operators: ai.onnx.Loop is not on the list", a_loop),
-        ("standard domain: it brings functions", a_function),
+        ("operators: ai.onnx.Loop is not an allowed operator", a_loop),
+        ("standard domain: it contains functions", a_function),
         ("standard domain: it uses the operator domains", a_foreign_domain),
-        ("card: there is none, or it is not JSON", a_card_that_is_no_json),
+        ("card: the file has none, or it is not JSON", a_card_that_is_no_json),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim="16"))),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim=2**40))),
         ("card: image_shape", a_card(lambda card: card.update(image_shape=[1, -28, 28]))),
@@ -160,7 +160,7 @@ def test_a_hard_link_beside_the_file_is_not_followed(files, tmp_path):
     (tmp_path / "secret").write_bytes(b"\0" * 10**6)
     (tmp_path / "weights.bin").hardlink_to(tmp_path / "secret")
     (tmp_path / "a.onnx").write_bytes(resealed(files["conditional"].read_bytes(), external("weights.bin")))
-    with pytest.raises(ModelFileError, match=r"a\.onnx: weights: .* lies in another file"):
+    with pytest.raises(ModelFileError, match=r"a\.onnx: weights: .* is stored in another file"):
         Generator.open(tmp_path / "a.onnx")
 
 

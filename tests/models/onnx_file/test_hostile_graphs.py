@@ -264,10 +264,10 @@ def test_a_run_has_fewer_rows_where_a_row_takes_much_memory(monkeypatch):
     ("message", "change"),
     [
         (
-            "format: besides weights and metadata it holds more than",
+            "format: without weights and metadata it has more than",
             lambda m: m.graph.node.extend([NodeProto()] * 2**19),
         ),
-        ("format: besides weights and metadata it holds more than", lambda m: setattr(m, "doc_string", "x" * 2**20)),
+        ("format: without weights and metadata it has more than", lambda m: setattr(m, "doc_string", "x" * 2**20)),
         ("weights: many has 100,000 dimensions", lambda m: m.graph.initializer.add(name="many", dims=[1] * 100_000)),
         ("standard domain: it uses the operator domains", lambda m: m.opset_import.add(domain="ai.onnx", version=1)),
         ("standard domain: its opset is 7", lambda m: setattr(m.opset_import[0], "version", 7)),

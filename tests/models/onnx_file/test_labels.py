@@ -88,20 +88,20 @@ def test_a_text_is_read_in_the_first_way_that_fits(names, text, indices):
         (
             ("cats", "dogs"),
             "cats, cows",
-            "'cows' is no class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
+            "'cows' is not a class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
         ),
-        (("cats", "dogs"), "cats,1", "'1' is no class"),
-        (("cats", "dogs"), "0,2", "'2' is no class"),
+        (("cats", "dogs"), "cats,1", "'1' is not a class"),
+        (("cats", "dogs"), "0,2", "'2' is not a class"),
         (("cats", "dogs"), "9" * 5_000, "'99999"),
-        (("cats", "dogs"), "-1", "'-1' is no class"),
-        (("cats", "dogs"), "¹", "'¹' is no class"),
-        (("7", "8", "9"), "0", "'0' is no class; the classes are 7, 8, 9; for example \"7,8\""),
-        (("cats, dogs",), "cats", "'cats' is no class; the classes are cats, dogs (or their indices, 0 to 0); for "),
-        (("cats", "dogs"), [True], "True is no class"),
-        (("cats", "dogs"), [[0]], "[0] is no class"),
-        (("cats", "dogs"), [" cats"], "' cats' is no class"),
-        (("cats", "dogs"), [2], "2 is no class"),
-        (("7", "8", "9"), ["0"], "'0' is no class"),
+        (("cats", "dogs"), "-1", "'-1' is not a class"),
+        (("cats", "dogs"), "¹", "'¹' is not a class"),
+        (("7", "8", "9"), "0", "'0' is not a class; the classes are 7, 8, 9; for example \"7,8\""),
+        (("cats, dogs",), "cats", "'cats' is not a class; the classes are cats, dogs (or their indices, 0 to 0); for "),
+        (("cats", "dogs"), [True], "True is not a class"),
+        (("cats", "dogs"), [[0]], "[0] is not a class"),
+        (("cats", "dogs"), [" cats"], "' cats' is not a class"),
+        (("cats", "dogs"), [2], "2 is not a class"),
+        (("7", "8", "9"), ["0"], "'0' is not a class"),
     ],
 )
 def test_what_is_no_class_is_named_beside_those_that_there_are(names, labels, message):
@@ -132,9 +132,9 @@ def test_of_many_classes_an_error_lists_the_first_and_says_how_many_there_are():
 
 
 def test_a_text_is_spelled_by_names_of_one_character_alone():
-    assert with_classes("a", "b", "cc").spell("abba") == [0, 1, 1, 0]
+    assert with_classes("a", "b", "cc").class_indices_by_character("abba") == [0, 1, 1, 0]
     for text in ("a1", "cc", "a,b", "0"):
-        with pytest.raises(InputError, match=r"is no class; those of one character are: a, b$"):
-            with_classes("a", "b", "cc").spell(text)
-    with pytest.raises(InputError, match="those of one character are: none"):
-        with_classes("cats").spell("c")
+        with pytest.raises(InputError, match=r"is not a class; the classes of one character are: a, b$"):
+            with_classes("a", "b", "cc").class_indices_by_character(text)
+    with pytest.raises(InputError, match="the classes of one character are: none"):
+        with_classes("cats").class_indices_by_character("c")

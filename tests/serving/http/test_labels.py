@@ -88,7 +88,7 @@ def test_a_label_that_is_no_class_is_refused_with_the_classes_and_an_example(cli
     error = client.post("/generate", json={"labels": "cow"}).json()["error"]
     assert (error["code"], error["field"]) == ("invalid_input", "labels")
     classes = f"the classes are {', '.join(NAMES)} (or their indices, 0 to 9)"
-    assert error["message"] == f"'cow' is no class; {classes}; for example \"cat,dog\""
+    assert error["message"] == f"'cow' is not a class; {classes}; for example \"cat,dog\""
 
 
 @pytest.mark.parametrize("label", ["god", "cat,dog", "10", 10])
@@ -108,4 +108,7 @@ def test_an_image_has_a_label_or_its_place_among_labels(client):
 def test_only_class_names_can_be_written_and_no_indices(client):
     assert client.post("/write", json={"text": "god", "seed": 1}).status_code == 200
     error = client.post("/write", json={"text": "go1"}).json()["error"]
-    assert (error["field"], error["message"]) == ("text", "'1' is no class; those of one character are: d, o, g")
+    assert (error["field"], error["message"]) == (
+        "text",
+        "'1' is not a class; the classes of one character are: d, o, g",
+    )

@@ -389,7 +389,7 @@ def test_a_damaged_model_is_not_served_and_the_log_says_why(files, tmp_path):
     (tmp_path / "a.onnx").write_bytes(files["conditional"].read_bytes()[:-7])
     with serving(tmp_path, MNIST_GAN_MODEL=str(tmp_path / "a.onnx")) as (client, _):
         assert client.get("/readyz").status_code == 503
-    assert "a.onnx: seal: the file is " in (tmp_path / "service.log").read_text()
+    assert "a.onnx: checksum: the file is " in (tmp_path / "service.log").read_text()
 
 
 def test_the_newest_model_of_the_store_is_served_and_sigterm_ends_it(files, tmp_path):

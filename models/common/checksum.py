@@ -51,7 +51,7 @@ def _find(file: bytes) -> re.Match[bytes]:
     checksums = list(_CHECKSUM.finditer(file))
     if len(checksums) != 1:
         raise ModelFileError(
-            f"checksum: the file is cut short, or this program did not write it; it has {len(checksums)} checksums, not 1"
+            f"checksum: the file is cut short or of another program; it has {len(checksums)} checksums, not 1"
         )
     return checksums[0]
 

@@ -39,7 +39,7 @@ def small_run(out: Path, **differences) -> None:
 
 @contextmanager
 def file_limit(limit: int) -> Iterator[None]:
-    """Limits the size of every file in bytes, which has the effect of a full disk. Child processes inherit the limit."""
+    """Limits the size of every file in bytes, which acts like a full disk. Child processes inherit the limit."""
     resource = pytest.importorskip("resource", reason="only on Unix")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))

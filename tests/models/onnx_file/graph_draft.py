@@ -93,7 +93,7 @@ class Draft:
         return self.weight(np.array(values, np.int64))
 
     def add(self, operator: str, inputs: list[str], **attributes: object) -> str | None:
-        """Adds an operator if its inputs fit, and sometimes if not. Returns its output, or None for an unknown shape."""
+        """Adds an operator if its inputs fit, and sometimes if not. Returns its output; None for an unknown shape."""
         output = f"t{len(self.nodes)}"
         node = helper.make_node(operator, inputs, [output], **attributes)
         known = self._infer(node)

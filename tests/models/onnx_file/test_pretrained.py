@@ -18,7 +18,7 @@ GOLDEN_SHA256 = {
     "mnist": "7e3d1b718a8d539a0e1db051d407bfcfe543c76c494d4b098b221569c4d211af",
     "mnist-fast": "e09eebfc272cd758e95b16dc2710f3b74beea3ba0207ffe2596913ab9d3d5597",
 }
-"""SHA-256 of the text of the golden images in the card. A new export of the same weights must render the same pixels."""
+"""SHA-256 of the text of the golden images in the card. A new export of the same weights renders the same pixels."""
 
 
 @pytest.mark.parametrize("name", FILE_SHA256)

@@ -61,14 +61,14 @@ def pack_golden(images: Images) -> str:
 
 
 def unpack_golden(pixels: str, shape: tuple[int, ...]) -> Images:
-    """Decodes the images that `pack_golden` encoded. Allocates no more than `shape` needs, whatever the text holds.
+    """Decodes the images that `pack_golden` encoded. Allocates no more than `shape` needs, whatever the text contains.
 
     Args:
         pixels: the encoded images.
         shape: their shape, (n, channels, height, width).
 
     Raises:
-        CardError: the text does not hold images of this shape.
+        CardError: the text does not contain images of this shape.
     """
     try:
         size = int(np.prod(shape))

@@ -80,9 +80,8 @@ def read_card(model: ModelProto) -> Card:
         CardError: the model has no card or several, or the card is too large or invalid.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
-    text = (
-        texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
-    )  # protobuf returns bytes if it is not UTF-8
+    # protobuf returns bytes for a text that is not UTF-8.
+    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
     if len(text) > MAX_CARD_CHARACTERS or sum(map(text.count, ",[{")) > MAX_CARD_VALUES:
         raise CardError(
             f"card: it has more than {MAX_CARD_CHARACTERS:,} characters or {MAX_CARD_VALUES:,} values, the maximum"

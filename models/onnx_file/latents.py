@@ -93,7 +93,7 @@ def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) ->
 def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Turns words (n, 2k) into normal values (n, 2k) by the Box-Muller transform.
 
-    The last bits of float64 may differ between machines; the caller's cast to float32 removes them.
+    The last bits of the float64 result may differ between machines, which rounding to float32 hides.
     """
     uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
     half = uniforms.shape[1] // 2

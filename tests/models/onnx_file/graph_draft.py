@@ -124,15 +124,15 @@ class Draft:
     def finish(self) -> ModelProto:
         """Adds a black image that depends on the last tensor, and returns the graph."""
         zero = self.weight(np.zeros((1, 1, 1, 1), np.float32))
-        corner = self.last
-        rank = len(self.shape(corner))
+        element = self.last
+        rank = len(self.shape(element))
         if rank:
-            first = 0 if self.shape(corner)[0] != ROWS else 1
+            first = 0 if self.shape(element)[0] != ROWS else 1
             axes = list(range(first, rank))
             starts, ends = self.integers([0] * len(axes)), self.integers([1] * len(axes))
-            self.append("Slice", [corner, starts, ends, self.integers(axes)], "corner")
-            corner = "corner"
-        self.append("Reshape", [corner, self.integers([-1, 1, 1, 1])], "column")
+            self.append("Slice", [element, starts, ends, self.integers(axes)], "element")
+            element = "element"
+        self.append("Reshape", [element, self.integers([-1, 1, 1, 1])], "column")
         self.append("Cast", ["column"], "float_column", to=TensorProto.FLOAT)
         self.append("Mul", ["float_column", zero], "nothing")
         black = self.weight(np.zeros((LATENT, 4), np.float32))

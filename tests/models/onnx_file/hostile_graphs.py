@@ -53,8 +53,8 @@ def convolution(draft: Draft) -> None:
     axes, group = len(shape) - 2, rng.choice((1, 1, shape[1]))
     kernel = [rng.choice((1, 2, 3, 3, 40)) for _ in range(axes)]
     transposed = rng.random() < 0.5
-    made = rng.choice((1, 2, 3, 20)) * (1 if transposed else group)
-    size = [shape[1], made, *kernel] if transposed else [made, shape[1] // group, *kernel]
+    channels = rng.choice((1, 2, 3, 20)) * (1 if transposed else group)
+    size = [shape[1], channels, *kernel] if transposed else [channels, shape[1] // group, *kernel]
     attributes: dict[str, object] = {"group": group} if group > 1 else {}
     for name, choices in (("strides", (1, 2, 3)), ("dilations", (1, 2, 5))):
         if rng.random() < 0.3:

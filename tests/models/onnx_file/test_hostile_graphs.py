@@ -104,7 +104,7 @@ def ranks_that_double(graph: Draft) -> None:
 
 
 def sizes_that_double(graph: Draft) -> None:
-    """An inference that follows the values of shapes would hold 2^40 of them."""
+    """An inference that follows the values of shapes would store 2^40 of them."""
     name = graph.append("Shape", ["latent"], "shape")
     for step in range(40):
         name = graph.append("Concat", [name, name], f"joined{step}", axis=0)

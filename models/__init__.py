@@ -1,8 +1,8 @@
-"""A generator in its three forms: network (torch), checkpoint (safetensors) and ONNX file (onnxruntime)."""
+"""The generator as a network (torch), as a checkpoint (safetensors) and as an ONNX model file (onnxruntime)."""
 
 import os
 
-# Each library reads its variable once. Without it, onnxruntime looks up a host of its vendor and writes an id of this
-# machine below ~/.cache, and BentoML reports each command and each model that is stored to its vendor.
+# Both variables have to be set before the library is imported. Without the first, onnxruntime contacts its vendor and
+# stores an id of this machine in ~/.cache. Without the second, BentoML reports each command and each stored model.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")

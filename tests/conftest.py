@@ -1,4 +1,4 @@
-"""Small models of either kind, trained once and exported once for all tests."""
+"""Fixtures of all tests: small models, conditional and unconditional, which are trained and exported once."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ KINDS = ("unconditional", "conditional")
 
 
 def small_config(out: Path, **differences) -> Config:
-    """To train for moments on the data that comes with scikit-learn, on the CPU in fp32."""
+    """Returns a configuration that trains for seconds on the digits of scikit-learn, on the CPU in fp32."""
     small = Config(
         out=out,
         dataset="uci-digits",
@@ -33,12 +33,13 @@ def small_config(out: Path, **differences) -> Config:
 
 
 def small_run(out: Path, **differences) -> None:
+    """Trains the small configuration with some differences."""
     train(small_config(out, **differences))
 
 
 @contextmanager
 def file_limit(limit: int) -> Iterator[None]:
-    """Lets no file become longer than `limit` bytes, as a full disk does. Child processes inherit the limit."""
+    """Limits the size of every file in bytes, which acts like a full disk. Child processes inherit the limit."""
     resource = pytest.importorskip("resource", reason="only on Unix")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -55,6 +56,7 @@ def run_with_file_limit(command: Iterable[object], limit: int) -> subprocess.Com
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Returns the run folder of each kind."""
     folder = tmp_path_factory.mktemp("runs")
     for kind in KINDS:
         small_run(folder / kind, conditional=kind == "conditional")
@@ -63,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def files(runs: dict[str, Path]) -> dict[str, Path]:
-    """The exported model file of each kind."""
+    """Returns the exported model file of each kind."""
     for run in runs.values():
         (run / "generator.onnx").write_bytes(export(load_checkpoint(run)).generator.file)
     return {kind: run / "generator.onnx" for kind, run in runs.items()}
@@ -71,8 +73,8 @@ def files(runs: dict[str, Path]) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
-    """The folder of the real MNIST."""
+    """Returns the folder that contains MNIST/raw, or skips the test if MNIST is not there."""
     folder = Path(os.environ.get("MNIST_GAN_DATA", "data"))
     if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip(f"no MNIST in {folder}: set MNIST_GAN_DATA to the folder that holds MNIST/raw")
+        pytest.skip(f"no MNIST in {folder}: set MNIST_GAN_DATA to the folder that contains MNIST/raw")
     return folder.resolve()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from models.common.commands import ends_in_one_line, importing
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 from models.common.errors import InputError
 from models.common.files import check_writable, write_together
 from models.common.threads import set_threads
@@ -58,7 +58,7 @@ class Options:
     """Add the file to the BentoML model store ($BENTOML_HOME, else ~/bentoml) as mnist-gan, for `bentoml serve`."""
 
 
-@ends_in_one_line("export-onnx")
+@report_errors_in_one_line("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
     check_report_path(options)
@@ -88,7 +88,7 @@ def check_store(options: Options) -> None:
     Raises:
         InputError: the user has no home folder, and BENTOML_HOME is not set.
     """
-    with importing("export-onnx"):
+    with interruptible_imports("export-onnx"):
         from models.onnx_file.store import check_home
     if options.register:
         check_home()
@@ -96,7 +96,7 @@ def check_store(options: Options) -> None:
 
 def load_libraries() -> None:
     """Imports PyTorch and the other slow libraries, so that Ctrl-C during their import ends in one line."""
-    with importing("export-onnx", "PyTorch"):
+    with interruptible_imports("export-onnx", "PyTorch"):
         import models.export.exporter  # noqa: F401
         import training.export_quality  # noqa: F401
 

@@ -17,10 +17,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from models.common.files import append, write_atomically
+from models.common.image_files import grid, png
 from models.networks.pixels import quantize
 from training.config import Config
 from training.data import LabelledImages
-from training.grids import grid, png
 from training.tensorboard import EventFile
 
 MAX_GIF_FRAMES = 120
@@ -125,7 +125,9 @@ class RunLogger:
                 + "  {seconds:.1f} s, {images_per_second:,.0f} images/s"
             ).format(**metrics)
         )
-        image = grid(quantize(samples.float()), columns=round(len(samples) ** 0.5), padding=2)
+        images = quantize(samples.float()).cpu().numpy()
+        # TensorBoard is given three channels of every PNG.
+        image = grid(images, columns=round(len(samples) ** 0.5), padding=2).convert("RGB")
         encoded = png(image)
         with self._tolerate_failure(self.samples):
             self.samples.mkdir(exist_ok=True)

@@ -19,11 +19,11 @@ import shlex
 import sys
 from dataclasses import replace
 
-from models.common.commands import ends_in_one_line, importing
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 from models.common.threads import set_threads
 
 
-@ends_in_one_line("train")
+@report_errors_in_one_line("train")
 def main() -> None:
     """Runs the command with the arguments of the program."""
     from training.command_line import parse
@@ -35,7 +35,7 @@ def main() -> None:
     is_main_process = int(os.environ.get("RANK", 0)) == 0
 
     # PyTorch takes seconds to import, so --help and the message about a mistyped option come before it.
-    with importing("train", "PyTorch"):
+    with interruptible_imports("train", "PyTorch"):
         from training.dry_run import dry_run
         from training.loop import train
 

@@ -11,7 +11,7 @@ from benchmarks.gpu_check.settings import Settings
 from benchmarks.gpu_check.speed import config_of, load_data
 from benchmarks.training_loops import alternate, medians, package_loop
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from models.common.image_files import png_sheet
+from models.common.image_files import grid, png
 from models.export.exporter import Export, export, with_quality
 from training.config import Config
 from training.data import DataError, LabelledImages
@@ -138,4 +138,4 @@ def _keep(out: Path, trained: Trained) -> None:
         (out / "generator.safetensors").write_bytes(saved.read_bytes())
     labels = generator.card.class_names or None
     images, _ = generator.images(seed=0, first=0, n=200, labels=list(labels) if labels else None)
-    (out / "digits.png").write_bytes(png_sheet(images, columns=20, scale=2))
+    (out / "digits.png").write_bytes(png(grid(images, columns=20, scale=2)))

@@ -10,7 +10,9 @@ import onnxruntime
 
 from benchmarks.gpu_check.report import Recorder, Skip
 from benchmarks.gpu_check.settings import Settings
-from models.onnx_file.generator import CPU, CUDA, GOLDEN_BOUNDS, Generator
+from models.onnx_file.generator import Generator
+from models.onnx_file.golden import GOLDEN_BOUNDS
+from models.onnx_file.session import CPU, CUDA
 from models.onnx_file.store import SHIPPED
 
 BATCHES = (1, 8, 64, 256, 1024)

@@ -1,1 +1,4 @@
-"""Helpers that all packages share: errors, files, locks, checksums, images, threads and the frame of a command."""
+"""Helpers that all packages share: array types, checksums, commands, errors, files, locks, image files and threads.
+
+They import nothing from the other packages, and neither torch nor onnxruntime.
+"""

@@ -1,8 +1,8 @@
-"""The seal: a file states the SHA-256 of all its bytes, inside itself, so that damage is found before it is read.
+"""Checksums: a file contains the SHA-256 of its own bytes, so that damage is found before the file is parsed.
 
     "file_sha256": "<64 hexadecimal digits>"
 
-The hash is that of the file with these digits set to zero. It proves that the file is whole, not where it came from.
+The hash is computed with these 64 digits set to zero. It shows that a file is complete and unchanged, not who made it.
 """
 
 import hashlib
@@ -11,47 +11,49 @@ import re
 from models.common.errors import ModelFileError
 
 EMPTY_CHECKSUM = "0" * 64
-"""The digits of a file that is still to be sealed."""
+"""Placeholder in a file whose checksum has not been written yet."""
 
-_CHECKSUM = re.compile(rb'file_sha256\\?": \\?"([0-9a-f]{64})\\?"')  # JSON, or JSON within a text of JSON
+_CHECKSUM = re.compile(rb'file_sha256\\?": \\?"([0-9a-f]{64})\\?"')  # in JSON, or in JSON within a string of JSON
 
 
 class ChecksumError(ModelFileError):
-    """A file whose bytes do not have the SHA-256 that it states: it is damaged."""
+    """A file is damaged: its bytes do not have the SHA-256 that it states."""
 
 
 def write_checksum(file: bytes) -> bytes:
-    """Writes a file's SHA-256 into it.
+    """Returns the content of a file with its SHA-256 in the place of the checksum.
 
     Raises:
-        ModelFileError: it has no place for one, or several.
+        ModelFileError: the file has no place for a checksum, or several.
     """
     start, end = _find(file).span(1)
     return file[:start] + _digest(file, start, end).encode() + file[end:]
 
 
 def verify_checksum(file: bytes) -> str:
-    """Proves that a file is whole, byte for byte, before anything in it is parsed.
+    """Checks that no byte of a file has changed since its checksum was written.
 
     Returns:
-        The SHA-256 that it states.
+        The checksum, 64 hexadecimal digits.
 
     Raises:
         ChecksumError: the file is damaged.
-        ModelFileError: it states no SHA-256, or several.
+        ModelFileError: the file states no checksum, or several.
     """
     found = _find(file)
     stated, actual = found[1].decode(), _digest(file, *found.span(1))
     if stated != actual:
-        raise ChecksumError(f"seal: the file is damaged; its SHA-256 is {actual}, it states {stated}")
+        raise ChecksumError(f"checksum: the file is damaged; its SHA-256 is {actual}, it states {stated}")
     return stated
 
 
 def _find(file: bytes) -> re.Match[bytes]:
-    seals = list(_CHECKSUM.finditer(file))
-    if len(seals) != 1:
-        raise ModelFileError(f"seal: the file is cut short or not one of ours; it holds {len(seals)} seals, not 1")
-    return seals[0]
+    checksums = list(_CHECKSUM.finditer(file))
+    if len(checksums) != 1:
+        raise ModelFileError(
+            f"checksum: the file is cut short or of another program; it has {len(checksums)} checksums, not 1"
+        )
+    return checksums[0]
 
 
 def _digest(file: bytes, start: int, end: int) -> str:

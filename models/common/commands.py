@@ -1,6 +1,4 @@
-"""What the commands share: how large numbers are written, and how a command ends where it cannot go on, with one line
-on stderr instead of a traceback.
-"""
+"""Shared by the commands: options for large numbers, and errors as one line on stderr instead of a traceback."""
 
 import errno
 import os
@@ -15,19 +13,19 @@ from tyro.constructors import PrimitiveConstructorSpec
 from models.common.errors import InputError, MnistGanError
 
 EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray"}
-"""Of pyproject.toml: what brings a library that may be missing; all others are training's."""
+"""Extra of pyproject.toml that installs an optional library. The extra `training` installs all others."""
 INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, as a shell reports it."""
+"""Exit code after Ctrl-C, the same that a shell reports for a process that SIGINT ended."""
 
-_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
-"""Errors of writing that name no file: those of files that a command opens itself do."""
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing to standard output. They name no file, unlike errors of files that the command opened itself."""
 
 
 def count(text: str) -> int:
-    """Reads 60000, 60_000, 60k or 0.06M.
+    """Parses a number such as 60000, 60_000, 60k or 0.06M, rounded to an integer.
 
     Raises:
-        ValueError: not such a number.
+        ValueError: the text is not such a number.
     """
     factor = {"k": 10**3, "m": 10**6}.get(text[-1:].lower(), 1)
     try:
@@ -46,31 +44,45 @@ Count = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+"""Type of an option that is parsed by `count`."""
 
 
 @contextmanager
-def ends_in_one_line(command: str) -> Iterator[None]:
-    """Around the whole of a command. Exits with 130 after Ctrl-C, with the error's own code after one that is the
-    input's, and with 1 where a file cannot be read or written, memory is short or a library is not installed.
+def report_errors_in_one_line(command: str) -> Iterator[None]:
+    """Contains the whole of a command. Turns errors that a user can correct into one line on stderr and an exit code.
+
+    The exit code is 130 after Ctrl-C, `exit_code` of an `MnistGanError`, and 1 if a file cannot be read or written,
+    memory is short or a library is not installed. If the reader of standard output has gone, as in `train --help |
+    head`, the command ends with exit code 1 and without a message.
+
+    Args:
+        command: name of the command, with which the line begins.
     """
     try:
-        yield
-        sys.stdout.flush()  # at the end of the program Python would report the error in its own way
+        try:
+            yield
+        except SystemExit:  # after --help, or an invalid option
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # Python's own flush at exit would print a traceback
         return
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except MnistGanError as error:
         message, code = f"--{error}" if isinstance(error, InputError) else str(error), error.exit_code
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(1)
     except OSError as error:
         if error.filename is not None:
             message, code = f"{error.filename}: {error.strerror}", 1
         elif error.errno in _OUTPUT_ERRORS:
             message, code = f"standard output cannot be written: {error.strerror}", 1
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+            _drop_output()
         else:
             raise
     except MemoryError as error:
-        message, code = f"out of memory ({error}); ask for less at once", 1
+        message, code = f"out of memory ({error}); ask for fewer images or a smaller batch", 1
     except ModuleNotFoundError as error:
         library = str(error.name).partition(".")[0]
         extra = EXTRAS.get(library, "training")
@@ -80,10 +92,14 @@ def ends_in_one_line(command: str) -> Iterator[None]:
 
 
 @contextmanager
-def importing(command: str, library: str = "") -> Iterator[None]:
-    """Around a command's slow imports, the slowest of which is announced on a terminal. Ctrl-C ends it on the spot.
+def interruptible_imports(command: str, library: str = "") -> Iterator[None]:
+    """Contains a command's slow imports, which Ctrl-C then ends immediately with exit code 130.
 
-    Libraries in C turn a KeyboardInterrupt that meets them half loaded into errors of their own.
+    Without it, libraries in C turn a KeyboardInterrupt during their import into errors of their own.
+
+    Args:
+        command: name of the command, with which the message begins.
+        library: slowest library, whose loading is reported on stderr if that is a terminal. Empty: no report.
     """
 
     def end(*_: object) -> None:
@@ -97,3 +113,8 @@ def importing(command: str, library: str = "") -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _drop_output() -> None:
+    """Sends what is still buffered for standard output to nowhere, so that Python does not fail to write it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

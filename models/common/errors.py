@@ -1,27 +1,35 @@
-"""What is wrong with an argument or a file, in a form that a command, a service and a caller can each pass on."""
+"""Errors that a user can correct. A command prints their message, the HTTP service returns it to its client."""
 
 
 class MnistGanError(ValueError):
-    """The base of every error that is the input's and not the program's: a command ends with its message alone."""
+    """Base class of errors that an argument, a file or the environment caused, not a fault of the program.
+
+    A command prints the message in one line, without a traceback.
+    """
 
     exit_code = 1
-    """Of the command that it ends."""
+    """Exit code of a command that ends with this error."""
 
 
 class InputError(MnistGanError):
-    """An argument that cannot be answered."""
+    """An argument is invalid."""
 
     def __init__(self, field: str, message: str):
+        """
+        Args:
+            field: name of the argument.
+            message: what is wrong, with the value, and what is allowed.
+        """
         super().__init__(f"{field}: {message}")
         self.field = field
         """Name of the argument."""
         self.message = message
-        """What is wrong with it, with its value, and what would be right."""
+        """Text that says what is wrong, with the value, and what is allowed."""
 
 
 class ModelFileError(MnistGanError):
-    """A model file that is missing, damaged, or does not do what its card says."""
+    """A model file is missing or damaged, or its images or its graph contradict its card."""
 
 
 class GraphError(ModelFileError):
-    """A graph that a model file must not hold. The message begins with the name of the check that found it."""
+    """The graph of a model file is not allowed. The message begins with the name of the check that failed."""

@@ -1,49 +1,67 @@
-"""Files that are either whole or not there."""
+"""Writes files so that a reader, a crash or a full disk never leaves part of a file under its name."""
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes to a temporary name beside `path`, then renames: a reader or a crash never meets a part of a file.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Replaces a file once a context has written all of its new content.
+
+    Yields:
+        A temporary path in the same folder. The context writes a file there and closes it. At the end the file is
+        synchronised to the disk and renamed to `path`. After an error it is deleted, and `path` is unchanged.
 
     Raises:
-        OSError: the folder is missing or cannot be written, or `path` is a device or a folder, not a file.
+        OSError: the file cannot be written, the folder is missing, or `path` is a folder or a device. The error names
+            `path`, not the temporary path.
     """
-    write_together({path: data})
-
-
-def write_together(files: Mapping[Path, bytes]) -> None:
-    """As `write_atomically`, for several files: none is renamed before all are written.
-
-    Raises:
-        OSError: one cannot be written; the message names it, and no file has changed. Or one cannot be renamed; then
-            those before it have changed already.
-    """
-    temporaries = {path: path.parent / f".{path.name}.{os.getpid()}" for path in files}
-    try:
-        for path, temporary in temporaries.items():
-            with _naming(path):
-                _write(path, temporary, files[path])
-        for path, temporary in temporaries.items():
-            with _naming(path):
-                temporary.replace(path)
-    finally:
-        for temporary in temporaries.values():
+    temporary = _temporary(path)
+    with _errors_name(path, temporary):
+        try:
+            _check_regular(path)
+            yield temporary
+            _synchronise(temporary)
+            temporary.replace(path)
+        finally:
             with suppress(OSError):
                 temporary.unlink()
 
 
-def append(path: Path, data: bytes) -> None:
-    """Appends all of `data` to a file, which is made if need be, or nothing of it.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes or replaces a file as `atomic_file` does.
 
     Raises:
-        OSError: the file cannot be written; the message names it.
+        OSError: see `atomic_file`.
     """
-    with _naming(path), path.open("ab", buffering=0) as stream:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Writes several files atomically. All of them are on the disk before the first one is renamed.
+
+    Raises:
+        OSError: a file cannot be written; the error names it, and no file has changed. Or a file cannot be renamed, in
+            which case others may have changed already.
+    """
+    with ExitStack() as stack:
+        for path, data in files.items():
+            temporary = stack.enter_context(atomic_file(path))
+            temporary.write_bytes(data)
+            _synchronise(temporary)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Appends data to a file, or creates the file. After an error the file has its previous length.
+
+    Raises:
+        OSError: the data cannot be written; the error names the file.
+    """
+    with _errors_name(path, path), path.open("ab", buffering=0) as stream:
         size = stream.seek(0, os.SEEK_END)
         rest = memoryview(data)
         try:
@@ -57,28 +75,29 @@ def append(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before long work whether its result can be written.
+    """Checks that `write_atomically` could write a file. Commands call it before they start long work.
 
     Raises:
-        OSError: as `write_atomically` would.
+        OSError: see `atomic_file`.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}"
-    with _naming(path):
-        _write(path, temporary, b"")
+    temporary = _temporary(path)
+    with _errors_name(path, temporary):
+        _check_regular(path)
+        temporary.touch()
         temporary.unlink()
 
 
-def _write(path: Path, temporary: Path, data: bytes) -> None:
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "is not a regular file")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+def remove_temporaries(folder: Path, names: Collection[str]) -> None:
+    """Deletes temporary files that killed processes have left of files with these names. Ignores errors."""
+    for path in folder.glob(".*"):
+        name, _, process = path.name[1:].rpartition(".")
+        if process.isdigit() and name in names:
+            with suppress(OSError):
+                path.unlink()
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name or a path is Unicode text, not bytes of another encoding."""
+    """Whether a name or a path is valid Unicode. Python represents undecodable bytes of a file name as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -86,10 +105,26 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{os.getpid()}"
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file")
+
+
+def _synchronise(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors name the file that was asked for, not the temporary one; a full disk would name none."""
+def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
+    """Makes errors name `path` if they name the temporary file, or no file, as the error of a full disk does."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename in (None, str(temporary), temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

@@ -1,90 +1,85 @@
-"""Images as people look at them and programs read them: a sheet as PNG, a data set as npz."""
+"""Images as files: a grid as PNG, a data set as .npz, an array as .npy. Serving and training share them."""
 
 import io
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.onnx_file.generator import Images
+from models.common.array_types import Images, Labels
 
-Image.preinit()  # or the first request would wait for Pillow's plugins
+Image.preinit()  # otherwise the first request would wait until Pillow has loaded its plugins
 
-PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
-"""Media types."""
-FRAME_MILLISECONDS = 50
-RUN_LENGTHS = 3
-"""zlib's Z_RLE: of digits it makes smaller files than zlib's default does, in less than half the time."""
 MAX_COLUMNS = 64
+"""Largest number of columns that a user may ask for. The default of `grid` has no limit."""
 MAX_SCALE = 16
-"""Of a sheet that a user asks for; by default it is as square as can be, however many images that are."""
+"""Largest scale that a user may ask for."""
+
+_RUN_LENGTHS = 3
+"""zlib's strategy Z_RLE. Files of digits become smaller than with the default, in less than half the time."""
 
 
-def sheet(images: Images, columns: int | None = None, scale: int = 1) -> Image.Image:
-    """Lays images out in rows, left to right, without gaps.
+def grid(images: Images, columns: int | None = None, scale: int = 1, padding: int = 0, grey: int = 0) -> Image.Image:
+    """Arranges images in rows, from left to right.
 
     Args:
-        images: uint8 (n, channels, height, width), 1 channel or 3.
-        columns: images a row; None makes the sheet as square as can be.
-        scale: edge of the square that each pixel becomes.
+        images: uint8 (n, channels, height, width), with 1 channel (grey) or 3 (RGB), n at least 1.
+        columns: number of images in each row; more than n count as n. None makes the grid as square as possible.
+        scale: each pixel of the grid becomes scale x scale pixels.
+        padding: width in pixels, before scaling, of the lines between and around the images.
+        grey: level from 0 to 255 of the lines and of cells without an image.
+
+    Returns:
+        An image of mode "L" (grey) or "RGB".
     """
     n, channels, height, width = images.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = -(-n // columns)
-    cells = np.zeros((rows * columns, channels, height, width), np.uint8)
-    cells[:n] = images
-    pixels = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    pixels = pixels.reshape(rows * height, columns * width, channels)
+    cell_height, cell_width = height + padding, width + padding  # the lines at the bottom and on the right come last
+    cells = np.empty((rows * columns, channels, cell_height, cell_width), np.uint8)
+    cells.fill(grey)
+    cells[:n, :, padding:, padding:] = images
+    pixels = cells.reshape(rows, columns, channels, cell_height, cell_width).transpose(0, 3, 1, 4, 2)
+    pixels = pixels.reshape(rows * cell_height, columns * cell_width, channels)
+    if padding:
+        pixels = np.pad(pixels, ((0, padding), (0, padding), (0, 0)), constant_values=grey)
     image = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def png(image: Image.Image) -> bytes:
-    """The same bytes for the same image, wherever Pillow is of the same version."""
+    """Encodes an image as PNG. The bytes depend only on the image and on the version of Pillow."""
     stream = io.BytesIO()
-    image.save(stream, "PNG", compress_type=RUN_LENGTHS)
+    image.save(stream, "PNG", compress_type=_RUN_LENGTHS)
     return stream.getvalue()
 
 
-def png_sheet(images: Images, columns: int | None, scale: int) -> bytes:
-    """`sheet` as `png`."""
-    return png(sheet(images, columns, scale))
+def npz(images: Images, labels: Labels) -> bytes:
+    """Encodes images and labels as an .npz file.
 
-
-def fade(one: Images, other: Images) -> Images:
-    """From the first image of one sequence to the last of another, uint8 (n, ...) like both."""
-    steps = np.linspace(0, 1, len(one)).reshape(-1, 1, 1, 1)
-    return ((1 - steps) * one + steps * other).round().astype(np.uint8)
-
-
-def animation(images: Images, scale: int, format: Literal["gif", "webp"]) -> bytes:
-    """An endless animation of the images, forward and back.
-
-    It is lossless, except that a GIF reduces colour images to 256 colours in each frame.
+    Args:
+        images: uint8 (n, channels, height, width). The array `images` of the file has the layout of `npz_layout`.
+        labels: int64 (n,), the array `labels` of the file. None leaves it out.
     """
-    frames = [sheet(image[None], scale=scale) for image in np.concatenate((images, images[-2:0:-1]))]
-    stream = io.BytesIO()
-    frames[0].save(
-        stream, format, save_all=True, append_images=frames[1:], duration=FRAME_MILLISECONDS, loop=0, lossless=True
-    )
-    return stream.getvalue()
-
-
-def npz(images: Images, labels: NDArray[np.int64] | None) -> bytes:
-    """`images` uint8 (n, height, width), or (n, height, width, 3) for colour, and `labels` int64 (n,) if there are."""
-    grey_or_colour = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
     stream = io.BytesIO()
     if labels is None:
-        np.savez(stream, images=grey_or_colour)
+        np.savez(stream, images=npz_layout(images))
     else:
-        np.savez(stream, images=grey_or_colour, labels=labels)
+        np.savez(stream, images=npz_layout(images), labels=labels)
     return stream.getvalue()
+
+
+def npz_layout(images: Images) -> NDArray[np.uint8]:
+    """Returns a view of images uint8 (n, channels, height, width) as .npz files store them.
+
+    Grey images have the shape (n, height, width), colour images (n, height, width, 3).
+    """
+    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
 
 
 def npy(images: Images) -> bytes:
-    """uint8 (n, channels, height, width)."""
+    """Encodes images uint8 (n, channels, height, width) as an .npy file, in this layout."""
     stream = io.BytesIO()
     np.save(stream, images)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""A lock on a folder, so that two processes never write into it at the same time."""
+"""Locks a folder, so that two processes never write into it at the same time."""
 
 import errno
 import os
@@ -15,47 +15,47 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-"""Name of the file that is locked. It contains the process id and the host of the owner."""
+"""Name of the file in the folder that is locked. It contains the process id and the host of the process."""
 
 _HELD = (errno.EAGAIN, errno.EACCES)
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 class LockedError(MnistGanError):
-    """A folder into which another process writes."""
+    """Another process writes into the folder."""
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder if it does not exist, and locks it until the context ends.
+    """Creates a folder if it does not exist, and locks it until the context ends.
 
-    The kernel releases the lock when the process ends, however it ends, so a killed process blocks nobody. The lock
-    file is deleted at the end, and so is a folder that was made here and stayed empty. On a file system without locks,
-    and on Windows, nothing is locked.
+    The kernel releases the lock when the process ends, so a killed process leaves no lock. At the end of the context
+    the lock file is deleted, and the folder too if it was created here and is empty. On Windows, and on file systems
+    without locks, nothing is locked.
 
     Raises:
         LockedError: another process has the lock; the message names its process id and its host.
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     descriptor = _acquire(path)
     try:
-        with suppress(OSError):  # on a full disk the lock names no owner
+        with suppress(OSError):  # on a full disk the lock file stays empty
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         with suppress(OSError):
             path.unlink()
-            if made:
+            if created:
                 folder.rmdir()
         os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:
-    """Opens and locks a file; returns its descriptor."""
+    """Opens a file, which is created if need be, locks it and returns its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -69,14 +69,15 @@ def _acquire(path: Path) -> int:
             if error.errno not in _HELD:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise LockedError(
-                f"{path.parent} is in use by {owner}: wait until it ends, or choose another --out"
+                f"{path.parent} is in use by {owner}: wait until it has ended, or choose another --out"
             ) from None
-        if _is(path, descriptor):
+        if _is_open(path, descriptor):
             return descriptor
-        os.close(descriptor)  # its owner deleted the file after we had opened it
+        os.close(descriptor)  # the previous owner deleted the file after it was opened here
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether a descriptor is of the file that now has this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Number of CPUs that this process may use, and number of threads that it should start.
+"""Counts the CPUs that this process may use, and chooses the number of threads.
 
-Nothing here imports torch or NumPy: both read OMP_NUM_THREADS when they are loaded, so it has to be set before.
+This module imports neither torch nor NumPy: both read OMP_NUM_THREADS when they are imported, so it must be set before.
 """
 
 import math
@@ -13,26 +13,31 @@ from pathlib import Path, PurePosixPath
 from models.common.errors import InputError
 
 ROOT = Path("/")
+"""Folder that holds `proc` and `sys`. Tests pass another one."""
 IDLE_SECONDS = 0.3
-"""Time over which the idle CPUs are counted; the kernel counts in steps of 0.01 s."""
+"""Duration of the measurement of idle CPUs. The kernel counts CPU time in steps of 0.01 s."""
 MAX_THREADS = 1_024
+"""Largest value of --threads."""
 _MOUNTS = {2: ("", "unified"), 1: ("cpu", "cpu,cpuacct")}
-"""Folders of /sys/fs/cgroup that hold the CPU quotas, by the version of the cgroup interface."""
+"""Folders below /sys/fs/cgroup with the CPU quotas, for each version of the cgroup interface."""
 
 
 @dataclass(frozen=True)
 class Threads:
-    """Number of threads, and why it is this number."""
+    """The chosen number of threads."""
 
     number: int
     reason: str
+    """Where the number comes from, such as "--threads" or "2 of 4 available CPUs idle"."""
 
     def __str__(self) -> str:
         return f"CPU threads: {self.number} ({self.reason})"
 
 
 def available_cpus(root: Path = ROOT) -> int:
-    """Number of CPUs that this process may use: the least of its CPU affinity and of its cgroups' quotas, rounded up.
+    """Returns the number of CPUs that this process may use, at least 1.
+
+    It is the smallest of the CPU affinity and the quotas of the cgroups, which are rounded up.
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -41,9 +46,9 @@ def available_cpus(root: Path = ROOT) -> int:
 
 
 def idle_cpus(root: Path = ROOT) -> int:
-    """Number of available CPUs that other processes leave idle, measured over `IDLE_SECONDS`; at least 1.
+    """Measures for `IDLE_SECONDS` how many of the available CPUs no process uses; returns at least 1.
 
-    All available CPUs count as idle where the system reports no CPU times, which only Linux does.
+    On systems other than Linux, which report no CPU times in /proc, all available CPUs count as idle.
     """
     before = _cpu_times(root)
     time.sleep(IDLE_SECONDS)
@@ -53,14 +58,16 @@ def idle_cpus(root: Path = ROOT) -> int:
 
 
 def set_threads(asked: int | None = None, stored: int | None = None, root: Path = ROOT) -> Threads:
-    """Chooses the number of CPU threads and sets OMP_NUM_THREADS to it. Call it before torch or NumPy is loaded.
+    """Chooses the number of CPU threads and sets OMP_NUM_THREADS to it. Call it before torch or NumPy is imported.
 
-    The idle CPUs are the default because threads of OpenMP spin while they wait for each other: with more threads than
-    idle CPUs, a thread that waits keeps the others from running (benchmarks/results/openmp-threads.md).
+    In order of precedence: `asked`, a number in OMP_NUM_THREADS, `stored`, an equal share of the CPUs for each process
+    of torchrun (LOCAL_WORLD_SIZE), the number of idle CPUs. More threads than idle CPUs would be slow: OpenMP threads
+    spin while they wait, and so occupy a CPU that another thread needs (benchmarks/results/openmp-threads.md).
 
     Args:
-        asked: number that the user gave as --threads.
-        stored: number that the run used before it was interrupted.
+        asked: value of --threads. None: the option was not given.
+        stored: number that the run used before it was interrupted, reduced to the available CPUs. None: a new run.
+        root: folder that holds `proc` and `sys`.
 
     Raises:
         InputError: `asked` is out of range.
@@ -90,18 +97,18 @@ def _choose(asked: int | None, stored: int | None, root: Path) -> Threads:
 
 
 def _affinity() -> set[int]:
-    # Only Linux has an affinity.
+    """Numbers of the CPUs on which the scheduler may run this process. Only Linux reports them."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPU quotas, in CPUs, of the cgroups that hold this process."""
+    """Yields the CPU quota, in CPUs, of each cgroup with a quota that contains this process."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         hierarchy, controllers, path = line.split(":", 2)
         if hierarchy != "0" and "cpu" not in controllers.split(","):
             continue
-        # A limit of a group holds for all groups within it. In a container, the files of its own group may lie at the
-        # root of the mount although /proc names the path on the host.
+        # The quota of a group limits all groups inside it. In a container, the files of its own group may be at the
+        # root of the mount, although /proc reports the path on the host.
         group = PurePosixPath(path.strip("/"))
         for mount in _MOUNTS[2 if hierarchy == "0" else 1]:
             for parent in (group, *group.parents):
@@ -110,23 +117,24 @@ def _quotas(root: Path) -> Iterator[float]:
                     *_read(folder / "cpu.cfs_quota_us").split(),
                     *_read(folder / "cpu.cfs_period_us").split(),
                 ]
-                if len(limit) == 2 and limit[0].isdigit():  # neither "max" nor -1, which are no limit
+                if len(limit) == 2 and limit[0].isdigit():  # "max" and -1 mean that there is no quota
                     yield int(limit[0]) / int(limit[1])
 
 
 def _cpu_times(root: Path) -> dict[int, list[int]]:
-    """Times of each CPU since the start of the machine: user, nice, system, idle, iowait, irq, softirq, steal."""
+    """Returns the ticks of each CPU since boot: user, nice, system, idle, iowait, irq, softirq, steal."""
     rows = (line.split() for line in _read(root / "proc/stat").splitlines())
     return {int(row[0][3:]): [*map(int, row[1:9])] for row in rows if row and row[0][:3] == "cpu" and row[0][3:]}
 
 
 def _busy_share(before: list[int], after: list[int]) -> float:
+    """Share of the time between two readings of `_cpu_times` in which a CPU was neither idle nor in iowait."""
     spent = [late - early for early, late in zip(before, after, strict=True)]
     return 1 - sum(spent[3:5]) / sum(spent) if sum(spent) > 0 else 0.0
 
 
 def _read(path: Path) -> str:
-    """Text of a file; empty where there is none that can be read."""
+    """Returns the text of a file, or an empty text if the file cannot be read."""
     try:
         return path.read_text()
     except OSError:

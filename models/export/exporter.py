@@ -27,9 +27,11 @@ from models.networks import GENERATORS, Network
 from models.networks.pixels import quantize
 from models.onnx_file import graph_checks
 from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision
-from models.onnx_file.generator import Generator, make_feeds, open_session, pack_golden, run
+from models.onnx_file.generator import Generator
+from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
+from models.onnx_file.session import make_feeds, open_session, run
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Libraries whose versions the card lists."""

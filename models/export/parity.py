@@ -26,8 +26,8 @@ from models.common.errors import MnistGanError, ModelFileError
 from models.networks import Network
 from models.networks.pixels import quantize
 from models.onnx_file.card import Precision
-from models.onnx_file.generator import CUDA, MAX_ROWS_PER_RUN, make_feeds, open_session, run, split
 from models.onnx_file.latents import draw_latents
+from models.onnx_file.session import CUDA, MAX_ROWS_PER_RUN, make_feeds, open_session, run, split
 
 SEED = 1
 """Seed of the latents that are compared. The golden images have seed 0."""

@@ -22,8 +22,8 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from models.onnx_file.card import Card, Precision
-from models.onnx_file.generator import make_feeds, split
 from models.onnx_file.latents import draw_latents
+from models.onnx_file.session import make_feeds, split
 
 CALIBRATION_SEED = 2
 """Seed of the latents that the ranges of int8 are calibrated on; golden images have 0, the parity check 1."""

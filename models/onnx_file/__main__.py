@@ -1,25 +1,41 @@
-"""Opens a model file, runs its checks, and prints its card.
+"""Runs all checks of a model file and prints its card as JSON, with the golden images left out.
 
 python -m models.onnx_file generator.onnx
 """
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from models.common.errors import ModelFileError
-from models.onnx_file.generator import Generator
+import tyro
+
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 
 
+@dataclass(frozen=True)
+class Options:
+    """Runs all checks of a model file and prints its card as JSON, with the golden images left out.
+
+    The result of comparing the golden images is printed on stderr.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """An ONNX file that export-onnx wrote."""
+
+
+@report_errors_in_one_line("models.onnx_file")
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m models.onnx_file FILE.onnx")
-    try:
-        card = Generator.open(sys.argv[1]).card
-    except ModelFileError as error:
-        sys.exit(f"models.onnx_file: {error}")
-    pixels = f"... {len(card.golden.pixels):,} characters"
-    print(json.dumps(asdict(replace(card, golden=replace(card.golden, pixels=pixels))), indent=2, ensure_ascii=False))
+    options = tyro.cli(Options, prog="python -m models.onnx_file")
+
+    with interruptible_imports("models.onnx_file"):
+        from models.onnx_file.generator import Generator
+
+    generator = Generator.open(options.file)
+    golden = generator.card.golden
+    card = replace(generator.card, golden=replace(golden, pixels=f"... {len(golden.pixels):,} characters"))
+    print(json.dumps(asdict(card), indent=2, ensure_ascii=False))
+    print(generator.golden_comparison, file=sys.stderr)
 
 
 if __name__ == "__main__":

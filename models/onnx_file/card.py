@@ -1,7 +1,7 @@
-"""The card: what a model file says of itself, and the golden images by which it proves itself.
+"""The card of a model file: JSON in the metadata of the ONNX file, with one field for each field of `Card`.
 
-It travels as JSON in the file's metadata. Every field is checked when a card is read, so that nothing behind it has to
-expect a count that is a text or a shape that is negative.
+Reading a card checks the type and the range of every field, so that other code need not. Fields that may be null (None
+in Python) say what it means.
 """
 
 import json
@@ -14,16 +14,19 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.common.checksum import EMPTY_CHECKSUM
 from models.common.errors import InputError, ModelFileError
-from models.onnx_file.labels import Classes
+from models.onnx_file.labels import LabelParser
 
 CARD_VERSION = 3
+"""Version of the format that this program writes, and the only one that it reads."""
 METADATA_KEY = "card"
-"""Where the card stands in the ONNX file's metadata."""
+"""Key of the card in the ONNX file's metadata."""
 MAX_GOLDEN_IMAGES = 64
+"""Maximum number of golden images in a card."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+"""Number format of the weights. Inputs and outputs of the graph are the same in all of them."""
 MAX_SIZE = 2**16
-"""Largest latent size, and largest extent of an image along an axis."""
+"""Maximum of the latent size, and of the channels, height and width of an image."""
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ImageShape = tuple[Size, Size, Size]
@@ -33,22 +36,25 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 class CardError(ModelFileError):
-    """A card that is missing, damaged, or not of this file."""
+    """The card of a model file is missing, invalid, of another version, or belongs to another file."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The data that a generator learned from."""
+    """The data set that a generator was trained on."""
 
     __pydantic_config__ = _STRICT
 
     name: str
+    """Name of the data set, such as "mnist"."""
     sha256: Sha256 | None
     """SHA-256 of the bytes of all images followed by the bytes of all labels. None: unknown."""
     image_shape: ImageShape
+    """Channels, height and width of each image in pixels."""
     class_names: tuple[str, ...]
+    """Distinct names of the classes, in the order of their indices. Empty: the images have no labels."""
     class_counts: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None
-    """Number of images of each class. None: unknown."""
+    """Number of images of each class, in the order of `class_names`. None: unknown."""
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.class_weights) or len(set(self.class_names)) != len(self.class_names):
@@ -61,7 +67,7 @@ class Dataset:
 
     @property
     def class_weights(self) -> tuple[int, ...]:
-        """Relative frequency of each class: the counts, or 1 for every class if the counts are unknown."""
+        """Relative frequency of each class: `class_counts`, or 1 for every class if these are unknown."""
         return (1,) * len(self.class_names) if self.class_counts is None else self.class_counts
 
 
@@ -72,69 +78,89 @@ class Training:
     __pydantic_config__ = _STRICT
 
     config: dict[str, Any] | None
-    """Configuration of the run, without paths. None: unknown."""
+    """Configuration of the run, with the keys of the run's config.json except paths. None: unknown."""
     images_seen: Annotated[int, Field(ge=0)] | None
     """Number of real images that the discriminator was trained on, repetitions included. None: unknown."""
     seed: int | None
+    """Seed of the run. None: unknown."""
     git_commit: str | None
+    """Commit of this repository that trained the generator, as 40 hexadecimal digits. None: unknown."""
     versions: dict[str, str]
+    """Versions of Python and of the libraries that trained the generator, by name."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The code and the weights that a model file was made from. None: unknown, or not applicable."""
+    """The code and the weights that a model file was exported from."""
 
     __pydantic_config__ = _STRICT
 
     network: str
-    """Class of the generator, as `module:Class`."""
+    """Class of the PyTorch module, as "module:Class"."""
     source_sha256: Sha256 | None
-    """SHA-256 of the source file of the class. None for the networks of this package, which `git_commit` identifies."""
+    """SHA-256 of the source file of the class. None: the class is part of this repository, and `git_commit` identifies
+    its source."""
     checkpoint_sha256: Sha256 | None
-    """Checksum of the checkpoint, as the checkpoint states it in `file_sha256`."""
+    """`file_sha256` in the checkpoint. None: the weights do not come from a checkpoint of this program."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Images 0 to n - 1 of a seed, as the exporting machine rendered them."""
+    """Images 0 to n - 1 of a seed, as the exporting machine rendered them, with labels that are drawn."""
 
     __pydantic_config__ = _STRICT
 
     seed: Annotated[int, Field(ge=0, lt=2**53)]
+    """Seed of the images."""
     n: Annotated[int, Field(ge=1, le=MAX_GOLDEN_IMAGES)]
+    """Number of images."""
     pixels: str
-    """uint8 (n, channels, height, width), as base64 of zlib."""
+    """uint8 (n, channels, height, width) in C order, compressed by zlib and encoded as base64."""
 
 
 @dataclass(frozen=True)
 class Card:
+    """Describes a model file: its inputs and outputs, its origin, its measured properties, and its golden images."""
+
     __pydantic_config__ = _STRICT
 
     name: str
+    """Name of the generator, for people, such as "fast-mnist"."""
     latent_dim: Size
+    """Latent size D: the input `latent` has the shape [batch, D]."""
     latents_version: int
+    """Version of the method that turns a seed and an index into a latent, see `models.onnx_file.latents`."""
     image_shape: ImageShape
+    """Channels, height and width of an image in pixels. The output `image` has the shape [batch, *image_shape]."""
     conditional: bool
-    """Whether the generator takes labels."""
+    """Whether the generator is class-conditional: it has the input `label`, an index of `dataset.class_names`."""
     precision: Precision
-    """Of the weights; inputs and outputs are the same in all of them."""
+    """Number format of the weights: fp32, or that of a variant which was converted from an fp32 file."""
     converted_from: Sha256 | None
-    """`file_sha256` of the fp32 file that this file was converted from. None in an fp32 file."""
+    """`file_sha256` of the fp32 file that this file was converted from. None: this is an fp32 file."""
     origin: Origin
+    """Code and weights that the file was exported from."""
     dataset: Dataset
+    """Data set that the generator was trained on."""
     training: Training
+    """How the generator was trained."""
     config_sha256: Sha256 | None
-    """SHA-256 of `training.config` as JSON with sorted keys. None: the configuration is unknown."""
+    """SHA-256 of `training.config` as Python's `json.dumps(config, sort_keys=True)` writes it. None: unknown."""
     versions: dict[str, str]
-    """Of the libraries that exported the file."""
+    """Versions of the libraries that exported the file, by name."""
     parity: dict[str, Any]
-    """The figures of the export's gate, each with its bound."""
+    """Result of the parity check, which compares the file with PyTorch at its export: `graph` is the list of checks of
+    the graph, and `metrics` maps the name of each metric to its `value` and its `bound`, the largest value allowed."""
     quality: dict[str, Any] | None
-    """Metrics of `evaluate`, and the number of images that they were measured on. None: not evaluated."""
+    """Metrics of the command `evaluate` by name, such as `fid`, and `images`, the number of generated images on which
+    they were measured. A metric that could not be measured is left out. None: the file was not evaluated."""
     golden: Golden
+    """Images to compare with those that this machine renders."""
     card_version: int = CARD_VERSION
+    """Version of the format of this card."""
     file_sha256: Sha256 = EMPTY_CHECKSUM
-    """The file's seal, see `models.common.checksum`."""
+    """SHA-256 of the whole ONNX file with these 64 digits set to zero, see `models.common.checksum`. It is not what
+    `sha256sum` prints. All zeros: the file has not been written yet."""
 
     def __post_init__(self) -> None:
         if self.conditional and not self.dataset.class_names:
@@ -142,59 +168,59 @@ class Card:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels that the generator takes; empty if it takes none."""
+        """Names of the classes that the generator takes labels of; empty if it takes no labels."""
         return self.dataset.class_names if self.conditional else ()
 
     @property
     def class_weights(self) -> tuple[int, ...]:
+        """Relative frequencies with which classes are drawn, see `Dataset`; empty if the generator takes no labels."""
         return self.dataset.class_weights if self.conditional else ()
 
     def class_indices(self, labels: str | Sequence[str | int]) -> list[int]:
-        """Turns labels as people write them into class indices, by the rule of docs/labels.md.
+        """Turns labels into class indices, by the rule of docs/labels.md.
 
         Args:
-            labels: a text, or a list of class names and indices.
+            labels: a text such as "3, 8", or a list of class names and indices.
 
         Raises:
-            InputError: there is no label, or one that is not a class, or the generator has no classes.
+            InputError: there is no label, a label is not a class, or the generator takes no labels.
         """
-        return self._labelled.read(labels)
+        return self._label_parser().parse(labels)
 
-    def spell(self, text: str) -> list[int]:
-        """Turns a text, each character of which is the name of a class, into class indices.
+    def class_indices_by_character(self, text: str) -> list[int]:
+        """Turns a text into class indices, one for each character, which has to be the name of a class.
 
         Raises:
-            InputError: a character is not the name of a class, or the generator has no classes.
+            InputError: a character is not the name of a class, or the generator takes no labels.
         """
-        return self._labelled.spell(text)
+        return self._label_parser().parse_characters(text)
 
-    @cached_property
-    def _classes(self) -> Classes:
-        return Classes(self.class_names)
-
-    @property
-    def _labelled(self) -> Classes:
+    def _label_parser(self) -> LabelParser:
         if not self.conditional:
             raise InputError("labels", f"{self.name} was trained without classes and takes none")
-        return self._classes
+        return self._parser
+
+    @cached_property
+    def _parser(self) -> LabelParser:
+        return LabelParser(self.class_names)
 
     def to_json(self) -> str:
-        """ASCII, so that its length in bytes does not change when the file is sealed."""
+        """Returns the card as JSON in ASCII, in which `write_checksum` can replace the digits of `file_sha256`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads a card.
+        """Reads a card from JSON.
 
         Raises:
-            CardError: not a card of this version, or a field of another kind or out of its range.
+            CardError: it is not a card of this version, or a field is missing, unknown or invalid.
         """
         try:
             version = json.loads(text)["card_version"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise CardError("card: there is none, or it is not JSON") from None
+            raise CardError("card: the file has none, or it is not JSON") from None
         if version != CARD_VERSION:
-            raise CardError(f"card: it is of version {version!r:.20}, this program reads {CARD_VERSION}")
+            raise CardError(f"card: it is of version {version!r:.20}, this program reads version {CARD_VERSION}")
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
@@ -202,7 +228,7 @@ class Card:
 
 
 def first_validation_error(error: ValidationError) -> str:
-    """The first of what is wrong, in one line: where, what, and what stands there."""
+    """Returns the first error of a validation in one line: the path of the field, the problem and the value."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(map(str, problem["loc"]))
-    return f"{where}: {problem['msg']}, got {problem['input']!r:.60}" if where else problem["msg"]
+    path = ".".join(map(str, problem["loc"]))
+    return f"{path}: {problem['msg']}, got {problem['input']!r:.60}" if path else problem["msg"]

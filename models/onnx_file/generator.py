@@ -1,4 +1,4 @@
-"""The model file: opened, verified and run with onnxruntime.
+"""The generator of a model file, checked and run with onnxruntime.
 
     from models.onnx_file.generator import Generator
 
@@ -7,130 +7,74 @@
 Needs neither torch nor BentoML.
 """
 
-import base64
 import os
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from models.common.array_types import Images, Labels, Latents
 from models.common.checksum import verify_checksum
 from models.common.errors import InputError, ModelFileError
-from models.onnx_file import graph_checks as graph
-from models.onnx_file import graph_memory as sizes
-from models.onnx_file.card import Card, CardError, Precision
-from models.onnx_file.latents import LATENTS_VERSION, check_range, draw_latents
-
-Images = NDArray[np.uint8]
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-PROVIDER_OPTIONS = {CUDA: {"use_tf32": 0}}
-"""TF32's 10 bits of mantissa would not do for the gate."""
-
-MAX_ROWS_PER_RUN = 256
-"""Maximum number of rows of one run of the network: enough for full speed, few enough to stay in the cache."""
-
-GOLDEN_BOUNDS: dict[Precision, tuple[int, float]] = {"fp32": (1, 1e-4), "fp16": (2, 1e-2), "int8": (8, 0.2)}
-"""Levels by which a pixel of the golden images may be off, and the share of pixels that may, where onnxruntime picks
-other kernels: on another kind of processor. In int8, where a last bit can tip a rounding within the network, it picks
-other arithmetic."""
-
-
-@dataclass(frozen=True)
-class GoldenComparison:
-    """How the golden images came out on this machine."""
-
-    pixels: int
-    pixels_off: int
-    levels_off: int
-    """By how much at most, of 255."""
-
-    def __str__(self) -> str:
-        if not self.pixels_off:
-            return f"golden images: all {self.pixels:,} pixels as exported"
-        return f"golden images: {self.pixels_off:,} of {self.pixels:,} pixels off, by up to {self.levels_off} levels"
-
-
-@dataclass(frozen=True)
-class SeededLatents:
-    """Images `first` to `first + n - 1` of a seed, as they were asked for: each can be drawn without the rest."""
-
-    card: Card
-    seed: int
-    first: int
-    n: int
-    classes: NDArray[np.int64] | None
-    """Indices to cycle over; None where they are drawn."""
-    truncation: float
-
-    def __len__(self) -> int:
-        return self.n
-
-    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """Latents float32 (stop - start, D), and labels int64 (stop - start,) or None; see `Generator.draw`."""
-        first, n = self.first + start, stop - start
-        latents, labels = draw_latents(self.seed, first, n, self.card.latent_dim, self.card.class_weights)
-        if self.classes is not None:
-            labels = _cycled(self.classes, first, n)
-        return latents * np.float32(self.truncation), labels
-
-
-@dataclass(frozen=True)
-class LatentBatch:
-    """Latents of somebody's own, and their labels, as `Generator.check` returns them."""
-
-    latents: NDArray[np.float32]
-    labels: NDArray[np.int64] | None
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """As `SeededLatents.rows`."""
-        return self.latents[start:stop], None if self.labels is None else self.labels[start:stop]
-
-
-def _cycled(classes: NDArray[np.int64], first: int, n: int) -> NDArray[np.int64]:
-    return classes[np.arange(first, first + n) % len(classes)]
+from models.onnx_file import graph_checks
+from models.onnx_file.card import Card, CardError
+from models.onnx_file.golden import GoldenComparison, compare_golden
+from models.onnx_file.graph_memory import measure_memory
+from models.onnx_file.latent_sources import SeededLatents, cycle_labels
+from models.onnx_file.latents import LATENTS_VERSION, check_range
+from models.onnx_file.session import CPU, MAX_ROWS_PER_RUN, make_feeds, open_session, run
 
 
 class Generator:
-    """A generator: latents (and labels, if it is class-conditional) in, images out. Safe to call from many threads."""
+    """A generator that turns latents, and labels if it is class-conditional, into images.
+
+    Safe to call from several threads. `open` and `from_bytes` make it from a model file.
+    """
 
     def __init__(self, file: bytes, card: Card, rows_per_run: int, provider: str = CPU):
-        """Renders the golden images and compares them; `open` and `from_bytes` make all other checks.
+        """Opens a session and compares the golden images. `open` and `from_bytes` make all other checks before.
 
         Args:
+            file: content of the model file.
+            card: the card in the file.
             rows_per_run: see the attribute.
+            provider: execution provider of onnxruntime, `CPU` or `CUDA` of `models.onnx_file.session`.
+
+        Raises:
+            ModelFileError: onnxruntime rejects the file or cannot use the provider, or the golden images differ by more
+                than `models.onnx_file.golden.GOLDEN_BOUNDS` allows.
         """
         self.file = file
+        """Content of the model file."""
         self.card = card
+        """The card in the file."""
         self.rows_per_run = rows_per_run
-        """Maximum number of rows of one run of the network, from 1 to `MAX_ROWS_PER_RUN`. It is smaller for large
-        images, so that a run takes at most `MAX_RUN_ELEMENTS` of memory."""
+        """Maximum number of rows that the network computes at a time, from 1 to `MAX_ROWS_PER_RUN`. It is less where
+        images are large, so that the memory stays within `models.onnx_file.graph_memory.MAX_RUN_ELEMENTS`."""
         self.provider = provider
+        """Execution provider of onnxruntime."""
         self._session = open_session(file, provider)
-        self.golden_comparison = self._check_golden()
+        self.golden_comparison = self._compare_golden()
+        """Differences between the golden images of the card and those that this machine renders."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], provider: str = CPU) -> Self:
-        """Reads a model file once, and proves that it is whole, harmless, and renders its golden images.
+        """Opens a model file. Checks its checksum, its graph and its card before onnxruntime loads it, and its golden
+        images after that.
 
         Args:
-            provider: onnxruntime's execution provider, `CPU` or `CUDA`.
+            path: the ONNX file. It is read once.
+            provider: execution provider of onnxruntime, `CPU` or `CUDA` of `models.onnx_file.session`.
 
         Raises:
-            ModelFileError: the file cannot be read or fails a check, which the message names; or onnxruntime cannot use
-                the provider.
+            ModelFileError: the file cannot be read, or a check fails, or onnxruntime cannot use the provider. The
+                message names the file and the check.
         """
         try:
             with Path(path).open("rb") as stream:
-                return cls.from_bytes(stream.read(graph.MAX_FILE_BYTES + 1), provider)
+                return cls.from_bytes(stream.read(graph_checks.MAX_FILE_BYTES + 1), provider)
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
         except ModelFileError as error:
@@ -138,22 +82,26 @@ class Generator:
 
     @classmethod
     def from_bytes(cls, file: bytes, provider: str = CPU) -> Self:
-        """As `open`, for a file in memory.
+        """Opens a model file that is in memory, with the same checks as `open`.
 
         Raises:
-            ModelFileError: the file fails a check, which the message begins with.
+            ModelFileError: a check fails, or onnxruntime cannot use the provider. The message begins with the check.
         """
-        if len(file) > graph.MAX_FILE_BYTES:
-            raise ModelFileError(f"size: the file is larger than {graph.MAX_FILE_BYTES >> 20} MiB")
+        if len(file) > graph_checks.MAX_FILE_BYTES:
+            raise ModelFileError(
+                f"size: the file is larger than the maximum of {graph_checks.MAX_FILE_BYTES >> 20} MiB"
+            )
         sha256 = verify_checksum(file)
-        model = graph.parse(file)
-        card = graph.read_card(model)
+        model = graph_checks.parse(file)
+        card = graph_checks.read_card(model)
         if card.file_sha256 != sha256:
-            raise CardError("card: it is not the one that the file was sealed with")
+            raise CardError("card: its file_sha256 is not the checksum of the file")
         if card.latents_version != LATENTS_VERSION:
-            raise CardError(f"card: its latents are of version {card.latents_version}, these are {LATENTS_VERSION}")
-        graph.check(model, card)
-        return cls(file, card, sizes.measure_memory(model).rows(MAX_ROWS_PER_RUN), provider)
+            raise CardError(
+                f"card: its latents are of version {card.latents_version}; this program draws version {LATENTS_VERSION}"
+            )
+        graph_checks.check(model, card)
+        return cls(file, card, measure_memory(model).rows(MAX_ROWS_PER_RUN), provider)
 
     def images(
         self,
@@ -162,15 +110,15 @@ class Generator:
         n: int,
         labels: str | Sequence[str | int] | None = None,
         truncation: float = 1.0,
-    ) -> tuple[Images, NDArray[np.int64] | None]:
-        """Makes images `first` to `first + n - 1` of a seed: what `draw` draws, decoded.
+    ) -> tuple[Images, Labels]:
+        """Makes images `first` to `first + n - 1` of a seed. The arguments are those of `draw`.
 
         Returns:
             images: uint8 (n, channels, height, width).
             labels: int64 (n,), or None if the generator is not class-conditional.
 
         Raises:
-            InputError: an address, label or truncation out of range.
+            InputError: an argument is out of range.
         """
         latents, drawn = self.draw(seed, first, n, labels, truncation)
         return self.decode(latents, drawn), drawn
@@ -182,20 +130,23 @@ class Generator:
         n: int,
         labels: str | Sequence[str | int] | None = None,
         truncation: float = 1.0,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """Draws what images `first` to `first + n - 1` of a seed are made from.
+    ) -> tuple[Latents, Labels]:
+        """Draws the latents and labels of images `first` to `first + n - 1` of a seed.
 
         Args:
-            seed, first, n: addresses, see `models.onnx_file.latents.draw`.
-            labels: what to draw, see `cycle`. None: classes as they occur in the training data.
-            truncation: in (0, 1], multiplies the latents: less is more typical and less varied.
+            seed: from 0 to 2^53 - 1.
+            first: index of the first image, from 0 to 2^53 - n.
+            n: number of images, at least 1.
+            labels: class names and indices, by the rule of docs/labels.md; image i gets labels[i % len(labels)]. None
+                draws classes as often as they occur in the training data.
+            truncation: factor of the latents, above 0 and at most 1. Less makes images more typical and less varied.
 
         Returns:
             latents: float32 (n, D).
             labels: int64 (n,), or None if the generator is not class-conditional.
 
         Raises:
-            InputError: an address, label or truncation out of range.
+            InputError: an argument is out of range.
         """
         return self.seeded_latents(seed, first, n, labels, truncation).rows(0, n)
 
@@ -207,10 +158,10 @@ class Generator:
         labels: str | Sequence[str | int] | None = None,
         truncation: float = 1.0,
     ) -> SeededLatents:
-        """What `draw` draws, checked now and drawn when it is needed.
+        """Checks the arguments of `draw`, and leaves the drawing to the object that it returns.
 
         Raises:
-            InputError: see `draw`.
+            InputError: an argument is out of range.
         """
         if not 0 < truncation <= 1:
             raise InputError("truncation", f"must be above 0 and at most 1, got {truncation}")
@@ -221,46 +172,48 @@ class Generator:
     def cycle(self, labels: str | Sequence[str | int], first: int, n: int) -> NDArray[np.int64]:
         """Repeats labels over images `first` to `first + n - 1`: image i gets labels[i % len(labels)].
 
-        By index, so that an image is the same whichever range it is asked for in.
-
         Args:
-            labels: a text, or a list of class names and indices, by the rule of docs/labels.md.
+            labels: class names and indices, by the rule of docs/labels.md.
+            first: index of the first image.
+            n: number of images.
 
         Returns:
-            int64 (n,) class indices.
+            Class indices int64 (n,).
 
         Raises:
-            InputError: a label that is no class, or a generator without classes.
+            InputError: a label is not a class, or the generator takes no labels.
         """
-        return _cycled(np.array(self.card.class_indices(labels), np.int64), first, n)
+        return cycle_labels(np.array(self.card.class_indices(labels), np.int64), first, n)
 
-    def decode(self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None = None) -> Images:
+    def decode(self, latents: NDArray[np.floating], labels: Labels = None) -> Images:
         """Turns latents into images, `rows_per_run` at a time.
 
         Args:
-            latents: (n, D), finite in float32, n at least 1.
-            labels: int64 (n,) class indices if the generator is class-conditional, else None.
+            latents: (n, D), with n at least 1; finite when cast to float32.
+            labels: class indices int64 (n,) if the generator is class-conditional, else None.
 
         Returns:
             uint8 (n, channels, height, width).
 
         Raises:
-            InputError: another shape, a latent that is not finite, or labels that do not fit.
+            InputError: see `check`.
         """
         return run(self._session, make_feeds(*self.check(latents, labels)), self.rows_per_run)["image"]
 
-    def check(
-        self, latents: NDArray[np.floating], labels: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """What `decode` takes, in the types that the network takes.
+    def check(self, latents: NDArray[np.floating], labels: Labels) -> tuple[Latents, Labels]:
+        """Checks the arguments of `decode`.
+
+        Returns:
+            The latents as float32 and the labels as int64, the types that the network takes.
 
         Raises:
-            InputError: see `decode`.
+            InputError: the latents have another shape or are not finite, or a label is missing, not a class, or given
+                to a generator that takes none.
         """
-        # onnxruntime would answer each of these with an image, of nothing or of another class.
+        # onnxruntime would make wrong images from most of these without an error.
         if latents.ndim != 2 or latents.shape[1] != self.card.latent_dim or len(latents) == 0:
             raise InputError("latents", f"must have shape (n, {self.card.latent_dim}), got {latents.shape}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # the next check finds what does not fit into float32
             latents = latents.astype(np.float32, copy=False)
         if not np.isfinite(latents).all():
             raise InputError("latents", "must be finite float32 numbers")
@@ -274,76 +227,10 @@ class Generator:
             raise InputError("labels", f"{self.card.name} was trained without classes and takes none")
         return latents, labels
 
-    def _check_golden(self) -> GoldenComparison:
+    def _compare_golden(self) -> GoldenComparison:
         golden = self.card.golden
         try:
             rendered, _ = self.images(golden.seed, 0, golden.n)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise ModelFileError(f"golden images: they cannot be rendered: {error}") from error
-        off = np.abs(rendered.astype(np.int16) - unpack_golden(golden.pixels, rendered.shape).astype(np.int16))
-        match = GoldenComparison(off.size, int((off > 0).sum()), int(off.max()))
-        levels, share = GOLDEN_BOUNDS[self.card.precision]
-        if match.levels_off > levels or match.pixels_off > share * match.pixels:
-            raise ModelFileError(f"{match}; at most {share:.2%} of them may, by {levels}")
-        return match
-
-
-def open_session(file: bytes, provider: str = CPU) -> ort.InferenceSession:
-    """Opens a session on a file's bytes, from which onnxruntime loads no external data.
-
-    One thread a call: callers run side by side on one session, and threads that wait by spinning would slow them.
-
-    Raises:
-        ModelFileError: onnxruntime refuses the file, or runs it elsewhere than asked.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    if provider == CUDA:
-        ort.preload_dlls()  # of the packages nvidia-*, which no path leads to
-    try:
-        session = ort.InferenceSession(
-            file, options, [provider], [PROVIDER_OPTIONS.get(provider, {})], enable_fallback=0
-        )
-    except Exception as error:  # onnxruntime's own exceptions share no base class but this
-        raise ModelFileError(f"onnxruntime refuses the file: {error}") from error
-    if session.get_providers()[0] != provider:  # it falls back in silence
-        raise ModelFileError(f"onnxruntime cannot use {provider} and fell back to {session.get_providers()[0]}")
-    return session
-
-
-def make_feeds(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> dict[str, NDArray]:
-    """The inputs of the network, by name."""
-    return {"latent": latents} if labels is None else {"latent": latents, "label": labels}
-
-
-def split(feeds: dict[str, NDArray], size: int) -> Iterator[dict[str, NDArray]]:
-    """Feeds of `size` rows each, the last of what is left."""
-    for i in range(0, len(feeds["latent"]), size):
-        yield {name: value[i : i + size] for name, value in feeds.items()}
-
-
-def run(session: ort.InferenceSession, feeds: dict[str, NDArray], rows: int = MAX_ROWS_PER_RUN) -> dict[str, NDArray]:
-    """All outputs by name, computed `rows` rows at a time."""
-    chunks = [session.run(None, chunk) for chunk in split(feeds, rows)]
-    outputs = (values[0] if len(chunks) == 1 else np.concatenate(values) for values in zip(*chunks, strict=True))
-    return {output.name: value for output, value in zip(session.get_outputs(), outputs, strict=True)}
-
-
-def pack_golden(images: Images) -> str:
-    return base64.b64encode(zlib.compress(images.tobytes(), 9)).decode()
-
-
-def unpack_golden(pixels: str, shape: tuple[int, ...]) -> Images:
-    """Undoes `pack_golden`.
-
-    Raises:
-        CardError: not images of that shape.
-    """
-    try:
-        size = int(np.prod(shape))
-        return np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(pixels), size), np.uint8).reshape(shape)
-    except (ValueError, zlib.error) as error:
-        raise CardError(f"card: its golden images cannot be read ({error})") from error
+        return compare_golden(rendered, golden.pixels, self.card.precision)

@@ -1,7 +1,7 @@
-"""Checks the graph of a model file before onnxruntime sees it, and before an export is written.
+"""Checks the graph of a model file before onnxruntime loads it, and before an export is written.
 
-A file may come from anywhere. onnxruntime would run any operator of its own, load weights from other files, and
-allocate whatever memory a graph of 200 bytes asks for. `models.onnx_file.graph_memory` has the limits on memory.
+A file may come from an untrusted source. onnxruntime would run any of its own operators, load weights from other files,
+and allocate as much memory as a graph of 200 bytes asks for. `models.onnx_file.graph_memory` has the limits on memory.
 """
 
 import math
@@ -24,42 +24,47 @@ OPERATORS = frozenset((
     "Slice", "Squeeze", "Tanh", "Transpose", "Unsqueeze",
 ))
 # fmt: on
-"""Of the standard domain: those that our generators are made of."""
+"""Operators that a graph may use, all from the standard domain. The generators of this repository need no others."""
 
 MAX_FILE_BYTES = 2**30
+"""Maximum size of a model file."""
 MAX_CARD_CHARACTERS = 2**26
-"""Maximum length of the card. Most of it are the golden images."""
+"""Maximum length of the card. The golden images are most of it."""
 MAX_CARD_VALUES = 2**20
-"""Maximum number of commas and opening brackets in the card: each value takes more memory than its text."""
+"""Maximum number of commas and opening brackets in the card, because a parsed value takes more memory than its text."""
 OPSETS = range(16, 27)
-"""Opset versions: from the oldest that PyTorch's exporter makes of every architecture to the newest that onnxruntime
-opens."""
+"""Allowed opsets: from the oldest to which PyTorch exports every architecture to the newest that onnxruntime opens."""
 
 _ATTRIBUTES = {
     getattr(AttributeProto, kind) for kind in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS", "TENSOR")
 }
+"""Types that an attribute may have. Graphs are missing, so that no operator can contain others."""
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-_WEIGHTS = {
+_WEIGHT_TYPES = {
     "fp32": {TensorProto.FLOAT},
     "fp16": {TensorProto.FLOAT, TensorProto.FLOAT16},
     "int8": {TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32},
 }
+"""Types that weights may have, for each precision."""
 _SHAPES = {TensorProto.INT64, TensorProto.INT32}
+"""Types of shapes and indices, allowed in every precision."""
 _ONLY: dict[str, dict[str, object]] = {
     "Conv": {"auto_pad": b"NOTSET"},
-    # ONNX infers another shape for these than onnxruntime makes.
+    # With these attributes, onnxruntime returns another shape than ONNX infers.
     "ConvTranspose": {"auto_pad": b"NOTSET", "output_shape": None},
-    # Other modes allocate images and tables of their own; an aspect ratio would depend on the number of rows.
+    # Other modes allocate buffers that are not counted. With an aspect ratio, sizes depend on the number of rows.
     "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
 }
-"""Attributes with the only value that is allowed. None: the attribute must not be there."""
-_LEAST = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
-"""Attributes of convolutions with their least number: onnxruntime divides by some. Large ones would overflow."""
+"""The only allowed value of some attributes, by operator. None: the attribute must be absent."""
+_MIN_VALUES = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+"""Minimum of the numbers in an attribute of a convolution, as onnxruntime divides by some of them."""
 
 
 def parse(file: bytes) -> ModelProto:
-    """Raises:
-    GraphError: not an ONNX file, or one that would take much more memory than its bytes.
+    """Parses an ONNX file.
+
+    Raises:
+        GraphError: it is not an ONNX file, or the parsed model would take much more memory than the file.
     """
     check_structure(file)
     try:
@@ -69,11 +74,14 @@ def parse(file: bytes) -> ModelProto:
 
 
 def read_card(model: ModelProto) -> Card:
-    """Raises:
-    CardError: it has none, or one that cannot be read.
+    """Reads the card in the metadata of a model.
+
+    Raises:
+        CardError: the model has no card or several, or the card is too large or invalid.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
-    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""  # bytes if it is not UTF-8
+    # protobuf returns bytes for a text that is not UTF-8.
+    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
     if len(text) > MAX_CARD_CHARACTERS or sum(map(text.count, ",[{")) > MAX_CARD_VALUES:
         raise CardError(
             f"card: it has more than {MAX_CARD_CHARACTERS:,} characters or {MAX_CARD_VALUES:,} values, the maximum"
@@ -82,28 +90,28 @@ def read_card(model: ModelProto) -> Card:
 
 
 def check(model: ModelProto, card: Card) -> tuple[str, ...]:
-    """Holds a graph to the file contract and to its card.
+    """Checks that a graph is allowed in a model file and agrees with its card.
 
     Returns:
-        The names of the checks that it passed.
+        The names of all checks.
 
     Raises:
-        GraphError: it fails one.
+        GraphError: a check failed; the message begins with its name.
     """
-    for name, passes in _CHECKS.items():
+    for name, check_one in _CHECKS.items():
         try:
-            passes(model, card)
+            check_one(model, card)
         except GraphError as error:
             raise GraphError(f"{name}: {error}") from None
     return tuple(_CHECKS)
 
 
-def _one_graph(model: ModelProto, card: Card) -> None:
+def _standard_domain(model: ModelProto, card: Card) -> None:
     domains = [entry.domain or "ai.onnx" for entry in model.opset_import]
-    _require(domains == ["ai.onnx"], f"it uses the operator domains {sorted(domains)}; ai.onnx alone is allowed")
+    _require(domains == ["ai.onnx"], f"it uses the operator domains {sorted(domains)}; only ai.onnx is allowed")
     opset = model.opset_import[0].version
     _require(opset in OPSETS, f"its opset is {opset}; {OPSETS[0]} to {OPSETS[-1]} are allowed")
-    _require(not model.functions and not model.training_info, "it brings functions or training steps of its own")
+    _require(not model.functions and not model.training_info, "it contains functions or training steps")
     _require(not model.graph.sparse_initializer, "it has sparse weights")
 
 
@@ -111,51 +119,57 @@ def _operators(model: ModelProto, card: Card) -> None:
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
-            f"{node.domain or 'ai.onnx'}.{node.op_type} is not on the list of those allowed",
+            f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator",
         )
         names = [entry.name for entry in node.attribute]
-        _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of one name")
+        _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of the same name")
         for entry in node.attribute:
             _require(
                 entry.type in _ATTRIBUTES and not entry.ref_attr_name,
-                f"{node.op_type} has an attribute {entry.name} of another kind",
+                f"{node.op_type} has an attribute {entry.name} of a type that is not allowed",
             )
 
 
-def _whole_tensors(model: ModelProto, card: Card) -> None:
+def _weights(model: ModelProto, card: Card) -> None:
     for tensor in _tensors(model.graph):
         _require(len(tensor.dims) <= MAX_RANK, f"{tensor.name} has {len(tensor.dims):,} dimensions, maximum {MAX_RANK}")
         _require(
             not tensor.external_data and tensor.data_location == TensorProto.DEFAULT,
-            f"{tensor.name} lies in another file",
+            f"{tensor.name} is stored in another file",
         )
         try:
             itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         except KeyError:
-            raise GraphError(f"{tensor.name} is of the unknown type {tensor.data_type}") from None
+            raise GraphError(f"{tensor.name} has the unknown type {tensor.data_type}") from None
         declared = math.prod(tensor.dims) * itemsize
         _require(
             (min(tensor.dims, default=1) > 0 or list(tensor.dims) == [0]) and declared == len(tensor.raw_data),
-            f"{tensor.name} declares {declared:,} bytes and has {len(tensor.raw_data):,}",
+            f"{tensor.name} declares {declared:,} bytes, but has {len(tensor.raw_data):,}",
         )
 
 
 def _precision(model: ModelProto, card: Card) -> None:
-    allowed = _WEIGHTS[card.precision]
+    allowed = _WEIGHT_TYPES[card.precision]
     for tensor in _tensors(model.graph):
         kind = TensorProto.DataType.Name(tensor.data_type)
-        _require(tensor.data_type in allowed | _SHAPES, f"{tensor.name} is {kind} in a file of {card.precision}")
+        _require(
+            tensor.data_type in allowed | _SHAPES,
+            f"{tensor.name} is {kind}, which a file of precision {card.precision} may not contain",
+        )
     for node in model.graph.node:
         if node.op_type == "Cast":
             to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
             kind = TensorProto.DataType.Name(to)
-            _require(to not in _FLOATS or to in allowed, f"a Cast to {kind} in a file of {card.precision}")
+            _require(
+                to not in _FLOATS or to in allowed,
+                f"it casts to {kind}, which a file of precision {card.precision} may not",
+            )
 
 
 def _inference(model: ModelProto, card: Card) -> None:
     for node in model.graph.node:
         training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
-        _require(not training, f"{node.op_type} is in training mode: an image would depend on its neighbours")
+        _require(not training, f"{node.op_type} is in training mode: an image would depend on the others of its batch")
 
 
 def _contract(model: ModelProto, card: Card) -> None:
@@ -168,54 +182,56 @@ def _contract(model: ModelProto, card: Card) -> None:
             value.name: (TensorProto.DataType.Name(value.type.tensor_type.elem_type), list(dimensions(value.type)))
             for value in values
         }
-        _require(found == expected, f"the {kind} are {found}, by the card they should be {expected}")
+        _require(found == expected, f"the {kind} are {found}; by the card they must be {expected}")
 
 
 def _quantisation(model: ModelProto, card: Card) -> None:
-    """image = Cast(Clip(Round(...), 0, 255)): without the clip, too bright a white would wrap to black."""
+    """Checks that image = Cast(Clip(Round(...), 0, 255)). Without the Clip, values above 255 would wrap to black."""
     makers = {output: node for node in model.graph.node for output in node.output}
     numbers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if not tensor.dims}
     node: NodeProto | None = makers.get("image")
     for expected in ("Cast", "Clip", "Round"):
         _require(
             node is not None and node.op_type == expected,
-            f"image should be the Cast of a Clip of a Round; in the place of {expected} is "
+            f"image must be the Cast of a Clip of a Round; in place of {expected} there is "
             f"{node.op_type if node else 'nothing'}",
         )
         assert node is not None
         if expected == "Clip":
             bounds = [numbers.get(name) for name in node.input[1:]]
-            _require(bounds == [0, 255], f"the Clip is to {bounds}, it should be to [0, 255]")
+            _require(bounds == [0, 255], f"the Clip has the bounds {bounds}; they must be [0, 255]")
         node = makers.get(node.input[0])
 
 
 def _kernels(model: ModelProto, card: Card) -> None:
-    """Checks the attributes of convolutions and of Resize on which the memory depends."""
+    """Checks attributes of convolutions and of Resize that affect memory or could crash onnxruntime."""
     for node in model.graph.node:
         for name, allowed in _ONLY.get(node.op_type, {}).items():
             value = attribute(node, name, allowed)
-            _require(value == allowed, f"{node.op_type} has {name} {value!r:.40}; allowed is {allowed or 'none'!r}")
+            _require(
+                value == allowed, f"{node.op_type} has {name} {value!r:.40}; only {allowed or 'no value'!r} is allowed"
+            )
         if node.op_type in ("Conv", "ConvTranspose"):
-            for name, least in _LEAST.items():
+            for name, minimum in _MIN_VALUES.items():
                 numbers = attribute(node, name, [])
                 for number in numbers if isinstance(numbers, list) else [numbers]:
                     _require(
-                        isinstance(number, int) and least <= number <= MAX_ELEMENTS,
-                        f"{node.op_type} has {name} {number}; {least} to {MAX_ELEMENTS:,} are allowed",
+                        isinstance(number, int) and minimum <= number <= MAX_ELEMENTS,
+                        f"{node.op_type} has {name} {number}; {minimum} to {MAX_ELEMENTS:,} are allowed",
                     )
 
 
 def _sizes(model: ModelProto, card: Card) -> None:
-    sizes = measure_memory(model)
-    image, expected = sizes.shapes.get("image"), (BATCH, *card.image_shape)
-    _require(image == expected, f"image has the shape {image}, by the card it should be {expected}")
-    sizes.rows(1)
+    memory = measure_memory(model)
+    image, expected = memory.shapes.get("image"), (BATCH, *card.image_shape)
+    _require(image == expected, f"image has the shape {image}; by the card it must be {expected}")
+    memory.rows(1)  # raises if one row is too large
 
 
 _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
-    "standard domain": _one_graph,
+    "standard domain": _standard_domain,
     "operators": _operators,
-    "weights": _whole_tensors,
+    "weights": _weights,
     "precision": _precision,
     "inference mode": _inference,
     "contract": _contract,
@@ -223,13 +239,15 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "kernels": _kernels,
     "sizes": _sizes,
 }
+"""The checks by name, in the order in which they run: each may rely on those before it."""
 
 
 def _tensors(graph: GraphProto) -> list[TensorProto]:
+    """Returns all weights and constants of a graph."""
     constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
     return [*graph.initializer, *constants]
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise GraphError(otherwise)
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise GraphError(message)

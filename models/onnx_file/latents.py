@@ -1,9 +1,9 @@
-"""Addressable latents, version 1: (seed, index) -> latent and label, the same on every machine and in every batch.
+"""Seeded latents, version 1: the latent and label of an image depend on its seed and its index alone.
 
-NumPy's counter-based generator Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") is keyed
-by the seed and positioned by the index. Image `index` owns `blocks` consecutive counter values of four 64-bit words:
-first the words of its latent, then the word of its label, then padding. So any range of images can be drawn without
-the ones before it, and asking for other labels leaves the latents as they were.
+The random numbers come from NumPy's counter-based generator Philox (Salmon et al., 2011, "Parallel random numbers: as
+easy as 1, 2, 3"). The seed is its key, and the index selects a position: each image has a fixed block of counter values
+with four 64-bit words each. The first words give its latent, the next one its label, the rest is unused. So any range
+of images can be drawn without the images before it, and the latent is the same whichever label the user asks for.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from models.common.errors import InputError
 
 LATENTS_VERSION = 1
+"""Version of this method. A model file with another version is rejected, as its images would be others."""
 INDEX_LIMIT = 2**53
-"""Seeds and indices lie in [0, INDEX_LIMIT): JSON numbers up to there are exact in every language."""
+"""Seeds and indices are integers from 0 to 2^53 - 1: JSON numbers below 2^53 are exact in every language."""
 
 _WORDS_PER_BLOCK = 4
+"""Number of 64-bit words for each counter value of Philox."""
 
 
 def draw_latents(
@@ -26,17 +28,18 @@ def draw_latents(
     """Draws the latents and labels of images `first` to `first + n - 1`.
 
     Args:
-        seed, first: address of the first image, integers in [0, 2^53).
-        n: how many images, at least 1; `first + n` is at most 2^53.
-        latent_dim: size of a latent.
-        class_counts: how often each class occurs in the training data; labels are drawn in these proportions.
+        seed: key of the random numbers, from 0 to 2^53 - 1.
+        first: index of the first image, from 0 to 2^53 - n.
+        n: number of images, at least 1.
+        latent_dim: latent size, at least 1.
+        class_counts: number of training images of each class; labels are drawn in these proportions. Empty: no labels.
 
     Returns:
         latents: float32 (n, latent_dim), standard normal.
-        labels: int64 (n,), or None where there are no classes.
+        labels: int64 (n,), or None if `class_counts` is empty.
 
     Raises:
-        InputError: an address out of range.
+        InputError: the seed, `first` or `n` is out of range.
     """
     check_range(seed, first, n)
     pairs = -(-latent_dim // 2)
@@ -50,8 +53,10 @@ def draw_latents(
 
 
 def check_range(seed: int, first: int, n: int) -> None:
-    """Raises:
-    InputError: images `first` to `first + n - 1` of the seed have no address.
+    """Checks that a seed has images `first` to `first + n - 1`.
+
+    Raises:
+        InputError: the seed, `first` or `n` is out of range.
     """
     if not 0 <= seed < INDEX_LIMIT:
         raise InputError("seed", f"must be from 0 to 2^53 - 1, got {seed}")
@@ -62,30 +67,34 @@ def check_range(seed: int, first: int, n: int) -> None:
 
 
 def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-    """Latents from one to another along a great circle, on which they stay as long as normal ones are.
+    """Interpolates between two latents along a great circle (slerp; White, 2016, "Sampling generative networks", 2.1).
 
-    White (2016), "Sampling generative networks", section 2.1.
+    On a straight line, the latents in the middle would be shorter than normally distributed ones are.
 
     Args:
-        start, end: (D,).
-        n: how many, at least 2, the two included.
+        start: first latent (D,).
+        end: last latent (D,).
+        n: number of latents, at least 2, with `start` and `end`.
 
     Returns:
         float32 (n, D).
     """
     steps = np.linspace(0, 1, n)[:, None]
-    one, other = start.astype(np.float64), end.astype(np.float64)
-    cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    cosine = a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)
     angle = np.arccos(np.clip(cosine, -1, 1))
-    if np.sin(angle) < 1e-6:  # the same direction, or opposite ones, between which no circle is the greatest
-        between = (1 - steps) * one + steps * other
+    if np.sin(angle) < 1e-6:  # for the same and for opposite directions the great circle is not unique
+        latents = (1 - steps) * a + steps * b
     else:
-        between = (np.sin((1 - steps) * angle) * one + np.sin(steps * angle) * other) / np.sin(angle)
-    return between.astype(np.float32)
+        latents = (np.sin((1 - steps) * angle) * a + np.sin(steps * angle) * b) / np.sin(angle)
+    return latents.astype(np.float32)
 
 
 def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Box-Muller in float64, whose last bits may differ between machines; the cast to float32 hides that."""
+    """Turns words (n, 2k) into normal values (n, 2k) by the Box-Muller transform.
+
+    The last bits of the float64 result may differ between machines, which rounding to float32 hides.
+    """
     uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
     half = uniforms.shape[1] // 2
     u1, u2 = uniforms[:, :half], uniforms[:, half:]
@@ -95,6 +104,7 @@ def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def _categorical(words: NDArray[np.uint64], counts: Sequence[int]) -> NDArray[np.int64]:
+    """Turns words (n,) into class indices (n,), with probabilities proportional to the counts."""
     cumulative = np.cumsum(counts)
     drawn = ((words >> np.uint64(11)) * 2.0**-53 * cumulative[-1]).astype(np.int64)
     return np.searchsorted(cumulative, drawn, side="right").astype(np.int64)

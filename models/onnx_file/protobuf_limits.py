@@ -1,7 +1,7 @@
-"""Bounds the structure of a model file before it is parsed.
+"""Limits the size of everything in a model file except weights and metadata, before the file is parsed.
 
-A parsed message takes more memory than its bytes: an empty node of 2 bytes becomes an object of about 100. Weights and
-the card are plain bytes and do not grow. So everything else in the file is bounded in size.
+A parsed message takes more memory than its bytes: an empty node of 2 bytes becomes an object of about 100 bytes.
+Weights and metadata are plain bytes and do not grow, so their size is not limited here.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ from onnx import GraphProto, ModelProto, TensorProto
 from models.common.errors import GraphError
 
 MAX_STRUCTURE_BYTES = 2**20
-"""Maximum size in bytes of what a file holds besides weights and metadata."""
+"""Maximum size in bytes of everything in a file except weights and metadata."""
 
 _Payload = dict[int, "_Payload | None"]
-"""Numbers of the fields to enter (a dictionary) and of the fields to leave out (None)."""
+"""Fields of a protobuf message, by number: None for a field that is not counted, and a dictionary of the same kind for
+a message that contains such fields."""
 
 _PAYLOAD: _Payload = {
     ModelProto.GRAPH_FIELD_NUMBER: {GraphProto.INITIALIZER_FIELD_NUMBER: {TensorProto.RAW_DATA_FIELD_NUMBER: None}},
@@ -25,23 +26,23 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_structure(file: bytes) -> None:
-    """Checks that a file can be parsed in a bounded amount of memory.
+    """Checks that parsing a file takes a bounded amount of memory.
 
     Raises:
-        GraphError: the file is not a protobuf message, or its structure is larger than `MAX_STRUCTURE_BYTES`.
+        GraphError: the file is not a protobuf message, or everything in it except weights and metadata takes more than
+            `MAX_STRUCTURE_BYTES`.
     """
     total = 0
     for size in _structure(file, 0, len(file), _PAYLOAD):
         total += size
         if total > MAX_STRUCTURE_BYTES:
             raise GraphError(
-                f"format: besides weights and metadata it holds more than {MAX_STRUCTURE_BYTES >> 10:,} KiB, which is "
-                "the maximum"
+                f"format: without weights and metadata it has more than {MAX_STRUCTURE_BYTES >> 10:,} KiB, the maximum"
             )
 
 
 def _structure(file: bytes, at: int, end: int, payload: _Payload) -> Iterator[int]:
-    """Yields the size in bytes of each field, without the payload."""
+    """Yields the size in bytes of each field of the message in file[at:end], without the fields in `payload`."""
     while at < end:
         start = at
         tag, at = _varint(file, at, end)
@@ -68,7 +69,7 @@ def _structure(file: bytes, at: int, end: int, payload: _Payload) -> Iterator[in
 
 
 def _varint(file: bytes, at: int, end: int) -> tuple[int, int]:
-    """Reads a number of 7 bits a byte. Returns it and the position after it."""
+    """Reads a variable-length number, 7 bits in each byte. Returns the number and the position after it."""
     value = 0
     for position in range(at, min(at + 10, end)):
         value |= (file[position] & 127) << 7 * (position - at)

@@ -1,8 +1,8 @@
-"""Infers the shape of every tensor that a graph makes, without running it.
+"""Infers the shape of every tensor in a graph, without running the graph.
 
-Operators are inferred one at a time, in the order of the graph, and each shape is checked before the next operator can
-build on it. Inference over a whole graph would take unbounded memory where the rank, or a list of sizes, doubles with
-each operator.
+Operators are inferred one at a time, in the order of the graph, and each shape is checked before the next operator uses
+it. Inference over a whole graph at a time could take unbounded memory: a hostile graph can double the rank of a tensor,
+or the length of a list of sizes, with each operator.
 """
 
 import math
@@ -15,25 +15,28 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 from models.common.errors import GraphError
 
 BATCH = "batch"
-"""Symbol for the number of rows. Only the first dimension of a tensor may have it."""
+"""Symbol for the number of rows of a batch. It may only be the first dimension of a tensor."""
 MAX_RANK = 8
 """Maximum number of dimensions of a tensor."""
 
 Shape = tuple[int | str, ...]
-"""Dimensions: numbers and symbols, of which `BATCH` alone passes the checks. "?" is an unknown dimension."""
+"""Dimensions of a tensor, as numbers and symbols. Only the symbol `BATCH` passes the checks. "?" is unknown."""
 
 
 def infer_shapes(model: ModelProto, max_elements: int) -> dict[str, Shape]:
-    """Infers the shapes of all inputs, weights and other tensors of a graph.
-
-    The first dimension of each tensor is `BATCH` or a positive number, all others are positive numbers. An empty weight
-    has the shape (0,).
+    """Infers the shapes of all inputs, weights and computed tensors of a graph.
 
     Args:
-        max_elements: maximum number of elements of one tensor, for one row.
+        model: the graph.
+        max_elements: maximum number of elements of one tensor, for one row of the batch.
+
+    Returns:
+        The shape of each tensor by name. The first dimension is `BATCH` or a positive number, all others are positive
+        numbers, except that an empty weight has the shape (0,).
 
     Raises:
-        GraphError: a tensor has another shape, more elements, or a shape that cannot be inferred.
+        GraphError: a tensor has another kind of shape, more than `MAX_RANK` dimensions or more than `max_elements`
+            elements, or its shape cannot be inferred.
     """
     inference = _Inference(model, max_elements)
     for node in model.graph.node:
@@ -42,23 +45,23 @@ def infer_shapes(model: ModelProto, max_elements: int) -> dict[str, Shape]:
 
 
 def dimensions(kind: TypeProto) -> Shape:
-    """The shape of a tensor type."""
+    """Returns the shape of a tensor type, with "?" for each unknown dimension."""
     dims = kind.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in dims)
 
 
 def elements(shape: Shape) -> int:
-    """Number of elements of a tensor, for one row."""
+    """Returns the number of elements of a tensor for one row of the batch."""
     return math.prod(size for size in shape if isinstance(size, int))
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute."""
+    """Returns the value of a node's attribute, or the default if the node does not have it."""
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 class _Inference:
-    """What is known about the tensors of the nodes that were added so far."""
+    """Shapes and small values of the tensors that the nodes added so far compute."""
 
     def __init__(self, model: ModelProto, max_elements: int):
         self.shapes: dict[str, Shape] = {}
@@ -66,9 +69,9 @@ class _Inference:
         self._opset = onnx.helper.make_opsetid("", model.opset_import[0].version)
         self._types: dict[str, TypeProto] = {}
         self._constants: dict[str, TensorProto] = {}
-        """Small tensors: operators take sizes, axes and scales from them."""
+        """Small constants, from which operators take sizes, axes and scales."""
         self._sizes: dict[str, Shape] = {}
-        """Values of tensors that hold the dimensions of another tensor."""
+        """Values of computed tensors that contain the dimensions of other tensors."""
         for value in model.graph.input:
             self._define(value.name, value.type, "an input")
         for tensor in model.graph.initializer:
@@ -85,7 +88,7 @@ class _Inference:
             raise GraphError(f"{node.op_type} lacks its first input or output")
         for name in filter(None, node.input):
             if name not in self._types:
-                raise GraphError(f"{name}, which {node.op_type} reads, is not made before it")
+                raise GraphError(f"{name}, which {node.op_type} reads, is not computed before it")
         if constant and (value := attribute(node, "value", None)) is not None:
             self._add_constant(node.output[0], value)
             return
@@ -116,7 +119,7 @@ class _Inference:
     def _add_constant(self, name: str, tensor: TensorProto) -> None:
         if name in self._types:
             raise GraphError(f"two tensors have the name {name}")
-        # Bounded by the size of the file, in which all of its elements stand.
+        # Its size needs no check: all of its elements are in the file.
         self._types[name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         self.shapes[name] = tuple(tensor.dims)
         if math.prod(tensor.dims) <= MAX_RANK:
@@ -125,7 +128,7 @@ class _Inference:
     def _infer(
         self, node: NodeProto, types: dict[str, TypeProto], constants: dict[str, TensorProto]
     ) -> dict[str, TypeProto]:
-        """Infers one node by itself; `types` and `constants` replace what is known."""
+        """Infers the outputs of one node. `types` and `constants` override what is known about its inputs."""
         inputs = list(filter(None, node.input))
         try:
             schema = onnx.defs.get_schema(node.op_type, self._opset.version, "")
@@ -145,17 +148,21 @@ class _Inference:
             raise GraphError(f"the shapes of {node.op_type} do not fit together ({reason:.200})") from None
 
     def _resizes_rows(self, node: NodeProto) -> bool:
-        """Whether the node changes the shape of each row: the inference of ONNX then loses the batch symbol."""
+        """Whether the node changes the shape of each row, for which ONNX's inference loses the batch symbol."""
         return node.op_type in ("Reshape", "Resize") and self.shapes[node.input[0]][:1] == (BATCH,)
 
     def _infer_per_row(self, node: NodeProto) -> dict[str, TypeProto]:
-        """Infers Reshape or Resize for a batch of one row, if every row becomes one row."""
+        """Infers Reshape or Resize for a batch of one row, if it turns every row into one row.
+
+        Raises:
+            GraphError: the node mixes rows or changes their number.
+        """
         target_at = max(at for at, name in enumerate(node.input) if name)
         name = node.input[target_at]
         target = self._values(name) or ("?",)
-        keeps: Shape = (BATCH,) if target_at == 3 else (1,)  # sizes and scales of Resize
+        kept: Shape = (BATCH,) if target_at == 3 else (1,)  # sizes and scales of Resize
         if node.op_type == "Reshape":
-            keeps = (BATCH, -1) if attribute(node, "allowzero", 0) else (BATCH, -1, 0)
+            kept = (BATCH, -1) if attribute(node, "allowzero", 0) else (BATCH, -1, 0)
         row = TypeProto()
         row.CopyFrom(self._types[node.input[0]])
         row.tensor_type.shape.dim[0].dim_value = 1
@@ -163,25 +170,25 @@ class _Inference:
         if target[0] == BATCH:
             numbers = [size for size in (1, *target[1:]) if isinstance(size, int)]
             constants[name] = numpy_helper.from_array(np.array(numbers, np.int64), name)
-        if target_at and target[0] in keeps and BATCH not in target[1:] and not attribute(node, "axes", []):
+        if target_at and target[0] in kept and BATCH not in target[1:] and not attribute(node, "axes", []):
             inferred = self._infer(node, {node.input[0]: row}, constants)
-            made = inferred[node.output[0]]
-            if dimensions(made)[:1] == (1,):
-                made.tensor_type.shape.dim[0].dim_param = BATCH
+            output = inferred[node.output[0]]
+            if dimensions(output)[:1] == (1,):
+                output.tensor_type.shape.dim[0].dim_param = BATCH
                 return inferred
         raise GraphError(
             f"{node.op_type} to [{', '.join(map(str, target))}] does not keep the rows of {node.input[0]} apart"
         )
 
     def _values(self, name: str) -> Shape | None:
-        """The numbers in a small tensor, as far as they are known."""
+        """Returns the numbers in a small tensor, or None if they are unknown."""
         if name in self._sizes:
             return self._sizes[name]
         constant = self._constants.get(name)
         return None if constant is None else tuple(numpy_helper.to_array(constant).ravel().tolist())
 
     def _keep_sizes(self, node: NodeProto) -> None:
-        """Keeps the dimensions that Shape reads, also when Concat joins them with others: exporters resize so."""
+        """Remembers dimensions that Shape returns, also after Concat: exporters compute targets of Resize that way."""
         sizes: Shape = ()
         if node.op_type == "Shape":
             shape = self.shapes[node.input[0]]

@@ -1,4 +1,4 @@
-"""The BentoML model store: where `bentoml serve` and `bentoml build` look for the newest generator."""
+"""Registers generators in the BentoML model store, where `bentoml serve` and `bentoml build` find the newest one."""
 
 import errno
 import os
@@ -12,12 +12,13 @@ from models.common.files import write_atomically
 from models.onnx_file.generator import Generator
 
 MODEL_NAME = "mnist-gan"
+"""Name of all generators in the store. Their tags differ in the version, which BentoML chooses."""
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "mnist.onnx"
-"""What is served where the store is empty."""
+"""Pretrained generator, which is served if the store is empty."""
 
 
 def check_home() -> None:
-    """Checks that the store has a place. Where there is no home folder, BentoML would make a folder named "~".
+    """Checks that the store has a folder. For a user without a home folder, BentoML would create a folder named "~".
 
     Raises:
         InputError: BentoML is installed, BENTOML_HOME is not set, and this user has no home folder.
@@ -29,19 +30,19 @@ def check_home() -> None:
     except RuntimeError:
         raise InputError(
             "register",
-            "the BentoML model store has no place, since this user has no home folder: "
+            "the BentoML model store has no folder, since this user has no home folder: "
             "set BENTOML_HOME to a folder, or give --no-register",
         ) from None
 
 
 def register(generator: Generator) -> str | None:
-    """Adds a generator's file to the store, with what tells models apart.
+    """Adds a model file to the store, with labels and metadata from its card.
 
     Returns:
-        Its tag there, or None where BentoML is not installed.
+        The tag of the new model, "mnist-gan:<version>", or None if BentoML is not installed.
 
     Raises:
-        OSError: the store, which is in $BENTOML_HOME if that is set, cannot be written; the message names one file.
+        OSError: the store, in $BENTOML_HOME or else in ~/bentoml, cannot be written; the error names one file.
     """
     try:
         import bentoml
@@ -69,7 +70,7 @@ def register(generator: Generator) -> str | None:
 
 
 def _first_failure(error: shutil.Error) -> OSError:
-    """The first of the files that BentoML could not copy, of which Python makes a list of (source, target, reason)."""
+    """Returns an error for the first file that could not be copied; shutil lists all as (source, target, reason)."""
     _, target, reason = error.args[0][0]
     number = re.match(r"\[Errno (\d+)\]", reason)
     code = int(number[1]) if number else errno.EIO

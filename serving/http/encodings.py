@@ -8,9 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from models.common.image_files import NPY, NPZ, PNG, animation, fade, npy, npz, png_sheet
-from models.onnx_file.generator import Images
+from models.common.array_types import Images
+from models.common.image_files import grid, npy, npz, png
+from serving.http.animations import animation, crossfade
 from serving.http.engine import Labels
+
+PNG, NPZ, NPY = "image/png", "application/x-npz", "application/x-npy"
+"""Media types."""
 
 Shape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -41,7 +45,7 @@ class PngGrid:
     media_type: str = PNG
 
     def encode(self, images: Images, labels: Labels) -> bytes:
-        return png_sheet(images, self.columns, self.scale)
+        return png(grid(images, self.columns, self.scale))
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
         columns = min(n, self.columns or math.ceil(math.sqrt(n)))
@@ -80,7 +84,7 @@ class CrossFade:
 
     def encode(self, images: Images, labels: Labels) -> bytes:
         n = len(images) // 2
-        return self.frames.encode(fade(images[:n], images[n:]), None)
+        return self.frames.encode(crossfade(images[:n], images[n:]), None)
 
     def pixel_bytes(self, n: int, shape: Shape) -> int:
         return self.frames.pixel_bytes(n // 2, shape)

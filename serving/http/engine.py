@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.onnx_file.generator import Generator, Images, LatentBatch
+from models.common.array_types import Images, Labels
+from models.onnx_file.generator import Generator
+from models.onnx_file.latent_sources import LatentBatch
 from serving.http.errors import RequestError
 from serving.http.metrics import metrics
 
@@ -27,8 +29,6 @@ INLINE_BUDGET_SECONDS = 0.001
 BUSY_SHARE = 1 / 4
 """Share of INLINE_BUDGET_SECONDS for one request while worker threads are busy or other requests are decoded inline."""
 
-Labels = NDArray[np.int64] | None
-"""Class indices int64 (n,), or None if the generator is not class-conditional."""
 Finish = Callable[[Images, Labels], Any]
 """Makes the result of a request, such as the body of its response, from its images and labels."""
 

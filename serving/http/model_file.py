@@ -8,7 +8,8 @@ import bentoml
 import onnxruntime
 
 from models.common.errors import ModelFileError
-from models.onnx_file.generator import CUDA, Generator
+from models.onnx_file.generator import Generator
+from models.onnx_file.session import CUDA
 from models.onnx_file.store import MODEL_NAME, SHIPPED
 
 logger = logging.getLogger("bentoml.mnist-gan")

@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from models.common.image_files import NPY, NPZ, PNG
 from models.onnx_file.card import Card
 from models.onnx_file.store import MODEL_NAME
 from serving.http import request_fields
+from serving.http.encodings import NPY, NPZ, PNG
 from serving.http.errors import error_code
 from serving.http.settings import SETTINGS
 

@@ -9,11 +9,12 @@ from enum import Enum
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.common.image_files import NPY, NPZ, PNG
+from models.common.array_types import Images
 from models.common.threads import available_cpus
-from models.onnx_file.generator import CUDA, Generator, Images
+from models.onnx_file.generator import Generator
+from models.onnx_file.session import CUDA
 from serving.http.budget import Budget, Share
-from serving.http.encodings import Encoding
+from serving.http.encodings import NPY, NPZ, PNG, Encoding
 from serving.http.engine import Engine, Labels, LatentSource
 from serving.http.errors import RequestError
 from serving.http.metrics import metrics

@@ -24,8 +24,8 @@ from bentoml.validators import ContentType
 from numpy.typing import NDArray
 
 from models.common.errors import ModelFileError
-from models.common.image_files import NPZ, PNG
-from models.onnx_file.generator import Generator, LatentBatch
+from models.onnx_file.generator import Generator
+from models.onnx_file.latent_sources import LatentBatch
 from models.onnx_file.latents import INDEX_LIMIT
 from models.onnx_file.latents import interpolate as interpolate_latents
 from models.onnx_file.store import MODEL_NAME
@@ -34,7 +34,7 @@ from serving.http.application import BENTOML_PATHS, Application
 from serving.http.connections import limit_connections, replace_uvicorn_protocol
 from serving.http.container import image
 from serving.http.cors import EXPOSED_HEADERS, Cors
-from serving.http.encodings import Animation, CrossFade, Encoding, Npy, Npz, PngGrid
+from serving.http.encodings import NPZ, PNG, Animation, CrossFade, Encoding, Npy, Npz, PngGrid
 from serving.http.engine import LatentSource
 from serving.http.errors import RequestError
 from serving.http.malloc import keep_freed_memory
@@ -115,7 +115,7 @@ class MnistGan:
     async def write(self, text: str, scale: int, **latent_fields: Any) -> Annotated[bytes, ContentType(PNG)]:
         """Generates one image for each character of a text and returns them as one PNG row."""
         with request_fields.input_errors_as_400(labels="text"):
-            labels = self.generator.card.spell(text)
+            labels = self.generator.card.class_indices_by_character(text)
         row = PngGrid(len(text), scale)
         return await self._respond_seeded("/write", row, first=0, n=len(text), labels=labels, **latent_fields)
 

@@ -8,13 +8,12 @@ killed before the entry is in the manifest.
 import hashlib
 import io
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from models.common.errors import MnistGanError
-from models.common.files import write_atomically
+from models.common.files import remove_temporaries, write_atomically
 from serving.offline.shard_formats import SUFFIXES, Format
 
 MANIFEST = "manifest.json"
@@ -125,13 +124,10 @@ def remove_entries(folder: Path, plan: ShardPlan, finished: dict[int, ManifestEn
 
 
 def remove_temporary_files(folder: Path, plan: ShardPlan) -> None:
-    """Deletes the temporary files (`.NAME.PID`) of processes that were killed."""
-    names = {MANIFEST, *map(plan.name, range(plan.shards))}
-    for path in folder.glob(".*"):
-        name, _, process = path.name.lstrip(".").rpartition(".")
-        if process.isdigit() and {name, name.removesuffix(".json")} & names:
-            with suppress(OSError):
-                path.unlink()
+    """Deletes the temporary files of processes that were killed."""
+    shards = range(plan.shards)
+    names = {plan.name(shard) for shard in shards} | {_entry_path(folder, plan, shard).name for shard in shards}
+    remove_temporaries(folder, {MANIFEST, *names})
 
 
 def _read_entry(folder: Path, plan: ShardPlan, shard: int) -> ManifestEntry | None:

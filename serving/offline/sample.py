@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from models.common.commands import Count, ends_in_one_line, importing
+from models.common.commands import Count, interruptible_imports, report_errors_in_one_line
 from models.common.errors import InputError
 from models.common.files import write_atomically
 from models.common.threads import available_cpus
@@ -59,7 +59,7 @@ class Options:
     folder. "local" starts a cluster on this machine."""
 
 
-@ends_in_one_line("sample")
+@report_errors_in_one_line("sample")
 def main() -> None:
     options = tyro.cli(Options, prog="sample")
     check_grid_options(options)
@@ -79,7 +79,7 @@ def check_grid_options(options: Options) -> None:
     Raises:
         InputError: One of them is out of range.
     """
-    with importing("sample"):  # imported late so that --help and mistyped options respond quickly
+    with interruptible_imports("sample"):  # imported late so that --help and mistyped options respond quickly
         from models.common.image_files import MAX_COLUMNS, MAX_SCALE
 
     for name, limit in (("columns", MAX_COLUMNS), ("scale", MAX_SCALE)):
@@ -93,8 +93,8 @@ def write_images(options: Options, out: Path) -> None:
     Raises:
         InputError: The suffix is another one, or an option is out of range.
     """
-    with importing("sample"):
-        from models.common.image_files import npz, png, sheet
+    with interruptible_imports("sample"):
+        from models.common.image_files import grid, npz, png
         from models.onnx_file.generator import Generator
 
     suffix = "" if out.is_dir() else out.suffix.lower()
@@ -103,14 +103,14 @@ def write_images(options: Options, out: Path) -> None:
     generator = Generator.open(options.file)
     images, labels = generator.images(options.seed, options.first, options.n, options.labels, options.truncation)
     if suffix == ".png":
-        write_atomically(out, png(sheet(images, options.columns, options.scale)))
+        write_atomically(out, png(grid(images, options.columns, options.scale)))
     elif suffix == ".npz":
         write_atomically(out, npz(images, labels))
     else:
         out.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             label = "" if labels is None else f"-{labels[i]}"
-            write_atomically(out / f"{options.first + i:06}{label}.png", png(sheet(image[None])))
+            write_atomically(out / f"{options.first + i:06}{label}.png", png(grid(image[None])))
 
 
 def write_shards(options: Options, shards: int, folder: Path) -> None:
@@ -119,7 +119,7 @@ def write_shards(options: Options, shards: int, folder: Path) -> None:
     Raises:
         InputError: An option is out of range.
     """
-    with importing("sample"):
+    with interruptible_imports("sample"):
         from models.onnx_file.generator import Generator
         from serving.offline.shards import make_shards, process_executor, ray_executor
 

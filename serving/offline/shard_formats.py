@@ -12,8 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from models.common.image_files import png, sheet
-from models.onnx_file.generator import Generator, Images
+from models.common.array_types import Images
+from models.common.image_files import grid, npz_layout, png
+from models.onnx_file.generator import Generator
 
 Format = Literal["npz", "webdataset", "parquet"]
 IMAGES_IN_MEMORY = 4_096
@@ -59,14 +60,13 @@ class ShardFile(io.BufferedWriter):
 
 def _write_npz(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
     """Writes `images` uint8 (n, height, width) or (n, height, width, 3), and `labels` int64 (n,) if any."""
-    channels, height, width = generator.card.image_shape
-    shape = (len(span), height, width) if channels == 1 else (len(span), height, width, channels)
+    shape = (len(span), *npz_layout(np.empty((0, *generator.card.image_shape), np.uint8)).shape[1:])
     labels = []
     with zipfile.ZipFile(stream, "w") as archive:
         with archive.open(zipfile.ZipInfo("images.npy", EPOCH), "w", force_zip64=True) as entry:
             _write_npy_header(entry, np.dtype(np.uint8), shape)
             for _, images, drawn in chunks:
-                entry.write((images[:, 0] if channels == 1 else images.transpose(0, 2, 3, 1)).tobytes())
+                entry.write(npz_layout(images).tobytes())
                 if drawn is not None:
                     labels.append(drawn)
         if labels:
@@ -87,7 +87,7 @@ def _write_webdataset(stream: IO[bytes], generator: Generator, span: range, chun
     writer = TarWriter(stream, encoder=False, mtime=0, user="", group="", format=tarfile.USTAR_FORMAT)
     for first, images, labels in chunks:
         for i, image in enumerate(images):
-            sample = {"__key__": f"{first + i:016}", "png": png(sheet(image[None]))}
+            sample = {"__key__": f"{first + i:016}", "png": png(grid(image[None]))}
             if labels is not None:
                 sample["cls"] = str(labels[i]).encode()
             writer.write(sample)
@@ -107,7 +107,7 @@ def _write_parquet(stream: IO[bytes], generator: Generator, span: range, chunks:
     schema = pa.schema(columns, {"huggingface": json.dumps(features)})
     with parquet.ParquetWriter(stream, schema) as writer:
         for first, images, labels in chunks:
-            rows = [{"bytes": png(sheet(item[None])), "path": f"{first + i:016}.png"} for i, item in enumerate(images)]
+            rows = [{"bytes": png(grid(item[None])), "path": f"{first + i:016}.png"} for i, item in enumerate(images)]
             arrays = [pa.array(rows, image)] + ([] if labels is None else [pa.array(labels)])
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 

@@ -8,11 +8,12 @@ import collections.abc
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from models.common.files import atomic_file
 from models.common.lock import lock_folder
 from models.onnx_file.generator import Generator
 from models.onnx_file.latents import LATENTS_VERSION
@@ -152,21 +153,12 @@ def make_shard(model: Path, folder: Path, plan: ShardPlan, shard: int) -> Manife
     generator = _open(model, plan.file_sha256)
     span = plan.span(shard)
     path = folder / plan.name(shard)
-    temporary = folder / f".{path.name}.{os.getpid()}"
-    try:
+    with atomic_file(path) as temporary:
         with ShardFile(temporary) as stream:
             WRITERS[plan.format](stream, generator, span, _chunks(generator, plan, span))
-            stream.flush()
-            os.fsync(stream.fileno())
         entry = describe_shard(temporary, plan, shard)
         save_entry(folder, plan, shard, entry)  # before the rename: a shard without an entry would be made again
-        temporary.replace(path)
-        return entry
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    return entry
 
 
 @cache

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
 from tools.ports import free_port
@@ -92,7 +92,7 @@ def test_the_container_serves_the_packed_model_as_its_user_without_a_shell_on_a_
     client, service = running
     assert client.get("/readyz").status_code == 200
     response = client.post("/generate", json={"n": 20, "seed": 7, "labels": "0123456789"})
-    assert response.content == png(sheet(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
+    assert response.content == png(grid(Generator.open(PACKED).images(7, 0, 20, "0123456789")[0], scale=2))
     assert client.get("/playground").status_code == 200
     assert engine.uids(service, client.base_url.port) == {1034}
 

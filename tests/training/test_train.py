@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.checkpoint import find_checkpoints, load_checkpoint
 from models.common.errors import MnistGanError
-from models.common.image_files import sheet
+from models.common.image_files import grid
 from models.export.exporter import export
 from models.onnx_file.generator import Generator
 from tests.conftest import small_config, small_run
@@ -96,12 +96,12 @@ def test_a_run_writes_its_configuration_metrics_samples_and_tensorboard_log(runs
 def test_the_sample_grids_show_the_first_images_of_seed_0_of_the_model_file(runs, files):
     """The grid shows images 0 to 63, with lines of 2 pixels between and around them."""
     images, _ = Generator.open(files["conditional"]).images(seed=0, first=0, n=64)
-    with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as grid:
+    with Image.open(runs["conditional"] / "samples" / "epoch-0002.png") as samples:
         for i in range(64):
             row, column = divmod(i, 8)
             left, top = 2 + 30 * column, 2 + 30 * row
-            cell = grid.convert("L").crop((left, top, left + 28, top + 28))
-            expected = sheet(images[i : i + 1])
+            cell = samples.convert("L").crop((left, top, left + 28, top + 28))
+            expected = grid(images[i : i + 1])
             assert max(abs(a - b) for a, b in zip(cell.tobytes(), expected.tobytes(), strict=True)) <= 1
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator
+from models.onnx_file.generator import Generator
 from models.onnx_file.latents import draw_latents
+from models.onnx_file.session import MAX_ROWS_PER_RUN
 
 ROUNDS = 5
 """Number of speed measurements, of which the median is reported."""

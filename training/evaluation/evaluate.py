@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from models.common.commands import ends_in_one_line, importing
+from models.common.commands import interruptible_imports, report_errors_in_one_line
 from models.common.files import check_writable, write_atomically
 from models.common.threads import set_threads
 
@@ -61,13 +61,13 @@ class Options:
     """Folder to write an HTML page with the metrics and pictures to."""
 
 
-@ends_in_one_line("evaluate")
+@report_errors_in_one_line("evaluate")
 def main() -> None:
     options = tyro.cli(Options, prog="evaluate", args=sys.argv[1:] or ["--help"])
     threads = set_threads(options.threads)
 
     # Importing PyTorch takes seconds; --help and errors in options should not wait for it.
-    with importing("evaluate", "PyTorch"):
+    with interruptible_imports("evaluate", "PyTorch"):
         from training.evaluation.classifier import ClassifierError
         from training.evaluation.evaluator import evaluate_sources
         from training.evaluation.html_report import write_report

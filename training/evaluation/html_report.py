@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.common.files import write_atomically
+from models.common.image_files import grid, png
 from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport
 from training.evaluation.metrics import Sample
 from training.evaluation.tables import column_titles, notes, table_rows
-from training.grids import grid, png
 
 MAX_CLASSES = 10
 """Maximum number of classes in the grid with one row per class."""
@@ -174,7 +174,9 @@ def _write_grid(folder: Path, name: str, rows: list[Tensor]) -> str:
     for images in rows:
         missing = -len(images) % IMAGES_PER_ROW
         padded.append(torch.cat((images, images.new_zeros(missing, *images.shape[1:]))))
-    write_atomically(folder / name, png(grid(torch.cat(padded), columns=IMAGES_PER_ROW, padding=1, grey=76)))
+    write_atomically(
+        folder / name, png(grid(torch.cat(padded).cpu().numpy(), columns=IMAGES_PER_ROW, padding=1, grey=76))
+    )
     return name
 
 

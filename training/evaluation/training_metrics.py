@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.common.errors import InputError
 from models.networks.pixels import quantize
-from models.onnx_file.generator import MAX_ROWS_PER_RUN
 from models.onnx_file.latents import draw_latents
+from models.onnx_file.session import MAX_ROWS_PER_RUN
 from training.data import WITH_TEST_SPLIT, LabelledImages
 from training.evaluation.metric_context import make_metric_context
 from training.evaluation.metrics import FAST, METRICS, MetricError, Sample, measure

@@ -1,4 +1,4 @@
-"""How the commands end where they cannot go on. A stand-in for a slow library makes the moment of Ctrl-C certain."""
+"""Commands report errors in one line. A fake slow library makes the moment of Ctrl-C certain."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ MODULES = {"train": "training.train", "export-onnx": "training.export_onnx", "sa
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_while_a_library_loads_is_one_line(tmp_path, command):
+def test_ctrl_c_while_a_library_loads_prints_one_line(tmp_path, command):
     library, arguments = COMMANDS[command]
     (tmp_path / f"{library}.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     with subprocess.Popen(
@@ -36,8 +36,8 @@ def test_ctrl_c_while_a_library_loads_is_one_line(tmp_path, command):
     ) as process:
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)
-    assert said == ("", f"{command}: interrupted\n")
+        output = process.communicate(timeout=30)
+    assert output == ("", f"{command}: interrupted\n")
     assert process.returncode == 130
 
 
@@ -51,7 +51,7 @@ def test_ctrl_c_while_a_library_loads_is_one_line(tmp_path, command):
         ("sample", "onnxruntime", "cpu"),
     ],
 )
-def test_a_library_that_is_not_installed_is_one_line_that_says_how(tmp_path, command, missing, extra):
+def test_a_missing_library_is_reported_with_the_command_that_installs_it(tmp_path, command, missing, extra):
     code = f"import sys; sys.modules['{missing}'] = None; from {MODULES[command]} import main; main()"
     failed = subprocess.run(
         [sys.executable, "-c", code, *COMMANDS[command][1]], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -61,8 +61,22 @@ def test_a_library_that_is_not_installed_is_one_line_that_says_how(tmp_path, com
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("module", [*MODULES.values(), "training.evaluation.evaluate", "models.onnx_file"])
+def test_a_command_whose_reader_has_gone_ends_quietly(module):
+    """As in `train --help | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", module, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_output_to_a_full_disk_is_one_line(files, tmp_path):
+def test_output_to_a_full_disk_is_reported_in_one_line(files, tmp_path):
     command = [BIN / "sample", files["unconditional"], "--n", "1", "--out", tmp_path / "a.png"]
     with Path("/dev/full").open("w") as full:
         failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
@@ -72,7 +86,7 @@ def test_output_to_a_full_disk_is_one_line(files, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["a.npz", "a.png", "folder"])
-def test_sample_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(files, tmp_path, out):
+def test_sample_on_a_full_disk_prints_one_line_and_leaves_no_partial_file(files, tmp_path, out):
     failed = run_with_file_limit([BIN / "sample", files["unconditional"], "--n", 100, "--out", tmp_path / out], 100)
     named = tmp_path / (f"{out}/000000.png" if out == "folder" else out)
     assert (failed.returncode, failed.stderr) == (1, f"sample: {named}: File too large\n")
@@ -80,7 +94,7 @@ def test_sample_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(files, t
 
 
 @pytest.mark.slow
-def test_export_on_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(runs, tmp_path):
+def test_export_on_a_full_disk_prints_one_line_and_leaves_no_partial_file(runs, tmp_path):
     command = [
         BIN / "export-onnx",
         runs["unconditional"],
@@ -104,6 +118,6 @@ def test_the_next_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("text", ["", "k", "5kk", "infM", "nan", "6G", "many"])
-def test_what_is_no_number_of_images_is_refused_with_examples(text):
+def test_an_invalid_number_is_rejected_with_examples(text):
     with pytest.raises(ValueError, match=r"^'.*' is not a number such as 60000, 60k or 0\.06M$"):
         count(text)

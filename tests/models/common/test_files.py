@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from models.common.files import append, write_atomically, write_together
+from models.common.files import append, atomic_file, remove_temporaries, write_atomically, write_together
 from tests.conftest import file_limit
 
 
@@ -10,14 +10,14 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
+def test_writing_replaces_a_file_and_leaves_no_temporary_file(tmp_path):
     for content in (b"first", b"second"):
         write_atomically(tmp_path / "a", content)
         assert files(tmp_path) == {"a": content}
 
 
 @pytest.mark.parametrize("path", ["nowhere/a", "file/a", "folder", "a" * 254])
-def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, path):
+def test_an_error_names_the_file_and_not_the_temporary_file(tmp_path, path):
     (tmp_path / "file").write_bytes(b"kept")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r".") as caught:
@@ -27,7 +27,7 @@ def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, path):
     assert files(tmp_path) == {"file": b"kept"}
 
 
-def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_file(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a", b"before")
 
     def full(_):
@@ -40,8 +40,32 @@ def test_a_full_disk_names_the_file_and_leaves_the_one_before_it(tmp_path, monke
     assert files(tmp_path) == {"a": b"before"}
 
 
+def test_an_error_in_the_context_of_an_atomic_file_leaves_the_previous_file(tmp_path):
+    def write_and_fail(file: Path) -> None:
+        file.write_bytes(b"after")
+        raise RuntimeError
+
+    write_atomically(tmp_path / "a", b"before")
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a") as temporary:
+        write_and_fail(temporary)
+    assert files(tmp_path) == {"a": b"before"}
+
+
+def test_an_error_that_names_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_file(tmp_path / "a"):
+        (tmp_path / "other").read_bytes()
+    assert str(caught.value.filename) == str(tmp_path / "other")
+
+
+def test_only_temporary_files_of_the_given_names_are_removed(tmp_path):
+    for name in (".a.123", ".b.123", ".a.txt", "a"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path, {"a"})
+    assert sorted(files(tmp_path)) == [".a.txt", ".b.123", "a"]
+
+
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_files_that_belong_together_all_are_written_or_none(tmp_path, order):
+def test_files_written_together_are_all_written_or_none(tmp_path, order):
     paths = [tmp_path / "a", tmp_path / "nowhere" / "b"][::order]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_together(dict.fromkeys(paths, b"lost"))
@@ -51,7 +75,7 @@ def test_of_files_that_belong_together_all_are_written_or_none(tmp_path, order):
     assert files(tmp_path) == {"a": b"a", "b": b"b"}
 
 
-def test_what_is_appended_is_there_as_a_whole_or_not_at_all(tmp_path):
+def test_data_is_appended_completely_or_not_at_all(tmp_path):
     append(tmp_path / "a", b"first\n")
     with file_limit(10):  # the next line fits in part
         for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder."""
+"""A lock lets one process at a time write into a folder."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import pytest
 
 from models.common.lock import LOCK, LockedError, lock_folder
 
-pytest.importorskip("fcntl", reason="nothing is locked on Windows")
+pytest.importorskip("fcntl", reason="Windows has no locks")
 
 HOLD = (
     "import sys; from pathlib import Path; from models.common.lock import lock_folder\n"
@@ -25,7 +25,7 @@ def hold(folder) -> subprocess.Popen:
     return process
 
 
-def test_the_second_process_is_refused_with_the_process_id_and_the_host_of_the_first(tmp_path):
+def test_the_error_of_a_second_process_names_the_process_id_and_the_host_of_the_first(tmp_path):
     with hold(tmp_path) as first:
         with pytest.raises(LockedError, match=f"in use by process {first.pid} on {socket.gethostname()}"):
             lock_folder(tmp_path).__enter__()
@@ -35,7 +35,7 @@ def test_the_second_process_is_refused_with_the_process_id_and_the_host_of_the_f
         assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def test_a_killed_process_blocks_nobody(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     with hold(tmp_path) as first:
         first.kill()
         first.wait(60)
@@ -45,7 +45,7 @@ def test_a_killed_process_blocks_nobody(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_folder_that_was_made_for_the_lock_and_stayed_empty_is_deleted(tmp_path):
+def test_an_empty_folder_that_the_lock_created_is_deleted_and_others_are_kept(tmp_path):
     (tmp_path / "there").mkdir()
     for name in ("there", "used", "empty"):
         with lock_folder(tmp_path / name):
@@ -54,7 +54,7 @@ def test_only_a_folder_that_was_made_for_the_lock_and_stayed_empty_is_deleted(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "used"]
 
 
-def test_an_error_inside_passes_through_and_frees_the_folder(tmp_path):
+def test_an_error_inside_the_context_is_raised_and_releases_the_lock(tmp_path):
     for _ in range(2):
         with pytest.raises(FileNotFoundError), lock_folder(tmp_path):
             (tmp_path / "nothing").read_bytes()

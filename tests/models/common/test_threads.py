@@ -1,4 +1,4 @@
-"""Number of threads under CPU affinity, cgroup quotas, other load, and what the user has set."""
+"""The number of threads depends on CPU affinity, cgroup quotas, other load, and the user's settings."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ UNTHREADED = {name: value for name, value in os.environ.items() if name != "OMP_
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch) -> None:
     for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "")  # so that what a test sets is undone
+        monkeypatch.setenv(name, "")  # so that pytest restores the variable after the test
         monkeypatch.delenv(name)
 
 
@@ -82,7 +82,7 @@ V2 = "0::/pod/worker\n"
         pytest.param("", {}, 64, id="no cgroup"),
     ],
 )
-def test_the_available_cpus_are_the_least_of_affinity_and_quota(tmp_path, cpus, cgroup, files, expected):
+def test_the_available_cpus_are_the_smallest_of_affinity_and_quotas(tmp_path, cpus, cgroup, files, expected):
     cpus(64)
     write(tmp_path, {"proc/self/cgroup": cgroup} | {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
     assert available_cpus(tmp_path) == expected
@@ -101,7 +101,7 @@ def test_without_an_affinity_all_cpus_are_available(tmp_path, monkeypatch):
 
 
 def stat(busy: list[int]) -> str:
-    """/proc/stat after 100 ticks, of which each CPU was busy for so many."""
+    """Text of /proc/stat after 100 ticks, of which CPU i was busy for busy[i]."""
     rows = [f"cpu{i} {ticks} 0 0 {90 - ticks} 10 0 0 0 0 0" for i, ticks in enumerate(busy)]
     return "\n".join(["cpu  1 2 3 4 5 6 7 8 9 10", *rows, "intr 12345 0 0", "ctxt 1"]) + "\n"
 
@@ -110,7 +110,7 @@ def stat(busy: list[int]) -> str:
     ("busy", "expected"),
     [([0, 0], 2), ([90, 0], 1), ([90, 90], 1), ([20, 10], 2), ([45, 45], 1), ([90, 80, 5, 0, 0, 0, 0, 0], 2)],
 )
-def test_idle_cpus_are_those_of_the_affinity_that_nothing_uses(tmp_path, cpus, monkeypatch, busy, expected):
+def test_idle_cpus_are_the_cpus_of_the_affinity_that_no_process_uses(tmp_path, cpus, monkeypatch, busy, expected):
     cpus(min(4, len(busy)))
     write(tmp_path, {"proc/stat": stat([0] * len(busy)).replace(" 90 10 ", " 0 0 ")})
     monkeypatch.setattr(threads.time, "sleep", lambda _: write(tmp_path, {"proc/stat": stat(busy)}))
@@ -125,7 +125,7 @@ def test_a_quota_limits_the_idle_cpus(tmp_path, cpus):
 
 
 @pytest.mark.parametrize(("text", "number"), [("3", 3), ("5,2", 5)])
-def test_what_the_user_has_set_stays(cpus, monkeypatch, text, number):
+def test_omp_num_threads_of_the_user_is_kept(cpus, monkeypatch, text, number):
     cpus(8)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert set_threads(stored=2) == Threads(number, "OMP_NUM_THREADS")
@@ -133,7 +133,7 @@ def test_what_the_user_has_set_stays(cpus, monkeypatch, text, number):
 
 
 @pytest.mark.parametrize("set_before", ["3", "none"])
-def test_the_option_overrides_what_the_user_has_set(monkeypatch, set_before):
+def test_the_option_overrides_omp_num_threads(monkeypatch, set_before):
     monkeypatch.setenv("OMP_NUM_THREADS", set_before)
     assert set_threads(asked=5, stored=2).number == 5
     assert os.environ["OMP_NUM_THREADS"] == "5"
@@ -153,7 +153,7 @@ def test_the_processes_of_a_machine_share_its_cpus(tmp_path, cpus, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [0, -1, 1_025])
-def test_a_number_out_of_range_is_refused(number):
+def test_a_number_of_threads_out_of_range_is_rejected(number):
     with pytest.raises(InputError, match=f"threads: must be from 1 to 1,024, got {number}"):
         set_threads(asked=number)
 

@@ -17,7 +17,7 @@ from models.networks import (
     parameter_count,
 )
 from models.networks.residual import Block
-from models.onnx_file.generator import open_session
+from models.onnx_file.session import open_session
 
 IMAGE = (1, 28, 28)
 SHAPES = [IMAGE, (3, 32, 32), (3, 20, 36), (1, 27, 27)]

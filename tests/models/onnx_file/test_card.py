@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -13,11 +15,11 @@ def card(files) -> Card:
     return Generator.open(files["conditional"]).card
 
 
-def test_a_card_survives_json(card):
+def test_a_card_is_unchanged_after_json(card):
     assert Card.from_json(card.to_json()) == card
 
 
-def test_the_card_tells_where_the_model_comes_from(card):
+def test_the_card_names_the_origin_of_the_model(card):
     assert card.name == "mlp-uci-digits"
     assert card.class_names == tuple("0123456789")
     assert sum(card.class_weights) == 1797
@@ -26,7 +28,7 @@ def test_the_card_tells_where_the_model_comes_from(card):
     assert len(card.origin.checkpoint_sha256) == len(card.config_sha256) == len(card.dataset.sha256) == 64
 
 
-def test_the_card_holds_no_path(card, runs):
+def test_the_card_contains_no_path(card, runs):
     text = card.to_json()
     assert "out" not in card.training.config
     assert "data_dir" not in card.training.config
@@ -34,12 +36,12 @@ def test_the_card_holds_no_path(card, runs):
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"card_version": 1}', "null"])
-def test_what_is_no_card_is_refused(text):
+def test_an_invalid_card_is_rejected(text):
     with pytest.raises(CardError):
         Card.from_json(text)
 
 
-def test_a_card_of_another_version_is_refused_by_its_version(card):
+def test_a_card_of_another_version_is_rejected_with_its_version(card):
     fields = json.loads(card.to_json()) | {"card_version": 99}
     with pytest.raises(CardError, match="version 99"):
         Card.from_json(json.dumps(fields))
@@ -54,17 +56,29 @@ def test_labels_are_names_or_indices(card, labels, indices):
 
 
 @pytest.mark.parametrize("labels", ["", [], "x", [10], [-1], ["10"], "1,,2", [1.0], [None]])
-def test_what_is_no_class_is_refused(card, labels):
+def test_labels_that_are_not_classes_are_rejected(card, labels):
     with pytest.raises(InputError) as caught:
         card.class_indices(labels)
     assert caught.value.field == "labels"
 
 
-def test_a_seal_fits_one_file_only():
+def test_a_checksum_is_valid_for_one_file_only():
     file = b'before "file_sha256": "' + b"0" * 64 + b'" after'
-    sealed = write_checksum(file)
-    assert len(sealed) == len(file)
-    assert verify_checksum(sealed) in sealed.decode()
-    for damaged in (sealed.replace(b"before", b"Before"), sealed + b" ", sealed[1:], file, sealed[:40], sealed * 2):
+    whole = write_checksum(file)
+    assert len(whole) == len(file)
+    assert verify_checksum(whole) in whole.decode()
+    for damaged in (whole.replace(b"before", b"Before"), whole + b" ", whole[1:], file, whole[:40], whole * 2):
         with pytest.raises(ModelFileError):
             verify_checksum(damaged)
+
+
+def test_the_command_prints_the_card_without_golden_images_and_rejects_other_files(files, tmp_path):
+    command = [sys.executable, "-m", "models.onnx_file"]
+    shown = subprocess.run([*command, files["conditional"]], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["name"] == "mlp-uci-digits"
+    assert json.loads(shown.stdout)["golden"]["pixels"].endswith(" characters")
+    assert shown.stderr.startswith("golden images: ")
+    failed = subprocess.run([*command, tmp_path / "a.onnx"], capture_output=True, text=True, timeout=60)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr == f"models.onnx_file: {tmp_path}/a.onnx: No such file or directory\n"

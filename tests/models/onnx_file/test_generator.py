@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from models.common.checksum import write_checksum
 from models.common.errors import InputError, ModelFileError
 from models.onnx_file.card import Card
-from models.onnx_file.generator import MAX_ROWS_PER_RUN, Generator, pack_golden
+from models.onnx_file.generator import Generator
+from models.onnx_file.golden import pack_golden
+from models.onnx_file.session import MAX_ROWS_PER_RUN
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_images_and_labels_have_their_documented_shapes(generators):
     st.text("0189", min_size=1),
 )
 @settings(deadline=None, max_examples=40)
-def test_an_image_is_the_same_bit_for_bit_in_whatever_range_it_comes(conditional, seed, first, skip, n, asked):
+def test_an_image_is_identical_in_every_range_that_contains_it(conditional, seed, first, skip, n, asked):
     for labels in (None, asked):
         whole = conditional.images(seed, first, skip + n, labels)
         part = conditional.images(seed, first + skip, n, labels)
@@ -46,7 +48,7 @@ def test_an_image_is_the_same_bit_for_bit_in_whatever_range_it_comes(conditional
         np.testing.assert_array_equal(part[1], whole[1][skip:])
 
 
-def test_ranges_longer_than_a_chunk_are_whole(conditional):
+def test_a_range_longer_than_one_run_is_complete(conditional):
     n = 2 * MAX_ROWS_PER_RUN + 3
     images, _ = conditional.images(seed=5, first=0, n=n)
     assert len(images) == n
@@ -67,12 +69,12 @@ def test_labels_are_cycled_by_index(conditional):
     assert conditional.images(seed=1, first=4, n=3, labels="379")[1].tolist() == [7, 9, 3]
 
 
-def test_asking_for_the_labels_that_would_be_drawn_changes_nothing(conditional):
+def test_giving_the_labels_that_would_be_drawn_changes_nothing(conditional):
     images, labels = conditional.images(seed=1, first=0, n=30)
     np.testing.assert_array_equal(conditional.images(seed=1, first=0, n=30, labels=labels.tolist())[0], images)
 
 
-def test_truncation_draws_towards_the_middle(conditional):
+def test_truncation_reduces_the_variance_of_the_images(conditional):
     def spread(truncation: float) -> float:
         return conditional.images(seed=1, first=0, n=200, labels="3", truncation=truncation)[0].std(axis=0).mean()
 
@@ -80,7 +82,7 @@ def test_truncation_draws_towards_the_middle(conditional):
 
 
 @pytest.mark.parametrize("truncation", [0, -1, 1.01, float("nan"), float("inf")])
-def test_a_truncation_out_of_range_is_refused(conditional, truncation):
+def test_a_truncation_out_of_range_is_rejected(conditional, truncation):
     with pytest.raises(InputError, match="truncation"):
         conditional.images(seed=1, first=0, n=1, truncation=truncation)
 
@@ -99,7 +101,7 @@ def test_a_truncation_out_of_range_is_refused(conditional, truncation):
         ("labels", np.zeros((2, 16)), np.array([0, -1])),
     ],
 )
-def test_what_onnxruntime_would_answer_with_a_wrong_image_is_refused_by_name(conditional, field, latents, labels):
+def test_invalid_latents_and_labels_are_rejected_by_name(conditional, field, latents, labels):
     with pytest.raises(InputError) as caught:
         conditional.decode(latents, labels)
     assert caught.value.field == field
@@ -114,7 +116,7 @@ def test_a_generator_without_classes_takes_no_labels(generators):
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_a_flipped_bit_anywhere_is_found(files, tmp_path_factory, data):
+def test_a_flipped_bit_is_detected_wherever_it_is(files, tmp_path_factory, data):
     whole = files["conditional"].read_bytes()
     damaged = bytearray(whole)
     damaged[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -124,15 +126,15 @@ def test_a_flipped_bit_anywhere_is_found(files, tmp_path_factory, data):
 
 @given(st.data())
 @settings(deadline=None, max_examples=60)
-def test_a_file_cut_short_or_with_something_behind_it_is_found(files, data):
+def test_a_truncated_or_extended_file_is_detected(files, data):
     whole = files["conditional"].read_bytes()
     for damaged in (whole[: data.draw(st.integers(0, len(whole) - 1))], whole + data.draw(st.binary(min_size=1))):
         with pytest.raises(ModelFileError):
             Generator.from_bytes(damaged)
 
 
-def resealed(file: bytes, change) -> bytes:
-    """The file with a changed card under a seal that fits."""
+def with_changed_card(file: bytes, change) -> bytes:
+    """Returns a file with a changed card and a correct checksum."""
     model = onnx.load_from_string(file)
     card = change(Card.from_json(model.metadata_props[0].value))
     model.metadata_props[0].value = dataclasses.replace(card, file_sha256="0" * 64).to_json()
@@ -158,13 +160,13 @@ def resealed(file: bytes, change) -> bytes:
         ("latents are of version 2", lambda card: dataclasses.replace(card, latents_version=2)),
     ],
 )
-def test_a_file_that_does_not_do_what_its_card_says_is_refused(files, message, change):
+def test_a_file_that_contradicts_its_card_is_rejected(files, message, change):
     with pytest.raises(ModelFileError, match=message):
-        Generator.from_bytes(resealed(files["conditional"].read_bytes(), change))
+        Generator.from_bytes(with_changed_card(files["conditional"].read_bytes(), change))
 
 
-def test_a_file_resealed_unchanged_opens(files):
-    Generator.from_bytes(resealed(files["conditional"].read_bytes(), lambda card: card))
+def test_a_file_with_an_unchanged_card_opens(files):
+    Generator.from_bytes(with_changed_card(files["conditional"].read_bytes(), lambda card: card))
 
 
 def test_the_error_names_the_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Files that are damaged or made to harm: each is refused with a clear error, without a crash or a large allocation."""
+"""Damaged and hostile files are rejected with a clear error, without a crash or a large allocation."""
 
 import json
 import random
@@ -15,28 +15,28 @@ from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.errors import ModelFileError
 from models.onnx_file.generator import Generator
 
-FLIPS, CUTS, RESEALED = 3_000, 1_000, 400
+FLIPS, CUTS, DAMAGED = 3_000, 1_000, 400
 
 
-def test_thousands_of_flips_and_cuts_are_all_found(files, capsys):
+def test_thousands_of_flipped_bits_and_cuts_are_all_detected(files, capsys):
     whole, rng = files["conditional"].read_bytes(), random.Random(0)
-    refused = 0
+    rejected = 0
     for _ in range(FLIPS):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         with pytest.raises(ModelFileError):
             Generator.from_bytes(bytes(damaged))
-        refused += 1
+        rejected += 1
     for _ in range(CUTS):
         with pytest.raises(ModelFileError):
             Generator.from_bytes(whole[: rng.randrange(len(whole))])
-        refused += 1
+        rejected += 1
     with capsys.disabled():
-        print(f"\n{FLIPS:,} flipped and {CUTS:,} cut files tried: {refused:,} refused, 0 opened")
+        print(f"\n{FLIPS:,} flipped and {CUTS:,} cut files tried: {rejected:,} rejected, 0 opened")
 
 
-def test_damage_under_a_seal_that_fits_neither_crashes_nor_escapes_as_another_error(files, capsys):
-    """In a process of its own, whose memory is bounded: a crash or a large allocation would end it."""
+def test_damage_with_a_correct_checksum_neither_crashes_nor_raises_another_error(files, capsys):
+    """The files are opened in another process with limited memory, which a crash or a large allocation would end."""
     code = f"""
 import random, resource, sys
 from models.onnx_file.generator import Generator
@@ -46,8 +46,8 @@ resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 whole = open({str(files["conditional"])!r}, "rb").read()
 whole = whole.replace(verify_checksum(whole).encode(), EMPTY_CHECKSUM.encode())
 rng, opened = random.Random(0), 0
-structure = [*range(3_000), *range(len(whole) - 20_000, len(whole))]  # rather than the weights
-for _ in range({RESEALED}):
+structure = [*range(3_000), *range(len(whole) - 20_000, len(whole))]  # everything but the weights
+for _ in range({DAMAGED}):
     damaged = bytearray(whole)
     for _ in range(rng.choice((1, 1, 3))):
         damaged[rng.choice(structure)] = rng.randrange(256)
@@ -63,11 +63,13 @@ print(opened)
     with capsys.disabled():
         opened = int(fuzzed.stdout.split()[-1])
         print(
-            f"\n{RESEALED} damaged and resealed files tried: {RESEALED - opened} refused, {opened} harmless, 0 crashes"
+            f"\n{DAMAGED} damaged files with a correct checksum tried: "
+            f"{DAMAGED - opened} rejected, {opened} harmless, 0 crashes"
         )
 
 
-def resealed(file: bytes, change: Callable[[ModelProto], None]) -> bytes:
+def with_change(file: bytes, change: Callable[[ModelProto], None]) -> bytes:
+    """Returns a model file after a change to its model, with a correct checksum."""
     model = onnx.load_from_string(file)
     model.metadata_props[0].value = json.dumps(
         json.loads(model.metadata_props[0].value) | {"file_sha256": EMPTY_CHECKSUM}
@@ -93,7 +95,7 @@ def two_gigabytes_in_200_bytes(model: ModelProto) -> None:
 
 
 def a_graph_that_grows(model: ModelProto) -> None:
-    """Each step a thousand times as large as the one before it."""
+    """Each step makes an image a million times as large as the one before it."""
     model.graph.initializer.append(numpy_helper.from_array(np.float32([1, 1, 1000, 1000]), "scales"))
     source = next(node for node in model.graph.node if node.op_type == "Tanh").output[0]
     shape = numpy_helper.from_array(np.array([-1, 1, 28, 28]), "square")
@@ -133,14 +135,14 @@ def a_card_that_is_no_json(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("message", "change"),
     [
-        ("weights: .* lies in another file", external("../../../etc/passwd")),
-        ("weights: .* lies in another file", external("weights.bin")),
-        ("weights: .* declares 2,147,483,648 bytes and has 0", two_gigabytes_in_200_bytes),
+        ("weights: .* is stored in another file", external("../../../etc/passwd")),
+        ("weights: .* is stored in another file", external("weights.bin")),
+        ("weights: .* declares 2,147,483,648 bytes, but has 0", two_gigabytes_in_200_bytes),
         ("sizes: grown1, which Resize makes, .* 784,000,000 elements a row", a_graph_that_grows),
-        ("operators: ai.onnx.Loop is not on the list", a_loop),
-        ("standard domain: it brings functions", a_function),
+        ("operators: ai.onnx.Loop is not an allowed operator", a_loop),
+        ("standard domain: it contains functions", a_function),
         ("standard domain: it uses the operator domains", a_foreign_domain),
-        ("card: there is none, or it is not JSON", a_card_that_is_no_json),
+        ("card: the file has none, or it is not JSON", a_card_that_is_no_json),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim="16"))),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim=2**40))),
         ("card: image_shape", a_card(lambda card: card.update(image_shape=[1, -28, 28]))),
@@ -151,20 +153,20 @@ def a_card_that_is_no_json(model: ModelProto) -> None:
         ("card: golden.seed: ", a_card(lambda card: card["golden"].pop("seed"))),
     ],
 )
-def test_a_file_made_to_harm_is_refused_by_the_check_meant_for_it(files, message, change):
+def test_a_hostile_file_is_rejected_by_the_check_meant_for_it(files, message, change):
     with pytest.raises(ModelFileError, match=message):
-        Generator.from_bytes(resealed(files["conditional"].read_bytes(), change))
+        Generator.from_bytes(with_change(files["conditional"].read_bytes(), change))
 
 
-def test_a_hard_link_beside_the_file_is_not_followed(files, tmp_path):
+def test_a_hard_link_next_to_the_file_is_not_followed(files, tmp_path):
     (tmp_path / "secret").write_bytes(b"\0" * 10**6)
     (tmp_path / "weights.bin").hardlink_to(tmp_path / "secret")
-    (tmp_path / "a.onnx").write_bytes(resealed(files["conditional"].read_bytes(), external("weights.bin")))
-    with pytest.raises(ModelFileError, match=r"a\.onnx: weights: .* lies in another file"):
+    (tmp_path / "a.onnx").write_bytes(with_change(files["conditional"].read_bytes(), external("weights.bin")))
+    with pytest.raises(ModelFileError, match=r"a\.onnx: weights: .* is stored in another file"):
         Generator.open(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("file", [b"", b"nonsense", b"\x08\x0a" * 100, b'"file_sha256": "' + b"0" * 64 + b'"'])
-def test_what_is_no_model_file_is_refused(file):
+def test_a_file_of_another_kind_is_rejected(file):
     with pytest.raises(ModelFileError):
         Generator.from_bytes(file)

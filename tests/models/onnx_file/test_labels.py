@@ -1,4 +1,4 @@
-"""One rule for labels: docs/labels.md."""
+"""Labels are read by the rule of docs/labels.md."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from models.onnx_file.store import SHIPPED
 
 CARD = Generator.open(SHIPPED).card
 WORDS = st.text(alphabet="ab01,- ", min_size=1, max_size=4)
-"""An alphabet that is small, so that names, indices and separators meet in many ways."""
+"""Words from a small alphabet, in which names, indices and separators are often ambiguous."""
 
 
 def with_classes(*names: str) -> Card:
@@ -22,7 +22,7 @@ def with_classes(*names: str) -> Card:
 
 
 def meaning(names: list[str], text: str) -> list[int] | None:
-    """The rule as issue and documentation state it, written for clarity and not for speed."""
+    """Reads a text by the rule of docs/labels.md, written for clarity and not for speed."""
     items = [item.strip() for item in text.split(",")]
     numbers = [int(item) if item.isdecimal() else -1 for item in items]
     if text in names:
@@ -41,7 +41,7 @@ def is_number(name: str) -> bool:
 
 
 @given(st.data(), st.lists(WORDS, min_size=1, max_size=5, unique=True))
-def test_every_text_means_what_the_rule_says_or_is_an_error_that_shows_how_to_do_it(data, names):
+def test_every_text_is_read_by_the_rule_or_rejected_with_a_valid_example(data, names):
     words = st.sampled_from(names) | WORDS | st.integers(0, 6).map(str)
     separators = st.sampled_from([",", ", ", " ,", ""])
     text = data.draw(separators.flatmap(lambda between: st.lists(words, max_size=4).map(between.join)))
@@ -76,7 +76,7 @@ def test_every_text_means_what_the_rule_says_or_is_an_error_that_shows_how_to_do
         (("b", "a", ","), "a,", [1, 2]),
     ],
 )
-def test_a_text_is_read_in_the_first_way_that_fits(names, text, indices):
+def test_the_first_reading_that_fits_the_text_is_used(names, text, indices):
     assert with_classes(*names).class_indices(text) == indices
 
 
@@ -88,23 +88,23 @@ def test_a_text_is_read_in_the_first_way_that_fits(names, text, indices):
         (
             ("cats", "dogs"),
             "cats, cows",
-            "'cows' is no class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
+            "'cows' is not a class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
         ),
-        (("cats", "dogs"), "cats,1", "'1' is no class"),
-        (("cats", "dogs"), "0,2", "'2' is no class"),
+        (("cats", "dogs"), "cats,1", "'1' is not a class"),
+        (("cats", "dogs"), "0,2", "'2' is not a class"),
         (("cats", "dogs"), "9" * 5_000, "'99999"),
-        (("cats", "dogs"), "-1", "'-1' is no class"),
-        (("cats", "dogs"), "¹", "'¹' is no class"),
-        (("7", "8", "9"), "0", "'0' is no class; the classes are 7, 8, 9; for example \"7,8\""),
-        (("cats, dogs",), "cats", "'cats' is no class; the classes are cats, dogs (or their indices, 0 to 0); for "),
-        (("cats", "dogs"), [True], "True is no class"),
-        (("cats", "dogs"), [[0]], "[0] is no class"),
-        (("cats", "dogs"), [" cats"], "' cats' is no class"),
-        (("cats", "dogs"), [2], "2 is no class"),
-        (("7", "8", "9"), ["0"], "'0' is no class"),
+        (("cats", "dogs"), "-1", "'-1' is not a class"),
+        (("cats", "dogs"), "¹", "'¹' is not a class"),
+        (("7", "8", "9"), "0", "'0' is not a class; the classes are 7, 8, 9; for example \"7,8\""),
+        (("cats, dogs",), "cats", "'cats' is not a class; the classes are cats, dogs (or their indices, 0 to 0); for "),
+        (("cats", "dogs"), [True], "True is not a class"),
+        (("cats", "dogs"), [[0]], "[0] is not a class"),
+        (("cats", "dogs"), [" cats"], "' cats' is not a class"),
+        (("cats", "dogs"), [2], "2 is not a class"),
+        (("7", "8", "9"), ["0"], "'0' is not a class"),
     ],
 )
-def test_what_is_no_class_is_named_beside_those_that_there_are(names, labels, message):
+def test_an_error_names_the_invalid_label_and_the_classes(names, labels, message):
     with pytest.raises(InputError) as caught:
         with_classes(*names).class_indices(labels)
     assert caught.value.field == "labels"
@@ -112,29 +112,29 @@ def test_what_is_no_class_is_named_beside_those_that_there_are(names, labels, me
     assert len(caught.value.message) < 300
 
 
-def test_an_item_of_a_list_is_a_name_or_else_an_index():
+def test_an_item_of_a_list_is_a_name_or_an_index():
     assert with_classes("1", "2", "3").class_indices(["1", 1]) == [0, 1]
     assert with_classes("cats", "dogs").class_indices(["dogs", 0, "1"]) == [1, 0, 1]
 
 
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=50))
 @example([999] * 10_000)
-def test_of_a_thousand_classes_any_can_be_named_in_a_list_or_with_commas(indices):
+def test_any_of_a_thousand_classes_can_be_named_in_a_list_or_a_text(indices):
     card = with_classes(*(f"class {index}" for index in range(1_000)))
     names = [f"class {index}" for index in indices]
     for labels in (names, ", ".join(names), indices, ",".join(map(str, indices))):
         assert card.class_indices(labels) == indices
 
 
-def test_of_many_classes_an_error_lists_the_first_and_says_how_many_there_are():
+def test_an_error_lists_the_first_of_many_classes_and_counts_the_rest():
     with pytest.raises(InputError, match=r"class 99 and 900 more \(or their indices, 0 to 999\)"):
         with_classes(*(f"class {index}" for index in range(1_000))).class_indices("x")
 
 
-def test_a_text_is_spelled_by_names_of_one_character_alone():
-    assert with_classes("a", "b", "cc").spell("abba") == [0, 1, 1, 0]
+def test_only_classes_of_one_character_can_be_given_by_character():
+    assert with_classes("a", "b", "cc").class_indices_by_character("abba") == [0, 1, 1, 0]
     for text in ("a1", "cc", "a,b", "0"):
-        with pytest.raises(InputError, match=r"is no class; those of one character are: a, b$"):
-            with_classes("a", "b", "cc").spell(text)
-    with pytest.raises(InputError, match="those of one character are: none"):
-        with_classes("cats").spell("c")
+        with pytest.raises(InputError, match=r"is not a class; the classes of one character are: a, b$"):
+            with_classes("a", "b", "cc").class_indices_by_character(text)
+    with pytest.raises(InputError, match="the classes of one character are: none"):
+        with_classes("cats").class_indices_by_character("c")

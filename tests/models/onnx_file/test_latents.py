@@ -13,7 +13,7 @@ dims = st.integers(1, 130)
 
 
 @given(seeds, firsts, st.integers(0, 60), st.integers(1, 40), dims)
-def test_a_range_is_the_same_whatever_range_it_is_drawn_in(seed, first, skip, n, dim):
+def test_an_image_has_the_same_latent_and_label_in_every_range(seed, first, skip, n, dim):
     whole, whole_labels = draw_latents(seed, first, skip + n, dim, (3, 1, 2))
     part, part_labels = draw_latents(seed, first + skip, n, dim, (3, 1, 2))
     np.testing.assert_array_equal(part, whole[skip:])
@@ -21,7 +21,7 @@ def test_a_range_is_the_same_whatever_range_it_is_drawn_in(seed, first, skip, n,
 
 
 @given(seeds, firsts, dims)
-def test_classes_leave_the_latents_as_they_are(seed, first, dim):
+def test_latents_do_not_depend_on_the_classes(seed, first, dim):
     np.testing.assert_array_equal(draw_latents(seed, first, 5, dim)[0], draw_latents(seed, first, 5, dim, (1, 1))[0])
 
 
@@ -66,11 +66,11 @@ def test_seeds_differ():
         ("first", 0, INDEX_LIMIT - 1, 2),
     ],
 )
-def test_an_address_out_of_range_is_refused_by_name(field, seed, first, n):
+def test_an_argument_out_of_range_is_rejected_by_name(field, seed, first, n):
     with pytest.raises(InputError) as caught:
         draw_latents(seed, first, n, 8)
     assert caught.value.field == field
 
 
-def test_the_last_address_can_be_drawn():
+def test_the_last_image_of_the_last_seed_can_be_drawn():
     assert draw_latents(INDEX_LIMIT - 1, INDEX_LIMIT - 1, 1, 8)[0].shape == (1, 8)

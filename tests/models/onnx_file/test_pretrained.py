@@ -1,4 +1,4 @@
-"""The generators that ship: checked against their bytes, their pixels, and the weights next to them."""
+"""The pretrained generators have the expected bytes and pixels, and come from the weights next to them."""
 
 import hashlib
 
@@ -18,11 +18,11 @@ GOLDEN_SHA256 = {
     "mnist": "7e3d1b718a8d539a0e1db051d407bfcfe543c76c494d4b098b221569c4d211af",
     "mnist-fast": "e09eebfc272cd758e95b16dc2710f3b74beea3ba0207ffe2596913ab9d3d5597",
 }
-"""SHA-256 of the golden images as the card holds them: a new export of the same weights must draw the same pixels."""
+"""SHA-256 of the text of the golden images in the card. A new export of the same weights renders the same pixels."""
 
 
 @pytest.mark.parametrize("name", FILE_SHA256)
-def test_a_shipped_generator_opens_renders_its_golden_images_and_comes_from_the_weights_beside_it(name):
+def test_a_pretrained_generator_opens_and_comes_from_the_weights_next_to_it(name):
     file = SHIPPED.with_stem(name)
     generator = Generator.open(file)
     assert verify_checksum(file.read_bytes()) == FILE_SHA256[name]
@@ -33,7 +33,7 @@ def test_a_shipped_generator_opens_renders_its_golden_images_and_comes_from_the_
 
 
 @pytest.mark.parametrize("name", FILE_SHA256)
-def test_a_shipped_generator_has_a_name_of_its_own_and_its_measured_quality(name):
+def test_a_pretrained_generator_has_its_name_and_its_measured_quality(name):
     card = Generator.open(SHIPPED.with_stem(name)).card
     assert card.name == name
     assert card.quality["images"] == 10_000
@@ -41,6 +41,6 @@ def test_a_shipped_generator_has_a_name_of_its_own_and_its_measured_quality(name
 
 
 @pytest.mark.parametrize("name", FILE_SHA256)
-def test_a_shipped_generator_opens_in_every_runtime_that_knows_its_opset(name):
+def test_a_pretrained_generator_has_the_oldest_format_version_of_its_opset(name):
     model = onnx.load(SHIPPED.with_stem(name))
     assert (model.opset_import[0].version, model.ir_version) == (20, 9)

@@ -1,4 +1,4 @@
-"""The shipped file in the runtimes that docs/runtimes.md names, each in an environment of its own."""
+"""The runtimes in docs/runtimes.md render the pretrained generators. Each test creates an environment for a runtime."""
 
 import re
 import shutil
@@ -19,25 +19,26 @@ RUNTIMES = {
     "openvino": (None, ["openvino"]),
     "onnx.reference": (None, ["onnx"]),
 }
-"""Python version, or this one's, and packages. onnxruntime in the oldest version that knows opset 20."""
+"""Python version (None: the version of this process) and packages, for each runtime. 1.17 is the oldest onnxruntime
+that supports opset 20."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", ["mnist", "mnist-fast"])
-def test_a_documented_runtime_draws_the_same_pixels(tmp_path, environment, name, runtime):
-    arrays, *blocks = BLOCKS
+def test_a_documented_runtime_renders_the_same_pixels(tmp_path, environment, name, runtime):
+    inputs, *blocks = BLOCKS
     (lines,) = (block for block in blocks if re.search(rf"^(import|from) {re.escape(runtime)}\b", block, re.MULTILINE))
     assert len(lines.splitlines()) <= 5
     shutil.copy(SHIPPED.with_stem(name), tmp_path / "generator.onnx")
-    script = f"{arrays}\n{lines}\nnp.savez('out.npz', images=images, latents=latents, labels=labels)\n"
+    script = f"{inputs}\n{lines}\nnp.savez('out.npz', images=images, latents=latents, labels=labels)\n"
     done = subprocess.run(
         [environment(runtime), "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    with np.load(tmp_path / "out.npz") as made:
-        expected = Generator.open(SHIPPED.with_stem(name)).decode(made["latents"], made["labels"])
-        off = np.abs(made["images"].astype(int) - expected.astype(int))
+    with np.load(tmp_path / "out.npz") as arrays:
+        expected = Generator.open(SHIPPED.with_stem(name)).decode(arrays["latents"], arrays["labels"])
+        off = np.abs(arrays["images"].astype(int) - expected.astype(int))
     print(f"{runtime}: {(off > 0).sum()} of {off.size} pixels differ, by up to {off.max()} levels")
     assert off.max() <= 1
     assert (off > 0).mean() <= 1e-4
@@ -45,21 +46,21 @@ def test_a_documented_runtime_draws_the_same_pixels(tmp_path, environment, name,
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Makes the environment of a runtime, once for all files; returns its Python."""
+    """Returns a function that creates the environment of a runtime, once for all tests, and returns its Python."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    made: dict[str, Path] = {}
+    interpreters: dict[str, Path] = {}
 
     def make(runtime: str) -> Path:
-        if runtime not in made:
+        if runtime not in interpreters:
             python, packages = RUNTIMES[runtime]
             folder = tmp_path_factory.mktemp("runtime") / "venv"
             run(uv, "venv", "--python", python or sys.executable, folder)
             run(uv, "pip", "install", "--python", folder / "bin" / "python", *packages)
-            made[runtime] = folder / "bin" / "python"
-        return made[runtime]
+            interpreters[runtime] = folder / "bin" / "python"
+        return interpreters[runtime]
 
     if uv is None:
-        pytest.skip("no uv, with which the environments are made: make setup installs it")
+        pytest.skip("the environments need uv, which make setup installs")
     return make
 
 

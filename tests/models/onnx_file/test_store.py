@@ -1,4 +1,4 @@
-"""Registering a model file in a BentoML store that cannot be written."""
+"""Errors of a BentoML store that cannot be written."""
 
 import errno
 import shutil
@@ -11,7 +11,7 @@ from models.onnx_file.store import SHIPPED, register
 bentoml = pytest.importorskip("bentoml")
 
 
-def test_a_full_store_is_reported_with_one_file_and_its_reason(monkeypatch):
+def test_an_error_of_a_full_store_names_one_file_and_the_reason(monkeypatch):
     """shutil.copytree reports what it could not copy as a list of tuples."""
 
     def full(source, target, **_):

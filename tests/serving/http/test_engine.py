@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.onnx_file.generator import Generator, LatentBatch
+from models.onnx_file.generator import Generator
+from models.onnx_file.latent_sources import LatentBatch
 from serving.http import engine as engine_module
 from serving.http.engine import Engine
 from serving.http.errors import RequestError

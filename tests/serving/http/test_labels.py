@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from tests.serving.http.messages import error_code, error_field, error_of, npy_array, npy_body, npz_arrays
 from tests.serving.http.renamed_classes import write_with_class_names
@@ -52,16 +52,16 @@ def test_every_route_and_the_sample_command_read_labels_by_the_same_rule(
     expected = [indices[i % len(indices)] for i in range(4)]
     images, _ = generator.images(3, 0, 4, expected)
     body = {"seed": 3, "n": 4, "labels": labels}
-    assert client.post("/generate", json=body | {"scale": 1, "columns": 4}).content == png(sheet(images, 4, 1))
+    assert client.post("/generate", json=body | {"scale": 1, "columns": 4}).content == png(grid(images, 4, 1))
     assert npz_arrays(client.post("/dataset", json=body))["labels"].tolist() == expected
 
     latents, _ = generator.draw(3, 0, 4)
     decoded = client.post("/decode", json={"latents": latents.tolist(), "labels": labels, "scale": 1, "columns": 4})
-    assert decoded.content == png(sheet(images, 4, 1))
+    assert decoded.content == png(grid(images, 4, 1))
 
     ends = {"from": {"seed": 3, "index": 2, "labels": labels}, "to": {"seed": 3, "index": 1, "label": expected[1]}}
     row = client.post("/interpolate", json=ends | {"frames": 2, "scale": 1})
-    assert row.content == png(sheet(images[[2, 1]], 2, 1))
+    assert row.content == png(grid(images[[2, 1]], 2, 1))
 
     if isinstance(labels, str):
         response = client.post("/decode", content=npy_body(latents), params={"labels": labels})
@@ -79,7 +79,7 @@ def test_the_error_for_an_unknown_label_lists_the_classes_and_an_example(client)
     error = error_of(response)
     assert error["field"] == "labels"
     classes = f"the classes are {', '.join(NAMES)} (or their indices, 0 to 9)"
-    assert error["message"] == f"'cow' is no class; {classes}; for example \"cat,dog\""
+    assert error["message"] == f"'cow' is not a class; {classes}; for example \"cat,dog\""
 
 
 @pytest.mark.parametrize("label", ["god", "cat,dog", "10", 10])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
 from tools.service_process import ROOT, serving
@@ -85,7 +85,7 @@ def same_pixels(a: bytes, b: bytes) -> bool:
 
 def expected_grid(n: int, seed: int, first: int = 0, labels: str = "0123456789", truncation: float = 1.0) -> bytes:
     images, _ = Generator.open(SHIPPED).images(seed, first, n, labels, truncation)
-    return png(sheet(images, columns=min(n, 16), scale=2))
+    return png(grid(images, columns=min(n, 16), scale=2))
 
 
 def test_the_page_is_small_and_its_policy_allows_only_its_own_files(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.common.image_files import png, sheet
+from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
 from tests.serving.http.messages import npy_array, npy_body, npz_arrays, npz_images
 
@@ -38,7 +38,7 @@ def test_generate_returns_a_grid_of_the_requested_images(client, generator):
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-seed"] == "7"
     assert response.headers["x-model"] == generator.card.file_sha256
-    assert response.content == png(sheet(generator.images(seed=7, first=3, n=10)[0], columns=4, scale=3))
+    assert response.content == png(grid(generator.images(seed=7, first=3, n=10)[0], columns=4, scale=3))
 
 
 def test_generate_without_fields_returns_16_images_of_a_new_seed(client):
@@ -100,7 +100,7 @@ def test_decode_returns_a_grid_for_latents_as_json(client, generator):
     response = client.post("/decode", json={"latents": latents.tolist(), "labels": "5", "scale": 1})
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-model"] == generator.card.file_sha256
-    assert response.content == png(sheet(generator.decode(latents, np.array([5, 5, 5]))))
+    assert response.content == png(grid(generator.decode(latents, np.array([5, 5, 5]))))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -119,7 +119,7 @@ def test_card_returns_the_same_for_get_and_post(client, generator):
 def test_write_returns_one_row_of_images(client, generator):
     response = client.post("/write", json={"text": "2024", "seed": 5, "scale": 1})
     assert (response.headers["content-type"], response.headers["x-seed"]) == ("image/png", "5")
-    assert response.content == png(sheet(generator.images(5, 0, 4, ["2", "0", "2", "4"])[0], columns=4))
+    assert response.content == png(grid(generator.images(5, 0, 4, ["2", "0", "2", "4"])[0], columns=4))
 
 
 def test_interpolate_starts_and_ends_with_the_given_images(client, generator):
@@ -155,7 +155,7 @@ def test_the_bentoml_client_sends_latents_as_an_array(client, generator, dtype):
     with bentoml.SyncHTTPClient(str(client.base_url)) as typed:
         content = typed.decode(latents=latents, labels="123")
     expected = generator.decode(latents.astype(np.float32), np.array([1, 2, 3]))
-    assert content == png(sheet(expected, scale=2))
+    assert content == png(grid(expected, scale=2))
 
 
 def test_metrics_count_images_batches_and_errors(client, generator):

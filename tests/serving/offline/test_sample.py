@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.common.image_files import sheet
+from models.common.image_files import grid
 from models.onnx_file.generator import Generator
 
 SAMPLE = Path(sys.executable).parent / "sample"
@@ -32,7 +32,7 @@ def test_a_grid_has_the_images_of_seed_and_indices(files, tmp_path):
     assert done.returncode == 0, done.stderr
     images, _ = Generator.open(files["unconditional"]).images(seed=1, first=5, n=12)
     with Image.open(tmp_path / "digits.png") as written:
-        np.testing.assert_array_equal(np.asarray(written), np.asarray(sheet(images, scale=2)))
+        np.testing.assert_array_equal(np.asarray(written), np.asarray(grid(images, scale=2)))
 
 
 def test_an_npz_file_has_images_and_labels(files, tmp_path):
@@ -55,7 +55,7 @@ def test_a_folder_gets_one_png_per_image_named_by_index_and_label(files, tmp_pat
         (["--n", 0], "--n: must be at least 1, got 0"),
         (["--seed", -1], "--seed: must be from 0 to 2^53 - 1, got -1"),
         (["--truncation", 2], "--truncation: must be above 0 and at most 1, got 2.0"),
-        (["--labels", "x"], "--labels: 'x' is no class; the classes are 0, 1, 2"),
+        (["--labels", "x"], "--labels: 'x' is not a class; the classes are 0, 1, 2"),
         (["--columns", 0], "--columns: must be from 1 to 64, got 0"),
         (["--columns", 65], "--columns: must be from 1 to 64, got 65"),
         (["--scale", -1], "--scale: must be from 1 to 16, got -1"),

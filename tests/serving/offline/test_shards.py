@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_written_again(files, tmp_path):
         (["--shards", 0], "--shards: must be from 1 to 64, got 0"),
         (["--shards", 65], "--shards: must be from 1 to 64, got 65"),
         (["--shards", 1, "--processes", 0], "--processes: must be from 1 to 1,024, got 0"),
-        (["--shards", 1, "--labels", "x"], "--labels: 'x' is no class"),
+        (["--shards", 1, "--labels", "x"], "--labels: 'x' is not a class"),
         (["--shards", 1, "--first", 2**53 - 3], "--first"),
     ],
 )

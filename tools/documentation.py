@@ -1,0 +1,116 @@
+"""Builds the documentation site: generates its reference pages, then runs Zensical in strict mode.
+
+    python -m tools.documentation build      # into site/
+    python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+COMMANDS = ("train", "export-onnx", "evaluate", "sample")
+HELP_WIDTH = 110
+"""Width in characters of the help texts on the page of commands."""
+
+
+def main() -> None:
+    if sys.argv[1:] not in (["build"], ["serve"]):
+        sys.exit("usage: python -m tools.documentation build|serve")
+    (DOCS / ".generated").mkdir(exist_ok=True)
+    (DOCS / "cli.md").write_text(command_page())
+    (DOCS / ".generated/routes.md").write_text(route_sections())
+    arguments = ["build", "--clean", "--strict"] if sys.argv[1] == "build" else ["serve"]
+    sys.exit(subprocess.run([sys.executable, "-m", "zensical", *arguments], cwd=ROOT).returncode)
+
+
+def format_formula(source: str, language: str, css_class: str, *_: Any, **__: Any) -> str:
+    """Formats a block of LaTeX as MathML. Zensical calls it for blocks of the language `math`."""
+    from latex2mathml.converter import convert
+
+    return f'<div class="{css_class}">{convert(source, display="block")}</div>'
+
+
+def command_page() -> str:
+    """Returns the page of commands: the help text of each, as the installed command prints it."""
+    parts = ["# Commands\n\nThe commands are in `.venv/bin`. This page shows their `--help`."]
+    for command in COMMANDS:
+        parts.append(f"## {command}\n\n```text\n{help_text(command)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def help_text(command: str) -> str:
+    environment = os.environ | {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": str(HELP_WIDTH)}
+    shown = subprocess.run(
+        [Path(sys.executable).parent / command, "--help"], env=environment, check=True, capture_output=True, text=True
+    )
+    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
+
+
+def route_sections() -> str:
+    """Returns a section for each route of the HTTP API, from the OpenAPI description for the pretrained generator."""
+    from models.onnx_file.generator import Generator
+    from models.onnx_file.store import SHIPPED
+    from serving.http.openapi import specification
+
+    description = specification(Generator.open(SHIPPED).card)
+    schemas = description["components"]["schemas"]
+    sections = []
+    for path, methods in description["paths"].items():
+        if "post" in methods:
+            sections.append(_route_section(path, methods["post"], schemas))
+    return "\n\n".join(sections) + "\n"
+
+
+def _route_section(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+    schema = _resolve(operation["requestBody"]["content"]["application/json"]["schema"], schemas)
+    lines = [f"## {path}", "", operation["summary"] + "."]
+    if "description" in operation:
+        lines += ["", operation["description"]]
+    if schema.get("properties"):
+        lines += ["", "| field | value | default | |", "| --- | --- | --- | --- |"]
+        required = schema.get("required", [])
+        for name, field in schema["properties"].items():
+            default = "required" if name in required else f"`{field['default']}`" if "default" in field else "none"
+            lines.append(f"| `{name}` | {_values(field, schemas)} | {default} | {field.get('description', '')} |")
+    types = ", ".join(f"`{media_type}`" for media_type in operation["responses"]["200"]["content"])
+    return "\n".join([*lines, "", f"Response: {types}."])
+
+
+def _values(field: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """Describes the values that a field accepts, in a few words."""
+    if "anyOf" in field:
+        return " or ".join(_values(option, schemas) for option in field["anyOf"])
+    if "$ref" in field:
+        inner = _resolve(field, schemas)
+        return "object: " + ", ".join(f"`{name}`" for name in inner["properties"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = {"integer": "integer", "number": "number", "string": "string", "array": "list"}.get(field.get("type", ""), "")
+    if field.get("type") == "array":
+        kind = f"list of {_values(field['items'], schemas)}"
+        low, high, unit = field.get("minItems"), field.get("maxItems"), " items"
+    elif field.get("type") == "string":
+        low, high, unit = field.get("minLength"), field.get("maxLength"), " characters"
+    else:
+        low, high, unit = field.get("minimum"), field.get("maximum"), ""
+        if "exclusiveMinimum" in field:
+            kind += f" above {field['exclusiveMinimum']}"
+        if field.get("exclusiveMaximum") == 2**53:
+            return f"{kind} from {low} to 2^53 - 1"
+    if low is not None and high is not None:
+        return f"{kind} from {low:,} to {high:,}{unit}" if not unit else f"{kind} of {low:,} to {high:,}{unit}"
+    if high is not None:
+        return f"{kind}, at most {high:,}{unit}"
+    return kind
+
+
+def _resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    return schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+if __name__ == "__main__":
+    main()

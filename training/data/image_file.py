@@ -28,7 +28,7 @@ class TrainingImage:
     pixels: Tensor
     """uint8 (channels, size, size)."""
     changes: tuple[str, ...]
-    """What was changed or lost: constants of this module, such as `CROPPED`."""
+    """Changes and losses, each described by a constant of this module, such as `CROPPED`."""
 
 
 def read_size(file: Path) -> tuple[int, int] | None:

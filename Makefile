@@ -9,10 +9,12 @@ READY := .venv/ready-$(RUNTIME)
 export BENTOML_DO_NOT_TRACK := true
 export ORT_DISABLE_TELEMETRY := 1
 
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable
+
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup demo serve test test-all gpu-check gpu-bundle lint container release lock
+.PHONY: help setup demo serve test test-all gpu-check gpu-bundle lint docs docs-serve container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,7 +40,7 @@ test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-all: test ## run all tests
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[ray]'
+	$(INSTALL) '.[ray,docs]'
 	$(BIN)/pytest -m slow
 
 gpu-check: ## check correctness, speed and quality on a GPU, in nine minutes; writes gpu-check/
@@ -53,6 +55,14 @@ lint: setup ## check formatting, code, types, imports between packages, and word
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.check_wording
+
+docs: setup ## build the documentation site in site/
+	$(INSTALL) '.[docs]'
+	$(BIN)/python -m tools.documentation build
+
+docs-serve: setup ## show the documentation site on http://localhost:8000 and rebuild it at every change
+	$(INSTALL) '.[docs]'
+	$(BIN)/python -m tools.documentation serve
 
 container: setup ## build the container image with docker or buildah, and test it
 	$(BIN)/pytest -m slow tests/deploy/test_container.py

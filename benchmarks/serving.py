@@ -37,9 +37,9 @@ from models.onnx_file.generator import Generator
 from tools.ports import free_port
 
 ROOT = Path(__file__).parents[1]
-SERVERS = ("ours", "fastapi", "litserve", "adaptive")
-WITHOUT_DECODE = ("litserve", "adaptive")
-"""Servers without /decode: LitServe's hooks read JSON, and the other one is only there to measure its batching."""
+SERVERS = ("ours", "fastapi", "litserve")
+WITHOUT_DECODE = ("litserve",)
+"""Servers without /decode with an array: LitServe's hooks read JSON."""
 CASES = (
     *(("/generate", n, connections) for n in (1, 16, 64) for connections in (1, 16, 64)),
     *(("/dataset", n, connections) for n in (16, 256, 1_000) for connections in (1, 4)),
@@ -68,7 +68,7 @@ class Options:
     """Number of rounds. The medians are reported."""
     cases: tuple[str, ...] = ()
     """Cases to measure, each as route:images:connections, for example generate:1:1; all cases if left out."""
-    servers: tuple[Literal["ours", "fastapi", "litserve", "adaptive"], ...] = SERVERS
+    servers: tuple[Literal["ours", "fastapi", "litserve"], ...] = SERVERS
     before: Path | None = None
     """Another checkout of this project. Its service is measured as well, under the name `before`."""
     json: Path | None = None
@@ -137,9 +137,8 @@ def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subpro
     port = free_port()
     binaries = Path(sys.executable).parent
     command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(port), options.model.resolve()]
-    if name in ("ours", "before", "adaptive"):
-        service = ["benchmarks.serving_adaptive:Adaptive"] if name == "adaptive" else []
-        command = [binaries / "bentoml", "serve", *service, "--port", str(port)]
+    if name in ("ours", "before"):
+        command = [binaries / "bentoml", "serve", "--port", str(port)]
     environment = os.environ | {"MNIST_GAN_MODEL": str(options.model.resolve()), "BENTOML_HOME": str(folder / name)}
     with (folder / f"{name}.log").open("w") as log:
         checkout = options.before if name == "before" else ROOT
@@ -242,12 +241,11 @@ def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
         for result in results
     ]
     positions = np.arange(len(results))
-    colours = {"ours": "tab:blue", "fastapi": "tab:orange", "litserve": "tab:green", "adaptive": "tab:gray"}
+    colours = {"ours": "tab:blue", "fastapi": "tab:orange", "litserve": "tab:green"}
     titles = {
         "ours": "this project",
         "fastapi": "FastAPI",
         "litserve": "LitServe",
-        "adaptive": "BentoML's adaptive batching",
     }
     for name in SERVERS:
         rates = [

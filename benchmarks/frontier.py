@@ -76,7 +76,9 @@ def _is_better_at_no_higher_cost(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def _print_table(points: dict[str, dict[str, Any]]) -> None:
-    table = Table("model file", "images seen", "multiply-adds", "images/s", "FID, ratio to real data", "recall", "on the frontier")
+    table = Table(
+        "model file", "images seen", "multiply-adds", "images/s", "FID, ratio to real data", "recall", "on the frontier"
+    )
     for name, point in sorted(points.items(), key=lambda item: item[1]["multiply_adds"]):
         table.add_row(
             name,

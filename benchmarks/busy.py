@@ -47,7 +47,7 @@ def cases() -> dict[str, list[str]]:
     """Returns the options of `train` for each way to choose the number of threads."""
     cpus = available_cpus()
     return {
-        "one thread for each CPU (the previous default)": ["--threads", str(cpus)],
+        "one thread for each CPU ": ["--threads", str(cpus)],
         "one thread for each idle CPU (the default)": [],
         "one thread": ["--threads", "1"],
     }

@@ -93,7 +93,7 @@ def _print_table(points: dict[str, dict[str, Any]]) -> None:
 
 
 def _draw(points: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draws all model files and the line of the frontier on logarithmic axes."""
+    """Draws all model files and the Pareto frontier on logarithmic axes."""
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
     frontier = sorted((p["multiply_adds"], p["fid_ratio"]) for p in points.values() if p["frontier"])

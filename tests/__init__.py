@@ -1,4 +1,4 @@
-"""Runs in a BentoML store of its own, so that the tests neither meet nor leave a model of the user's."""
+"""Gives the tests their own BentoML store, so that they neither use nor change the user's models."""
 
 import os
 import tempfile

@@ -28,7 +28,7 @@ def run(folder: Path, *command: object) -> str:
     return done.stdout
 
 
-def test_the_curl_script_saves_the_response_of_each_kind_of_route(url, tmp_path):
+def test_the_curl_script_saves_its_responses(url, tmp_path):
     files = run(tmp_path, EXAMPLES / "curl.sh", url, tmp_path).split()
     names = ["grid.png", "writing.png", "interpolation.gif", "digits.npz", "card.json"]
     assert [Path(file).name for file in files] == names

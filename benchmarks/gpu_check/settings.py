@@ -13,7 +13,7 @@ class Settings:
 
     device: Literal["cuda", "cpu"]
     tiny: bool
-    """Whether to run at a minimal size, which tries every line within seconds, but gives meaningless measurements."""
+    """Whether to run at a minimal size, which runs all code within seconds; its measurements are meaningless."""
     data_dir: Path
     """Folder of the data sets."""
     out: Path

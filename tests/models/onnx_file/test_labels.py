@@ -76,7 +76,7 @@ def test_every_text_is_read_by_the_rule_or_rejected_with_a_valid_example(data, n
         (("b", "a", ","), "a,", [1, 2]),
     ],
 )
-def test_the_first_reading_that_fits_the_text_is_used(names, text, indices):
+def test_the_first_interpretation_that_fits_the_text_is_used(names, text, indices):
     assert with_classes(*names).class_indices(text) == indices
 
 

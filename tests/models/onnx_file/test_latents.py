@@ -25,7 +25,7 @@ def test_latents_do_not_depend_on_the_classes(seed, first, dim):
     np.testing.assert_array_equal(draw_latents(seed, first, 5, dim)[0], draw_latents(seed, first, 5, dim, (1, 1))[0])
 
 
-def test_version_1_never_changes():
+def test_latents_of_version_1_are_the_stored_ones():
     drawn, labels = draw_latents(seed=7, first=3, n=2, latent_dim=5, class_counts=[10] * 10)
     expected = [
         [1.3231066, -0.17979056, 0.77561015, -0.23886056, 0.7571575],
@@ -51,7 +51,7 @@ def test_labels_follow_the_class_counts():
     assert scipy.stats.chisquare(drawn[[0, 2, 3]], 1_000 * counts[[0, 2, 3]]).pvalue > 0.01
 
 
-def test_seeds_differ():
+def test_different_seeds_give_different_latents():
     assert not np.array_equal(draw_latents(1, 0, 1, 8)[0], draw_latents(2, 0, 1, 8)[0])
 
 

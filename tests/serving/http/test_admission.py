@@ -113,7 +113,7 @@ def test_a_body_over_its_limit_without_a_content_length_is_a_413(client):
     assert error_code(client.post("/decode", content=chunks(100_000))) == (413, "too_large")
 
 
-def test_an_array_may_be_larger_than_json(client):
+def test_an_npy_body_may_be_larger_than_a_json_body(client):
     body = npy_body(np.zeros((100, 16), np.float32))
     assert client.post("/decode", content=body, params={"labels": "1"}).status_code == 200
 

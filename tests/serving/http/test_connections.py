@@ -132,7 +132,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize(("name", "sent"), CLIENTS.items(), ids=CLIENTS.keys())
-def test_health_checks_succeed_next_to_thousands_of_clients_that(few_files, name, sent):
+def test_health_checks_succeed_despite_thousands_of_slow_clients(few_files, name, sent):
     client, server, log = few_files
     opened: list[socket.socket] = []
     with ExitStack() as stack, high_limit_of_open_files():

@@ -83,7 +83,7 @@ def test_the_error_for_an_unknown_label_lists_the_classes_and_an_example(client)
 
 
 @pytest.mark.parametrize("label", ["god", "cat,dog", "10", 10])
-def test_label_is_exactly_one_class(client, label):
+def test_the_field_label_takes_exactly_one_class(client, label):
     body = {"from": {"seed": 1, "label": label}, "to": {"seed": 2}}
     assert error_field(client.post("/interpolate", json=body)) == (400, "from.label")
 

@@ -144,7 +144,7 @@ def test_labels_are_sent_to_the_service_as_they_are_typed(page):
 
 
 @pytest.mark.slow
-def test_a_number_is_written(page):
+def test_a_typed_number_is_shown_in_generated_handwriting(page):
     before = picture(page, "text-image")
     page.get_by_label("Text", exact=True).fill("2026")
     settle(page)

@@ -50,7 +50,7 @@ def test_generate_without_fields_returns_16_images_of_a_new_seed(client):
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional"])
-def test_dataset_returns_npz(clients, files, kind):
+def test_dataset_returns_images_and_labels_as_npz(clients, files, kind):
     response = clients[kind].post("/dataset", json={"n": 300, "seed": 1})
     assert response.headers["content-type"] == "application/x-npz"
     arrays = npz_arrays(response)

@@ -24,7 +24,7 @@ from models.common.threads import available_cpus
 
 ROOT = Path(__file__).parents[1]
 IMAGES = {"npz": 400_000, "webdataset": 100_000, "parquet": 100_000}
-"""Number of images by shard format. WebDataset and Parquet files contain PNGs, whose encoding takes longer than the network."""
+"""Number of images by shard format. WebDataset and Parquet files contain PNGs, which take longer than the network."""
 SHARDS = 32
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_peers fastapi 8001 models/pretrained/mnist-fast.onnx
 
-Both have /generate (PNG grid) and /dataset (.npz); only FastAPI has /decode (.npy in and out). They are straightforward: one
+Both have /generate (PNG grid) and /dataset (.npz); only FastAPI has /decode (.npy in and out). The code is simple: one
 thread for each run of the network, no access log, uvloop, and no checks other than types and ranges.
 """
 

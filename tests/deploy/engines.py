@@ -91,7 +91,7 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, port: int, log: IO[str], **environment: str) -> subprocess.Popen:
-        """Starts a container as it is deployed: with a read-only root, its own /tmp, and without access to its shells."""
+        """Starts a container as it is deployed: with a read-only root, its own /tmp, and no access to its shells."""
 
     @abstractmethod
     def uids(self, service: subprocess.Popen, port: int) -> set[int]:

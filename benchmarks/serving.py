@@ -139,7 +139,10 @@ def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subpro
     command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(port), options.model.resolve()]
     if name in ("ours", "before"):
         command = [binaries / "bentoml", "serve", "--port", str(port)]
-    environment = os.environ | {"MNIST_GAN_MODEL": str(options.model.resolve()), "BENTOML_HOME": str(folder / name)}
+    model = options.model.resolve()
+    if name == "before" and options.before and model.is_relative_to(ROOT):
+        model = options.before.resolve() / model.relative_to(ROOT)  # its own copy: the format of the card may differ
+    environment = os.environ | {"MNIST_GAN_MODEL": str(model), "BENTOML_HOME": str(folder / name)}
     with (folder / f"{name}.log").open("w") as log:
         checkout = options.before if name == "before" else ROOT
         process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)

@@ -108,9 +108,7 @@ def test_a_block_that_is_marked_as_runnable_runs_as_it_is(language, code, tmp_pa
     shutil.copy(ROOT / "models/pretrained/mnist-fast.onnx", tmp_path / "a.onnx")
     command = ["bash", "-euo", "pipefail", "-c"] if language == "sh" else [sys.executable, "-c"]
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run([*command, code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,7 @@
 """Builds the documentation site: generates its reference pages, then runs Zensical in strict mode.
 
-    python -m tools.documentation build      # into site/
-    python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
+python -m tools.documentation build      # into site/
+python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
 """
 
 import os
@@ -89,7 +89,9 @@ def _values(field: dict[str, Any], schemas: dict[str, Any]) -> str:
         return "object: " + ", ".join(f"`{name}`" for name in inner["properties"])
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
-    kind = {"integer": "integer", "number": "number", "string": "string", "array": "list"}.get(field.get("type", ""), "")
+    kind = {"integer": "integer", "number": "number", "string": "string", "array": "list"}.get(
+        field.get("type", ""), ""
+    )
     if field.get("type") == "array":
         kind = f"list of {_values(field['items'], schemas)}"
         low, high, unit = field.get("minItems"), field.get("maxItems"), " items"

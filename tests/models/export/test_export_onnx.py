@@ -104,7 +104,7 @@ def test_the_command_writes_the_file_and_its_report_and_registers_it(command, ru
     output = command(runs["conditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
     assert "maximum error against float64" in output
     report = json.loads((tmp_path / "a.json").read_text())
-    assert "contract" in report["graph"]
+    assert "inputs and outputs" in report["graph"]
     for metric in report["metrics"].values():
         assert metric["value"] <= metric["bound"]
     stored = bentoml.models.get("mnist-gan:latest")
@@ -215,7 +215,7 @@ def test_a_missing_home_folder_for_the_store_is_reported_before_anything_is_writ
         timeout=120,
     )
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert failed.stderr.startswith("export-onnx: --register: the BentoML model store has no place")
+    assert failed.stderr.startswith("export-onnx: --register: the BentoML model store has no folder")
     assert "BENTOML_HOME" in failed.stderr
     assert "--no-register" in failed.stderr
     assert list(folder.iterdir()) == []

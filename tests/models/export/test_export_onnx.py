@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from models.checkpoint import find_checkpoints, load_checkpoint, run_name, save_checkpoint
+from models.common.checksum import EMPTY_CHECKSUM
 from models.export import exporter
 from models.networks import GENERATORS, build_generator
 from models.networks.pixels import normalize, quantize
@@ -98,6 +99,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return captured.err if fails else captured.out
 
     return run
+
+
+def test_the_card_has_null_for_the_hash_of_an_unsaved_checkpoint_and_of_an_unknown_config(runs):
+    checkpoint = load_checkpoint(runs["unconditional"])
+    unknown = replace(checkpoint, sha256=EMPTY_CHECKSUM, training=replace(checkpoint.training, config=None))
+    card = exporter.export(unknown, name="unknown").generator.card
+    assert card.origin.checkpoint_sha256 is None
+    assert card.config_sha256 is None
 
 
 def test_the_command_writes_the_file_and_its_report_and_registers_it(command, runs, tmp_path):

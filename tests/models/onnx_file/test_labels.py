@@ -90,6 +90,7 @@ def test_the_first_reading_that_fits_the_text_is_used(names, text, indices):
             "cats, cows",
             "'cows' is not a class; the classes are cats, dogs (or their indices, 0 to 1); for example \"cats,dogs\"",
         ),
+        (("cats", "dogs"), "cats,0", "names and indices cannot be mixed in a text; the classes are cats, dogs (or"),
         (("cats", "dogs"), "cats,1", "names and indices cannot be mixed in a text; the classes are cats, dogs (or"),
         (("cats", "dogs"), "0,2", "'2' is not a class"),
         (("cats", "dogs"), "9" * 5_000, "'99999"),

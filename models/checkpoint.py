@@ -34,7 +34,7 @@ _FIELDS = {"generator": NetworkConfig, "dataset": Dataset, "training": Training}
 
 
 class CheckpointError(MnistGanError):
-    """A checkpoint is missing, damaged, of another version, or no checkpoint of mnist-gan."""
+    """A checkpoint is missing, damaged, of another version, or was not written by mnist-gan."""
 
 
 class _VersionError(CheckpointError):
@@ -43,7 +43,8 @@ class _VersionError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after some number of images: all that exporting its generator or resuming it needs."""
+    """The state of a run after some number of images: everything that is needed to export the generator or to resume
+    the run."""
 
     tensors: dict[str, Tensor]
     """Tensors by name. Names of the generator's weights begin with "generator.", those of their EMA with "ema.". The
@@ -58,7 +59,10 @@ class Checkpoint:
     """Checksum of the file that the checkpoint was loaded from, as the file states it; zeros if it was not loaded."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors whose names begin with "prefix.", by the rest of their names. Empty if there are none."""
+        """Returns the tensors whose names begin with "prefix.", with the prefix removed from their names.
+
+        Empty if there are none.
+        """
         return {
             name.removeprefix(f"{prefix}."): tensor
             for name, tensor in self.tensors.items()
@@ -83,7 +87,8 @@ def save_checkpoint(checkpoint: Checkpoint, run: Path) -> Path:
         The path of the file, `RUN/checkpoints/IMAGES_SEEN.safetensors`.
 
     Raises:
-        OSError: the file cannot be written; all older checkpoints are still there.
+        OSError: the file cannot be written, in which case all older checkpoints are still there. Or an older checkpoint
+            cannot be deleted, in which case the new one is written.
     """
     folder = run / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,10 +122,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except ChecksumError as error:
         advice = f"; delete this file to resume from the previous checkpoint, {previous}" if previous else ""
-        raise CheckpointError(f"{path}: damaged ({error}){advice}") from error
+        raise CheckpointError(f"{path}: {error}{advice}") from error
     except ModelFileError as error:
         advice = f"; move this file elsewhere to resume from the previous checkpoint, {previous}" if previous else ""
-        raise CheckpointError(f"{path}: truncated, or not a checkpoint of mnist-gan ({error}){advice}") from error
+        raise CheckpointError(f"{path}: {error}{advice}") from error
     try:
         return _parse(file, sha256)
     except _VersionError as error:
@@ -161,7 +166,7 @@ def run_name(path: str | os.PathLike[str]) -> str:
 
 
 def _parse(file: bytes, sha256: str) -> Checkpoint:
-    header = _read_header(file)  # comes first, to report another version before anything else
+    header = _read_header(file)  # read first, so that a version mismatch is reported before other errors
     checkpoint = Checkpoint(safetensors.torch.load(file), **_parse_header(header), sha256=sha256)
     checkpoint.build()  # fails if the weights do not fit the network
     return checkpoint
@@ -173,7 +178,14 @@ def _write_header(checkpoint: Checkpoint) -> str:
 
 
 def _read_header(file: bytes) -> dict[str, Any]:
-    """Reads the JSON in the metadata of a safetensors file, which begins with 8 bytes of length and that much JSON."""
+    """Reads our header from a safetensors file and checks its version.
+
+    The file begins with the length of its JSON as 8 bytes, then the JSON; its `__metadata__` contains the header.
+
+    Raises:
+        _VersionError: the header has another version.
+        ValueError, KeyError, TypeError: the file has no such header.
+    """
     length = int.from_bytes(file[:8], "little")
     header = json.loads(json.loads(file[8 : 8 + length])["__metadata__"][_HEADER])
     if header["version"] != _VERSION:
@@ -185,7 +197,10 @@ def _read_header(file: bytes) -> dict[str, Any]:
 
 
 def _parse_header(header: dict[str, Any]) -> dict[str, Any]:
-    """Validates the fields of a `Checkpoint`. As JSON, because a strict type takes a list as a tuple only there."""
+    """Validates the fields of a `Checkpoint`.
+
+    They are passed as JSON because pydantic's strict mode converts a list to a tuple only in JSON input.
+    """
     return {name: TypeAdapter(field).validate_json(json.dumps(header[name])) for name, field in _FIELDS.items()}
 
 

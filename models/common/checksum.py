@@ -17,7 +17,7 @@ _CHECKSUM = re.compile(rb'file_sha256\\?": \\?"([0-9a-f]{64})\\?"')  # in JSON, 
 
 
 class ChecksumError(ModelFileError):
-    """A file is damaged: its bytes do not have the SHA-256 that it states."""
+    """A file is damaged: its SHA-256 differs from the checksum that it contains."""
 
 
 def write_checksum(file: bytes) -> bytes:
@@ -38,12 +38,14 @@ def verify_checksum(file: bytes) -> str:
 
     Raises:
         ChecksumError: the file is damaged.
-        ModelFileError: the file states no checksum, or several.
+        ModelFileError: the file contains no checksum, or several.
     """
     found = _find(file)
     stated, actual = found[1].decode(), _digest(file, *found.span(1))
     if stated != actual:
-        raise ChecksumError(f"checksum: the file is damaged; its SHA-256 is {actual}, it states {stated}")
+        raise ChecksumError(
+            f"checksum: the file is damaged; its SHA-256 {actual} differs from the checksum {stated} that it contains"
+        )
     return stated
 
 
@@ -51,7 +53,8 @@ def _find(file: bytes) -> re.Match[bytes]:
     checksums = list(_CHECKSUM.finditer(file))
     if len(checksums) != 1:
         raise ModelFileError(
-            f"checksum: the file is cut short or of another program; it has {len(checksums)} checksums, not 1"
+            "checksum: the file is truncated or was not written by mnist-gan: "
+            f"it contains {len(checksums):,} checksums instead of 1"
         )
     return checksums[0]
 

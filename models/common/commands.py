@@ -18,7 +18,8 @@ INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, the same that a shell reports for a process that SIGINT ended."""
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""Errors of writing to standard output. They name no file, unlike errors of files that the command opened itself."""
+"""Codes of errors when standard output is written. Such an error has no file name, unlike an error of a file that the
+command opened."""
 
 
 def count(text: str) -> int:
@@ -49,10 +50,11 @@ Count = Annotated[
 
 @contextmanager
 def report_errors_in_one_line(command: str) -> Iterator[None]:
-    """Contains the whole of a command. Turns errors that a user can correct into one line on stderr and an exit code.
+    """Context manager around a whole command. Turns errors that a user can correct into one line on stderr and an exit
+    code.
 
     The exit code is 130 after Ctrl-C, `exit_code` of an `MnistGanError`, and 1 if a file cannot be read or written,
-    memory is short or a library is not installed. If the reader of standard output has gone, as in `train --help |
+    memory runs out or a library is not installed. If the reader of standard output has closed it, as in `train --help |
     head`, the command ends with exit code 1 and without a message.
 
     Args:
@@ -93,7 +95,7 @@ def report_errors_in_one_line(command: str) -> Iterator[None]:
 
 @contextmanager
 def interruptible_imports(command: str, library: str = "") -> Iterator[None]:
-    """Contains a command's slow imports, which Ctrl-C then ends immediately with exit code 130.
+    """Context manager around a command's slow imports. Ctrl-C ends the process immediately with exit code 130.
 
     Without it, libraries in C turn a KeyboardInterrupt during their import into errors of their own.
 
@@ -116,5 +118,5 @@ def interruptible_imports(command: str, library: str = "") -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Sends what is still buffered for standard output to nowhere, so that Python does not fail to write it at exit."""
+    """Redirects standard output to the null device, so that Python's flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

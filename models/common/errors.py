@@ -2,7 +2,7 @@
 
 
 class MnistGanError(ValueError):
-    """Base class of errors that an argument, a file or the environment caused, not a fault of the program.
+    """Base class of errors caused by an argument, a file or the environment, not by a bug.
 
     A command prints the message in one line, without a traceback.
     """

@@ -1,4 +1,8 @@
-"""Writes files so that a reader, a crash or a full disk never leaves part of a file under its name."""
+"""Writes files atomically: under its name, a file has either its old or its new content, even after a crash or on a
+full disk.
+
+`append` is the exception: a crash can leave part of the data.
+"""
 
 import errno
 import os
@@ -13,7 +17,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Yields:
         A temporary path in the same folder. The context writes a file there and closes it. At the end the file is
-        synchronised to the disk and renamed to `path`. After an error it is deleted, and `path` is unchanged.
+        synchronized to the disk and renamed to `path`. After an error it is deleted, and `path` is unchanged.
 
     Raises:
         OSError: the file cannot be written, the folder is missing, or `path` is a folder or a device. The error names
@@ -24,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         try:
             _check_regular(path)
             yield temporary
-            _synchronise(temporary)
+            _synchronize(temporary)
             temporary.replace(path)
         finally:
             with suppress(OSError):
@@ -52,11 +56,12 @@ def write_together(files: Mapping[Path, bytes]) -> None:
         for path, data in files.items():
             temporary = stack.enter_context(atomic_file(path))
             temporary.write_bytes(data)
-            _synchronise(temporary)
+            _synchronize(temporary)
 
 
 def append(path: Path, data: bytes) -> None:
-    """Appends data to a file, or creates the file. After an error the file has its previous length.
+    """Appends data to a file, or creates the file. After an error, the file has its previous length again,
+    and an empty file is deleted.
 
     Raises:
         OSError: the data cannot be written; the error names the file.
@@ -88,7 +93,10 @@ def check_writable(path: Path) -> None:
 
 
 def remove_temporaries(folder: Path, names: Collection[str]) -> None:
-    """Deletes temporary files that killed processes have left of files with these names. Ignores errors."""
+    """Deletes the temporary files that killed processes left when they wrote files with these names. Ignores errors.
+
+    It also deletes the temporary files of running processes, so the caller must hold the lock of the folder.
+    """
     for path in folder.glob(".*"):
         name, _, process = path.name[1:].rpartition(".")
         if process.isdigit() and name in names:
@@ -114,14 +122,14 @@ def _check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "is not a regular file")
 
 
-def _synchronise(path: Path) -> None:
+def _synchronize(path: Path) -> None:
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
 
 
 @contextmanager
 def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
-    """Makes errors name `path` if they name the temporary file, or no file, as the error of a full disk does."""
+    """Replaces the file name in errors by `path` if it is the temporary file or missing, as when the disk is full."""
     try:
         yield
     except OSError as error:

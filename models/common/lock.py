@@ -55,7 +55,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """Opens a file, which is created if need be, locks it and returns its descriptor."""
+    """Opens or creates a file, locks it and returns its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -77,7 +77,7 @@ def _acquire(path: Path) -> int:
 
 
 def _is_open(path: Path, descriptor: int) -> bool:
-    """Whether a descriptor is of the file that now has this path."""
+    """Whether a descriptor refers to the file that is now at this path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -37,7 +37,7 @@ class Threads:
 def available_cpus(root: Path = ROOT) -> int:
     """Returns the number of CPUs that this process may use, at least 1.
 
-    It is the smallest of the CPU affinity and the quotas of the cgroups, which are rounded up.
+    It is the smallest of the number of CPUs in the affinity mask and the cgroup quotas, rounded up.
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -46,7 +46,7 @@ def available_cpus(root: Path = ROOT) -> int:
 
 
 def idle_cpus(root: Path = ROOT) -> int:
-    """Measures for `IDLE_SECONDS` how many of the available CPUs no process uses; returns at least 1.
+    """Measures for `IDLE_SECONDS` how many of the available CPUs are idle; returns at least 1.
 
     On systems other than Linux, which report no CPU times in /proc, all available CPUs count as idle.
     """
@@ -88,7 +88,9 @@ def _choose(asked: int | None, stored: int | None, root: Path) -> Threads:
         return Threads(int(first), "OMP_NUM_THREADS")
     available = available_cpus(root)
     if stored is not None:
-        return Threads(min(stored, available), "as at the start of the run" if stored <= available else "all available")
+        return Threads(
+            min(stored, available), "the same as at the start of the run" if stored <= available else "all available"
+        )
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > 1:  # the idle CPUs cannot be counted while the other processes of the run start
         return Threads(max(1, available // processes), f"{available} available CPUs for {processes} processes")

@@ -16,13 +16,15 @@ from models.onnx_file.graph_checks import MAX_FILE_BYTES
 QUANTIZATION_STEPS = 5
 """Number of tensors with the size of the image that `models.networks.pixels.quantize` adds to the graph."""
 UNCERTAIN = (0.98, 2.0)
-"""Range of the estimated elements, as a share of the limit, in which the exported graph itself is measured. The
-estimate counts operators that the exporter fuses, such as normalization, and omits those that only compute a shape."""
+"""If the estimated number of elements, divided by the limit, is in this range, the graph is exported and measured
+exactly. The estimate counts operators that the exporter fuses, such as normalization, and omits those that only compute
+a shape."""
 COPIES = 4
-"""Number of tensors that a convolution may keep for one: input and output, each also in a layout with padded
-channels."""
+"""Number of image-sized buffers that a convolution may allocate: its input and its output, each in the plain and in the
+channel-padded layout."""
 KERNEL = 16
-"""Number of elements of the largest kernel; a convolution takes up to as much working memory for each element."""
+"""Number of elements of the largest kernel (4 x 4). im2col needs up to this many elements of working memory for each
+element of the input."""
 
 _ADVICE = "choose a smaller image size or smaller generator widths"
 
@@ -34,7 +36,7 @@ class NotExportableError(MnistGanError):
 def check_exportable(config: NetworkConfig) -> None:
     """Checks a generator against the limits of a model file.
 
-    Takes milliseconds with an estimate. Only if the estimate is close to a limit, it traces the graph, which takes
+    Estimates the sizes, which takes milliseconds. If the estimate is close to a limit, traces the graph, which takes
     seconds.
 
     Raises:
@@ -55,7 +57,7 @@ def check_exportable(config: NetworkConfig) -> None:
     share = estimate.elements / graph_memory.MAX_ELEMENTS
     _require(
         share < UNCERTAIN[1],
-        f"it makes about {estimate.elements:,} numbers for each image, at most {graph_memory.MAX_ELEMENTS:,} are "
+        f"it computes about {estimate.elements:,} elements for one image, at most {graph_memory.MAX_ELEMENTS:,} are "
         f"allowed; {_ADVICE}",
     )
     close_to_a_limit = (

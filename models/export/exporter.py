@@ -51,7 +51,7 @@ class Export:
     """A model file that passed all checks. Nothing is written to disk yet."""
 
     generator: Generator
-    """The generator, opened from the bytes of the file. They are `generator.file`, and are the same for the same
+    """The generator, opened from the bytes of the file (`generator.file`). The bytes are the same for the same
     checkpoint and library versions."""
     parity: ParityReport
     """The checks that the file passed, as its card contains them."""
@@ -69,8 +69,8 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
 
     Raises:
         InputError: the name is empty, too long, or not printable.
-        ExportError: the opset is not supported.
-        ParityError: the graph does not compute what the PyTorch module computes.
+        ExportError: the opset is not supported, PyTorch exported another one, or onnx.checker rejects the graph.
+        ParityError: the graph differs from the PyTorch module by more than a bound, or from a second export.
         ModelFileError: the graph breaks a rule of the model file.
     """
     if opset not in graph_checks.OPSETS:
@@ -98,7 +98,9 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
         precision: "fp16" or "int8".
 
     Raises:
-        ParityError: the graph differs from the PyTorch module by more than the bounds of this precision.
+        ExportError: onnx.checker rejects the graph.
+        ParityError: the graph differs from the PyTorch module by more than a bound of this precision, or from a second
+            conversion.
         ModelFileError: the graph breaks a rule of the model file.
     """
     original_card = original.generator.card
@@ -110,7 +112,7 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
 
 
 def with_quality(exported: Export, quality: dict[str, Any]) -> Export:
-    """Copies an export with quality metrics on its card, so with another `file_sha256`.
+    """Copies an export and adds quality metrics to its card, which changes `file_sha256`.
 
     Args:
         exported: an export; it is not changed.
@@ -122,10 +124,11 @@ def with_quality(exported: Export, quality: dict[str, Any]) -> Export:
 
 
 def graph_sizes(generator: Network) -> GraphMemory:
-    """Traces a generator, at opset 20, and measures the memory that its graph takes. Writes nothing.
+    """Traces a generator at opset 20 and measures the memory of its graph in elements.
 
     Raises:
-        GraphError: the graph is beyond a limit of model files.
+        GraphError: the graph has too many operators, or a tensor that is too large. `GraphMemory.rows` checks the
+            totals.
     """
     return measure_memory(_without_pixels(_trace(generator, opset=20)))
 
@@ -140,8 +143,8 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
         card: complete except for the fields that are measured here: `parity` and `golden.pixels`.
     """
     for graph in (debug_graph, second_graph):
-        # The lowest IR version that has the opset, so that older runtimes open the file: they reject a newer version
-        # even if they know every operator. PyTorch and onnxruntime each write a version of their own.
+        # The lowest IR version that supports the opset, so that older runtimes open the file: they reject a newer
+        # version even if they know every operator. PyTorch and onnxruntime each write a version of their own.
         graph.ir_version = onnx.helper.find_min_ir_version_for(list(graph.opset_import))
     model = _without_pixels(debug_graph)
     checks = graph_checks.check(model, card)
@@ -235,12 +238,20 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         conditional=bool(config.classes),
         precision="fp32",
         converted_from=None,
-        origin=Origin(f"{network.__module__}:{network.__qualname__}", None, checkpoint.sha256),
+        origin=Origin(
+            f"{network.__module__}:{network.__qualname__}",
+            source_sha256=None,
+            checkpoint_sha256=None if checkpoint.sha256 == EMPTY_CHECKSUM else checkpoint.sha256,
+        ),
         dataset=dataset,
         training=training,
-        config_sha256=hashlib.sha256(json.dumps(training.config, sort_keys=True).encode()).hexdigest(),
+        config_sha256=None if training.config is None else _sha256_of_json(training.config),
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         parity={},
         quality=None,
         golden=Golden(GOLDEN_SEED, GOLDEN_IMAGES, ""),
     )
+
+
+def _sha256_of_json(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

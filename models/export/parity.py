@@ -3,6 +3,9 @@
 - Reference: the PyTorch module in float64.
 - Compared with it: the graph's float pixels in [-1, 1], before they are quantized, and its uint8 image. The module in
   float32 is compared too, to know which error is PyTorch's own.
+- For fp32, errors on single pixels, the uint8 image and extreme inputs have their own bounds, and no class may be drawn
+  as another. For fp16 and int8, the check covers only whether all pixels are finite, the mean error, and batches
+  against single rows.
 - Inputs: 512 latents drawn at random, 4 more for each class, and extreme inputs: the zero latent, latents four standard
   deviations out in every coordinate, and latents at the smallest truncation.
 - Batch sizes: 1 to 256, 257, 512 and 1000. Each row in a batch is compared with the same row alone.
@@ -36,13 +39,14 @@ RANDOM_LATENTS = 512
 LATENTS_PER_CLASS = 4
 """Number of further random latents for each class."""
 EXTREME = 4.0
-"""Absolute value of every coordinate of an extreme latent, in standard deviations: farther out than a random draw
-ever gets in all coordinates together."""
+"""Absolute value of every coordinate of an extreme latent, in standard deviations. A random draw practically never
+has such large values in all coordinates."""
 MIN_TRUNCATION = 1e-3
 """Smallest truncation that is compared."""
 MAX_ERROR_RATIO = 4
-"""Allowed ratio of the ONNX error to PyTorch's own float32 error, both measured against float64. Correct exports reach
-2.04: the two sum products in different orders, and the maximum of half a million errors varies by chance."""
+"""Allowed ratio of the ONNX error to PyTorch's own float32 error, both measured against float64. The largest
+ratio measured on correct exports is 2.04: the two sum products in different orders, and the maximum of half a million
+errors varies by chance."""
 MIN_ERROR_BOUND = 1e-6
 """An error up to this value is always allowed, even if PyTorch's own is much smaller."""
 BATCH_SIZES = (*range(1, 257), 257, 512, 1000)
@@ -92,7 +96,7 @@ class ParityMetric:
 
     @property
     def passes(self) -> bool:
-        """Whether the value is at most the bound. NaN never is."""
+        """Whether the value is at most the bound. A NaN value does not pass."""
         return self.value <= self.bound
 
 
@@ -137,7 +141,7 @@ def measure_parity(generator: Network, debug_graph: bytes, precision: Precision 
         precision: selects the bounds. Fewer metrics apply to fp16 and int8.
 
     Yields:
-        The metrics. Specific ones come first, so that the first metric beyond its bound names the fault best.
+        The metrics. The most specific metrics come first, so that the first one beyond its bound identifies the fault.
 
     Raises:
         ModelFileError: onnxruntime cannot open the graph.
@@ -155,7 +159,8 @@ def measure_parity(generator: Network, debug_graph: bytes, precision: Precision 
         outputs = run(session, feeds)
         pixels = outputs["pixels"].astype(np.float64)
         yield ParityMetric(f"pixels that are not finite{suffix}", float((~np.isfinite(pixels)).sum()), 0)
-        if labels is not None and precision == "fp32":  # `evaluate` measures the label agreement of the others
+        # For fp16 and int8, training.export_quality checks the label agreement instead.
+        if labels is not None and precision == "fp32":
             swapped = _count_swapped_classes(pixels, float64, labels)
             yield ParityMetric(f"classes drawn as another class{suffix}", swapped, 0)
         errors = np.abs(pixels - float64)
@@ -175,7 +180,8 @@ def measure_parity(generator: Network, debug_graph: bytes, precision: Precision 
             yield ParityMetric(f"maximum difference in levels against float64{suffix}", *levels)
             yield ParityMetric(f"pixels that differ from float64{suffix}", *pixels_off)
 
-    # The same bounds for every precision: a difference here comes from the processor's kernels, not from rounding.
+    # The bounds are the same for every precision: the graph is compared with itself, so a difference comes from the
+    # kernels and not from the lower precision.
     in_batches, alone = _render_in_batches(debug_graph, feeds)
     levels, pixels_off = _compare_images(in_batches, alone, BOUNDS["fp32"])
     yield ParityMetric("maximum difference in levels in a batch and alone", *levels)

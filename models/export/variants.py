@@ -54,7 +54,7 @@ def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
 
 
 def _to_fp16(model: ModelProto) -> ModelProto:
-    """Converts the nodes that lead to `pixels` and appends those that follow it unchanged."""
+    """Converts the nodes that lead to `pixels`, and appends the later nodes unchanged."""
     rest = _nodes_after_pixels(model)
     inputs = [value.name for value in model.graph.input]
     converted = Extractor(model).extract_model(inputs, ["pixels"])
@@ -101,7 +101,7 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
 
 @contextmanager
 def _logging_disabled() -> Iterator[None]:
-    """Silences advice of onnxruntime to fold constants first: PyTorch's exporter has folded them."""
+    """Suppresses onnxruntime's advice to fold constants first, because PyTorch's exporter has already folded them."""
     logging.disable()
     try:
         yield

@@ -3,8 +3,9 @@
     generator = build_generator(NetworkConfig("mlp", image_shape=(1, 28, 28), widths=(256, 512), latent_dim=100))
     image = generator(torch.randn(64, 100))
 
-Each architecture is one file with a `Generator` and a `Discriminator`. To add one, write such a file and add a line to
-`GENERATORS` and to `DISCRIMINATORS`.
+Each architecture is one file with a `Generator` and a `Discriminator`. To add one, write such a file, add a line to
+`GENERATORS` and to `DISCRIMINATORS`, its name to `Architecture` in training/config.py, and its default widths to
+training/presets.py.
 """
 
 from collections.abc import Callable

@@ -52,7 +52,7 @@ class Network(nn.Module):
     """Base class of all networks. Stores the config and, if it has classes, an embedding of the label.
 
     Args:
-        config: kept as `self.config`, so that a network can be rebuilt from it and its weights.
+        config: kept as `self.config`, so that a network can be rebuilt from the config and the weights.
         embedding_dim: size of the embedding of a label.
         embedding_std: standard deviation of the initial embedding, which is drawn from a normal distribution.
     """
@@ -126,9 +126,10 @@ def check_halvings(config: NetworkConfig, halvings: int) -> None:
     """Checks that an image can be halved this number of times and keep at least 2 pixels on each side.
 
     Raises:
-        ValueError: the image is too small; the message names the largest number of widths that is possible.
+        ValueError: a side is below 4 pixels, even for 0 halvings, or there are too many halvings, in which case the
+            message names the largest number of widths that is possible.
     """
-    possible = min(config.image_shape[1:]).bit_length() - 2  # for rounding down, which is the worse case
+    possible = min(config.image_shape[1:]).bit_length() - 2  # assumes that sizes are rounded down, the worse case
     if possible < 1:
         raise ValueError(f"image_shape is {config.image_shape}, but {config.architecture} needs sides of at least 4")
     if halvings > possible:

@@ -25,7 +25,7 @@ class Generator(Network):
     The last layer has neither batch norm nor ReLU, but tanh.
 
     Raises:
-        ValueError: there are more widths than the image can be halved.
+        ValueError: there are more widths than times that the image can be halved.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -56,10 +56,11 @@ class Discriminator(Network):
 
     Maps image (n, channels, height, width) in [-1, 1] and, if class-conditional, label int64 (n,) to logit (n,). A
     higher logit means "more likely real".
-    Batch norm follows every convolution but the first, or all weights have spectral norm (`config.normalization`).
+    With `normalization="batch"`, batch norm follows every convolution except the first. With "spectral", every weight
+    is spectrally normalized.
 
     Raises:
-        ValueError: there are more widths than the image can be halved.
+        ValueError: there are more widths than times that the image can be halved.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -107,7 +108,9 @@ def _halve(before: int, after: int, batch_norm: bool) -> nn.Sequential:
 
 
 def _apply_spectral_norm(network: nn.Module) -> None:
-    """Divides every weight by its largest singular value, estimated by one power iteration a training step.
+    """Divides every weight by its largest singular value.
+
+    PyTorch estimates it by one power iteration in each forward pass in training mode.
 
     This bounds the Lipschitz constant of the logit (Miyato et al., 2018, "Spectral normalization for generative
     adversarial networks"). Unlike with batch norm, the logit of an image does not depend on the rest of the batch.

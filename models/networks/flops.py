@@ -17,7 +17,7 @@ class FlopCounter(TorchDispatchMode):
         counter.flops
 
     A multiplication and an addition count as two operations, by the formulas of PyTorch's `FlopCounterMode`. That class
-    itself fails on double backward (gradient penalties), because of the hooks that it puts on modules.
+    itself fails on double backward (gradient penalties), because it registers hooks on modules.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,8 @@ from models.networks.base import LEAK, Network, NetworkConfig, append
 class Generator(Network):
     """Multilayer perceptron: hidden layers of `config.widths` with LeakyReLU, then a linear layer with tanh.
 
+    An embedding of the label is appended to the latent.
+
     Maps latent (n, latent_dim) and, if class-conditional, label int64 (n,) to image (n, channels, height, width) in
     [-1, 1].
     """
@@ -31,6 +33,8 @@ class Generator(Network):
 
 class Discriminator(Network):
     """Multilayer perceptron on the flattened image: hidden layers of `config.widths` with LeakyReLU, then one logit.
+
+    An embedding of the label is appended to the pixels.
 
     Maps image (n, channels, height, width) in [-1, 1] and, if class-conditional, label int64 (n,) to logit (n,). A
     higher logit means "more likely real".

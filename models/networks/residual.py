@@ -6,8 +6,8 @@ al. (2019), "Fixup initialization", section 3. As in R3GAN, there is no activati
 - The middle convolution of a block is narrow. In R3GAN it is wide and grouped, but double backward through grouped
   convolutions is slow.
 - Upsampling repeats the nearest pixel, and downsampling averages.
-- A linear layer makes the generator's coarsest features and reads the discriminator's. R3GAN has one learned map for
-  each channel instead.
+- The generator's coarsest features come from a linear layer, and the discriminator's go into one. R3GAN has one learned
+  map for each channel instead.
 """
 
 import math
@@ -99,14 +99,14 @@ class Discriminator(Network):
 
 
 class Block(nn.Module):
-    """Residual bottleneck block, (n, width, h, w) -> (n, width, h, w). It starts as the identity.
+    """Residual bottleneck block, (n, width, h, w) -> (n, width, h, w). Before training it is the identity.
 
     A 1x1 convolution to half the width, a 3x3, and a 1x1 back take 13/4 width^2 multiply-adds for each pixel; two 3x3
     convolutions would take 18 width^2.
 
     Args:
         width: number of channels.
-        blocks: number of residual blocks in the whole network, on which the scale of the initial weights depends.
+        blocks: number of residual blocks in the network; scales the initial weights (Fixup).
     """
 
     def __init__(self, width: int, blocks: int):

@@ -1,7 +1,7 @@
 """The card of a model file: JSON in the metadata of the ONNX file, with one field for each field of `Card`.
 
-Reading a card checks the type and the range of every field, so that other code need not. Fields that may be null (None
-in Python) say what it means.
+Reading a card checks the type and the range of every field, so that other code does not have to. The docstring of each
+field that may be null (None in Python) says what null means.
 """
 
 import json
@@ -59,7 +59,7 @@ class Dataset:
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.class_weights) or len(set(self.class_names)) != len(self.class_names):
             raise ValueError(
-                f"{len(self.class_names)} class names ({len(set(self.class_names))} of them different) "
+                f"{len(self.class_names)} class names, {len(set(self.class_names))} of them distinct, "
                 f"for {len(self.class_weights)} class counts"
             )
         if self.class_weights and not sum(self.class_weights):
@@ -78,7 +78,7 @@ class Training:
     __pydantic_config__ = _STRICT
 
     config: dict[str, Any] | None
-    """Configuration of the run, with the keys of the run's config.json except paths. None: unknown."""
+    """Configuration of the run, with the keys of the run's config.json, without paths. None: unknown."""
     images_seen: Annotated[int, Field(ge=0)] | None
     """Number of real images that the discriminator was trained on, repetitions included. None: unknown."""
     seed: int | None
@@ -101,12 +101,14 @@ class Origin:
     """SHA-256 of the source file of the class. None: the class is part of this repository, and `git_commit` identifies
     its source."""
     checkpoint_sha256: Sha256 | None
-    """`file_sha256` in the checkpoint. None: the weights do not come from a checkpoint of this program."""
+    """`file_sha256` in the checkpoint. None: the checkpoint was exported from memory, without having been saved
+    to a file."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Images 0 to n - 1 of a seed, as the exporting machine rendered them, with labels that are drawn."""
+    """Images 0 to n - 1 of a seed, as rendered on the machine that exported the file. Their labels are drawn from the
+    seed."""
 
     __pydantic_config__ = _STRICT
 
@@ -149,8 +151,9 @@ class Card:
     versions: dict[str, str]
     """Versions of the libraries that exported the file, by name."""
     parity: dict[str, Any]
-    """Result of the parity check, which compares the file with PyTorch at its export: `graph` is the list of checks of
-    the graph, and `metrics` maps the name of each metric to its `value` and its `bound`, the largest value allowed."""
+    """Result of the parity check, which compared the file with PyTorch when it was exported: `graph` is the list of
+    checks of the graph, and `metrics` maps the name of each metric to its `value` and its `bound`, the largest value
+    allowed."""
     quality: dict[str, Any] | None
     """Metrics of the command `evaluate` by name, such as `fid`, and `images`, the number of generated images on which
     they were measured. A metric that could not be measured is left out. None: the file was not evaluated."""
@@ -168,7 +171,7 @@ class Card:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that the generator takes labels of; empty if it takes no labels."""
+        """Names of the classes that can be requested; empty if the generator takes no labels."""
         return self.dataset.class_names if self.conditional else ()
 
     @property
@@ -183,12 +186,13 @@ class Card:
             labels: a text such as "3, 8", or a list of class names and indices.
 
         Raises:
-            InputError: there is no label, a label is not a class, or the generator takes no labels.
+            InputError: there is no label, a label is not a class, a text mixes names and indices, or the generator
+                takes no labels.
         """
         return self._label_parser().parse(labels)
 
     def class_indices_by_character(self, text: str) -> list[int]:
-        """Turns a text into class indices, one for each character, which has to be the name of a class.
+        """Turns a text into class indices, one for each character. Each must be the name of a class.
 
         Raises:
             InputError: a character is not the name of a class, or the generator takes no labels.
@@ -218,7 +222,7 @@ class Card:
         try:
             version = json.loads(text)["card_version"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise CardError("card: the file has none, or it is not JSON") from None
+            raise CardError("card: it is not JSON with a card_version") from None
         if version != CARD_VERSION:
             raise CardError(f"card: it is of version {version!r:.20}, this program reads version {CARD_VERSION}")
         try:

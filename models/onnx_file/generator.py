@@ -30,11 +30,11 @@ from models.onnx_file.session import CPU, MAX_ROWS_PER_RUN, make_feeds, open_ses
 class Generator:
     """A generator that turns latents, and labels if it is class-conditional, into images.
 
-    Safe to call from several threads. `open` and `from_bytes` make it from a model file.
+    Its methods can be called from several threads. `open` and `from_bytes` create it from a model file.
     """
 
     def __init__(self, file: bytes, card: Card, rows_per_run: int, provider: str = CPU):
-        """Opens a session and compares the golden images. `open` and `from_bytes` make all other checks before.
+        """Opens a session and compares the golden images. `open` and `from_bytes` make all other checks first.
 
         Args:
             file: content of the model file.
@@ -70,7 +70,7 @@ class Generator:
 
         Raises:
             ModelFileError: the file cannot be read, or a check fails, or onnxruntime cannot use the provider. The
-                message names the file and the check.
+                message begins with the path of the file.
         """
         try:
             with Path(path).open("rb") as stream:
@@ -85,7 +85,8 @@ class Generator:
         """Opens a model file that is in memory, with the same checks as `open`.
 
         Raises:
-            ModelFileError: a check fails, or onnxruntime cannot use the provider. The message begins with the check.
+            ModelFileError: a check fails, or onnxruntime cannot use the provider. If a check of
+                this module or of the graph fails, the message begins with its name.
         """
         if len(file) > graph_checks.MAX_FILE_BYTES:
             raise ModelFileError(
@@ -139,7 +140,8 @@ class Generator:
             n: number of images, at least 1.
             labels: class names and indices, by the rule of docs/labels.md; image i gets labels[i % len(labels)]. None
                 draws classes as often as they occur in the training data.
-            truncation: factor of the latents, above 0 and at most 1. Less makes images more typical and less varied.
+            truncation: factor of the latents, above 0 and at most 1. Smaller values make images more
+                typical and less varied.
 
         Returns:
             latents: float32 (n, D).
@@ -158,7 +160,7 @@ class Generator:
         labels: str | Sequence[str | int] | None = None,
         truncation: float = 1.0,
     ) -> SeededLatents:
-        """Checks the arguments of `draw`, and leaves the drawing to the object that it returns.
+        """Checks the arguments of `draw`, and returns an object whose `rows` method draws the latents.
 
         Raises:
             InputError: an argument is out of range.
@@ -210,7 +212,7 @@ class Generator:
             InputError: the latents have another shape or are not finite, or a label is missing, not a class, or given
                 to a generator that takes none.
         """
-        # onnxruntime would make wrong images from most of these without an error.
+        # For most invalid inputs, onnxruntime returns wrong images without an error.
         if latents.ndim != 2 or latents.shape[1] != self.card.latent_dim or len(latents) == 0:
             raise InputError("latents", f"must have shape (n, {self.card.latent_dim}), got {latents.shape}")
         with np.errstate(over="ignore", invalid="ignore"):  # the next check finds what does not fit into float32
@@ -219,9 +221,13 @@ class Generator:
             raise InputError("latents", "must be finite float32 numbers")
         if self.card.conditional:
             if labels is None:
-                raise InputError("labels", f"{self.card.name} is class-conditional and needs them")
+                raise InputError("labels", f"{self.card.name} is class-conditional, so labels are required")
             if labels.shape != (len(latents),) or labels.min() < 0 or labels.max() >= len(self.card.class_names):
-                raise InputError("labels", f"must be {len(latents)} from 0 to {len(self.card.class_names) - 1}")
+                raise InputError(
+                    "labels",
+                    f"must be {len(latents)} class indices from 0 to {len(self.card.class_names) - 1}, "
+                    "one for each latent",
+                )
             labels = labels.astype(np.int64, copy=False)
         elif labels is not None:
             raise InputError("labels", f"{self.card.name} was trained without classes and takes none")
@@ -231,6 +237,6 @@ class Generator:
         golden = self.card.golden
         try:
             rendered, _ = self.images(golden.seed, 0, golden.n)
-        except Exception as error:  # onnxruntime's own exceptions share no base class but this
+        except Exception as error:  # onnxruntime's exceptions have no common base class except Exception
             raise ModelFileError(f"golden images: they cannot be rendered: {error}") from error
         return compare_golden(rendered, golden.pixels, self.card.precision)

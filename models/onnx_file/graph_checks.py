@@ -1,7 +1,8 @@
 """Checks the graph of a model file before onnxruntime loads it, and before an export is written.
 
 A file may come from an untrusted source. onnxruntime would run any of its own operators, load weights from other files,
-and allocate as much memory as a graph of 200 bytes asks for. `models.onnx_file.graph_memory` has the limits on memory.
+and allocate any amount of memory, which a graph of 200 bytes can request. `models.onnx_file.graph_memory` has the
+limits on memory.
 """
 
 import math
@@ -31,14 +32,16 @@ MAX_FILE_BYTES = 2**30
 MAX_CARD_CHARACTERS = 2**26
 """Maximum length of the card. The golden images are most of it."""
 MAX_CARD_VALUES = 2**20
-"""Maximum number of commas and opening brackets in the card, because a parsed value takes more memory than its text."""
+"""Maximum number of commas and opening brackets in the card. It bounds the number of values, because a parsed value
+takes more memory than its text."""
 OPSETS = range(16, 27)
-"""Allowed opsets: from the oldest to which PyTorch exports every architecture to the newest that onnxruntime opens."""
+"""Allowed opsets. The first is the oldest that PyTorch can export every architecture to, the last the newest that
+onnxruntime can open."""
 
 _ATTRIBUTES = {
     getattr(AttributeProto, kind) for kind in ("INT", "INTS", "FLOAT", "FLOATS", "STRING", "STRINGS", "TENSOR")
 }
-"""Types that an attribute may have. Graphs are missing, so that no operator can contain others."""
+"""Types that an attribute may have. GRAPH and GRAPHS are not allowed, so an operator cannot contain a subgraph."""
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 _WEIGHT_TYPES = {
     "fp32": {TensorProto.FLOAT},
@@ -55,7 +58,7 @@ _ONLY: dict[str, dict[str, object]] = {
     # Other modes allocate buffers that are not counted. With an aspect ratio, sizes depend on the number of rows.
     "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
 }
-"""The only allowed value of some attributes, by operator. None: the attribute must be absent."""
+"""Only allowed value of some attributes, by operator, if the attribute is present. None: it must be absent."""
 _MIN_VALUES = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
 """Minimum of the numbers in an attribute of a convolution, as onnxruntime divides by some of them."""
 
@@ -80,11 +83,13 @@ def read_card(model: ModelProto) -> Card:
         CardError: the model has no card or several, or the card is too large or invalid.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
-    # protobuf returns bytes for a text that is not UTF-8.
-    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
+    if len(texts) != 1:
+        raise CardError(f"card: the file has {len(texts):,} cards, exactly one is required")
+    text = texts[0] if isinstance(texts[0], str) else ""  # protobuf returns bytes for a text that is not UTF-8
     if len(text) > MAX_CARD_CHARACTERS or sum(map(text.count, ",[{")) > MAX_CARD_VALUES:
         raise CardError(
-            f"card: it has more than {MAX_CARD_CHARACTERS:,} characters or {MAX_CARD_VALUES:,} values, the maximum"
+            f"card: it is too large: at most {MAX_CARD_CHARACTERS:,} characters and {MAX_CARD_VALUES:,} values are "
+            "allowed"
         )
     return Card.from_json(text)
 
@@ -107,6 +112,7 @@ def check(model: ModelProto, card: Card) -> tuple[str, ...]:
 
 
 def _standard_domain(model: ModelProto, card: Card) -> None:
+    """Checks that the graph uses only ONNX's standard operators at an allowed opset, and no functions."""
     domains = [entry.domain or "ai.onnx" for entry in model.opset_import]
     _require(domains == ["ai.onnx"], f"it uses the operator domains {sorted(domains)}; only ai.onnx is allowed")
     opset = model.opset_import[0].version
@@ -116,6 +122,7 @@ def _standard_domain(model: ModelProto, card: Card) -> None:
 
 
 def _operators(model: ModelProto, card: Card) -> None:
+    """Checks every operator against `OPERATORS`, and the types of its attributes."""
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
@@ -131,6 +138,7 @@ def _operators(model: ModelProto, card: Card) -> None:
 
 
 def _weights(model: ModelProto, card: Card) -> None:
+    """Checks that every weight is stored in the file, with as many bytes as its type and its dimensions need."""
     for tensor in _tensors(model.graph):
         _require(len(tensor.dims) <= MAX_RANK, f"{tensor.name} has {len(tensor.dims):,} dimensions, maximum {MAX_RANK}")
         _require(
@@ -141,14 +149,16 @@ def _weights(model: ModelProto, card: Card) -> None:
             itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         except KeyError:
             raise GraphError(f"{tensor.name} has the unknown type {tensor.data_type}") from None
-        declared = math.prod(tensor.dims) * itemsize
+        dims = list(tensor.dims)
         _require(
-            (min(tensor.dims, default=1) > 0 or list(tensor.dims) == [0]) and declared == len(tensor.raw_data),
-            f"{tensor.name} declares {declared:,} bytes, but has {len(tensor.raw_data):,}",
+            min(dims, default=1) > 0 or dims == [0], f"{tensor.name} has the dimensions {dims}; each must be positive"
         )
+        declared, actual = math.prod(dims) * itemsize, len(tensor.raw_data)
+        _require(declared == actual, f"{tensor.name} declares {declared:,} bytes, but contains {actual:,}")
 
 
 def _precision(model: ModelProto, card: Card) -> None:
+    """Checks that weights and casts have only the types that belong to the precision on the card."""
     allowed = _WEIGHT_TYPES[card.precision]
     for tensor in _tensors(model.graph):
         kind = TensorProto.DataType.Name(tensor.data_type)
@@ -167,12 +177,14 @@ def _precision(model: ModelProto, card: Card) -> None:
 
 
 def _inference(model: ModelProto, card: Card) -> None:
+    """Checks that no operator, such as batch norm, runs in training mode."""
     for node in model.graph.node:
         training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
         _require(not training, f"{node.op_type} is in training mode: an image would depend on the others of its batch")
 
 
-def _contract(model: ModelProto, card: Card) -> None:
+def _inputs_and_outputs(model: ModelProto, card: Card) -> None:
+    """Checks that names, types and shapes of the inputs and outputs are the ones that the card describes."""
     inputs: dict[str, tuple[str, list[str | int]]] = {"latent": ("FLOAT", [BATCH, card.latent_dim])}
     if card.conditional:
         inputs["label"] = ("INT64", [BATCH])
@@ -182,14 +194,14 @@ def _contract(model: ModelProto, card: Card) -> None:
             value.name: (TensorProto.DataType.Name(value.type.tensor_type.elem_type), list(dimensions(value.type)))
             for value in values
         }
-        _require(found == expected, f"the {kind} are {found}; by the card they must be {expected}")
+        _require(found == expected, f"the {kind} are {found}; the card requires {expected}")
 
 
-def _quantisation(model: ModelProto, card: Card) -> None:
+def _quantization(model: ModelProto, card: Card) -> None:
     """Checks that image = Cast(Clip(Round(...), 0, 255)). Without the Clip, values above 255 would wrap to black."""
-    makers = {output: node for node in model.graph.node for output in node.output}
+    producers = {output: node for node in model.graph.node for output in node.output}
     numbers = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if not tensor.dims}
-    node: NodeProto | None = makers.get("image")
+    node: NodeProto | None = producers.get("image")
     for expected in ("Cast", "Clip", "Round"):
         _require(
             node is not None and node.op_type == expected,
@@ -200,10 +212,10 @@ def _quantisation(model: ModelProto, card: Card) -> None:
         if expected == "Clip":
             bounds = [numbers.get(name) for name in node.input[1:]]
             _require(bounds == [0, 255], f"the Clip has the bounds {bounds}; they must be [0, 255]")
-        node = makers.get(node.input[0])
+        node = producers.get(node.input[0])
 
 
-def _kernels(model: ModelProto, card: Card) -> None:
+def _operator_attributes(model: ModelProto, card: Card) -> None:
     """Checks attributes of convolutions and of Resize that affect memory or could crash onnxruntime."""
     for node in model.graph.node:
         for name, allowed in _ONLY.get(node.op_type, {}).items():
@@ -222,9 +234,10 @@ def _kernels(model: ModelProto, card: Card) -> None:
 
 
 def _sizes(model: ModelProto, card: Card) -> None:
+    """Checks the inferred shape of `image`, and the limits on the number of operators and on memory."""
     memory = measure_memory(model)
     image, expected = memory.shapes.get("image"), (BATCH, *card.image_shape)
-    _require(image == expected, f"image has the shape {image}; by the card it must be {expected}")
+    _require(image == expected, f"image has the shape {image}; the card requires {expected}")
     memory.rows(1)  # raises if one row is too large
 
 
@@ -234,9 +247,9 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "weights": _weights,
     "precision": _precision,
     "inference mode": _inference,
-    "contract": _contract,
-    "quantisation": _quantisation,
-    "kernels": _kernels,
+    "inputs and outputs": _inputs_and_outputs,
+    "quantization": _quantization,
+    "operator attributes": _operator_attributes,
     "sizes": _sizes,
 }
 """The checks by name, in the order in which they run: each may rely on those before it."""

@@ -1,4 +1,4 @@
-"""Computes from the shapes of a graph's tensors how much memory it takes, before onnxruntime loads it.
+"""Computes the memory of a graph from the shapes of its tensors, before onnxruntime loads it.
 
 Memory is counted in elements, which take 4 bytes in most tensors and at most 8.
 """
@@ -13,12 +13,13 @@ from models.onnx_file.shape_inference import BATCH, Shape, elements, infer_shape
 MAX_NODES = 4096
 """Maximum number of operators of a graph."""
 MAX_ELEMENTS = 2**24
-"""Maximum number of elements of all tensors together that a graph computes for one image."""
+"""Maximum total number of elements of the tensors that a graph computes for one image."""
 MAX_RUN_ELEMENTS = 2**28
 """Maximum memory of one run for all of its rows, with working memory, in elements: 1 GiB in float32."""
 
 CHANNEL_BLOCK = 16
-"""onnxruntime pads the channels of an image to a multiple of this on processors with AVX-512, of less on others."""
+"""onnxruntime pads the channels of an image to a multiple of this number on processors with AVX-512, and to a smaller
+multiple on other processors."""
 _MATRIX_ELEMENTS = 32
 """Working memory of MatMul for each matrix of a stack, for offsets and the like, in elements."""
 
@@ -36,7 +37,8 @@ class GraphMemory:
     row: int
     """Memory of a run for each of its rows, with working memory."""
     fixed: int
-    """Memory of a run whatever its number of rows: tensors without a batch dimension, and buffers for one row."""
+    """Memory of a run that does not depend on its number of rows: tensors without a batch dimension, and buffers for
+    one row."""
 
     def rows(self, maximum: int) -> int:
         """Returns the largest number of rows, from 1 to `maximum`, whose run stays within `MAX_RUN_ELEMENTS`.
@@ -45,10 +47,12 @@ class GraphMemory:
             GraphError: one image takes more than `MAX_ELEMENTS`, or a run of one row more than `MAX_RUN_ELEMENTS`.
         """
         if self.elements > MAX_ELEMENTS:
-            raise GraphError(f"it makes {self.elements:,} numbers of one latent, at most {MAX_ELEMENTS:,} are allowed")
+            raise GraphError(
+                f"it computes {self.elements:,} elements for one image, at most {MAX_ELEMENTS:,} are allowed"
+            )
         if self.fixed + self.row > MAX_RUN_ELEMENTS:
             raise GraphError(
-                f"a run of one row takes memory for {self.fixed + self.row:,} numbers, at most {MAX_RUN_ELEMENTS:,} "
+                f"a run of one row takes memory for {self.fixed + self.row:,} elements, at most {MAX_RUN_ELEMENTS:,} "
                 "are allowed"
             )
         return min(maximum, (MAX_RUN_ELEMENTS - self.fixed) // max(self.row, 1))
@@ -95,7 +99,7 @@ def _working_memory(node: NodeProto, shapes: dict[str, Shape]) -> list[Shape]:
         image, kernel = shapes[node.input[0]], shapes[node.input[1]]
         if BATCH in kernel:
             raise GraphError(f"{node.op_type} takes its kernel from a tensor with a batch dimension")
-        # im2col, for one image at a time: a value for each kernel element at each position. Pads do not reduce it.
+        # im2col buffer of one image: one value for each kernel element at each position, including padded positions.
         columns = (elements(kernel[1:]), elements((output if node.op_type == "Conv" else image)[2:]))
         reordered = (_padded(image), _padded(output), tuple(map(round_up, kernel[:2])) + kernel[2:])
         return [columns, *reordered]

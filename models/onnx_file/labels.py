@@ -32,10 +32,12 @@ class LabelParser:
             labels: a text, or a list of class names and indices.
 
         Raises:
-            InputError: there is no label, or a label is not a class.
+            InputError: there is no label, a label is not a class, or a text mixes names and indices.
         """
         if isinstance(labels, str):
             indices, wrong = self._read_text(labels)
+            if labels and not indices and not wrong:
+                raise InputError("labels", f"names and indices cannot be mixed in a text; {self._class_list()}")
         else:
             indices, wrong = _each(self._read_item, labels)
         if wrong:
@@ -45,7 +47,7 @@ class LabelParser:
         return indices
 
     def parse_characters(self, text: str) -> list[int]:
-        """Turns a text into class indices, one for each character, which has to be the name of a class.
+        """Turns a text into class indices, one for each character. Each must be the name of a class.
 
         Raises:
             InputError: a character is not the name of a class.
@@ -59,9 +61,10 @@ class LabelParser:
         return indices
 
     def _read_text(self, text: str) -> tuple[list[int], list[str]]:
-        """Returns class indices and no items, or no indices and the items that are not classes.
+        """Returns the class indices of a text and an empty list, or an empty list and the items that could not be read.
 
-        Both are empty for an empty text.
+        Both lists are empty for an empty text, and for a text in which every item is a class but which mixes names and
+        indices.
         """
         items = [item.strip() for item in text.split(",")]
         readings: tuple[tuple[Callable[[str], int | None], Iterable[str]], ...] = (
@@ -74,10 +77,7 @@ class LabelParser:
             indices, wrong = _each(read, labels)
             if not wrong:
                 return indices, []
-        if len(items) == 1:
-            return [], [text]
-        # A list of names and indices has no wrong item, but may not mix them.
-        return [], _each(self._read_item, items)[1] or _each(self._by_name.get, items)[1]
+        return [], [text] if len(items) == 1 else _each(self._read_item, items)[1]
 
     def _read_item(self, label: object) -> int | None:
         """Returns the class index of an item of a list, which is a class name or an index; None if it is neither."""

@@ -1,4 +1,6 @@
-"""Seeded latents, version 1: the latent and label of an image depend on its seed and its index alone.
+"""Seeded latents, version 1: a seed and an index select the latent and the label of an image.
+
+They depend on nothing else except the latent size and, for the label, the class counts.
 
 The random numbers come from NumPy's counter-based generator Philox (Salmon et al., 2011, "Parallel random numbers: as
 easy as 1, 2, 3"). The seed is its key, and the index selects a position: each image has a fixed block of counter values
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from models.common.errors import InputError
 
 LATENTS_VERSION = 1
-"""Version of this method. A model file with another version is rejected, as its images would be others."""
+"""Version of this method. A model file with another version is rejected, because this program would draw other latents
+for it."""
 INDEX_LIMIT = 2**53
 """Seeds and indices are integers from 0 to 2^53 - 1: JSON numbers below 2^53 are exact in every language."""
 
@@ -69,12 +72,12 @@ def check_range(seed: int, first: int, n: int) -> None:
 def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """Interpolates between two latents along a great circle (slerp; White, 2016, "Sampling generative networks", 2.1).
 
-    On a straight line, the latents in the middle would be shorter than normally distributed ones are.
+    On a straight line, the middle latents would have a smaller norm than latents from the normal distribution.
 
     Args:
         start: first latent (D,).
         end: last latent (D,).
-        n: number of latents, at least 2, with `start` and `end`.
+        n: number of latents, at least 2, including `start` and `end`.
 
     Returns:
         float32 (n, D).
@@ -93,7 +96,8 @@ def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], n: int) ->
 def _standard_normal(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Turns words (n, 2k) into normal values (n, 2k) by the Box-Muller transform.
 
-    The last bits of the float64 result may differ between machines, which rounding to float32 hides.
+    The last bits of the float64 result may differ between machines, which rounding to float32
+    hides in almost all cases.
     """
     uniforms = (words >> np.uint64(11)) * 2.0**-53  # [0, 1)
     half = uniforms.shape[1] // 2

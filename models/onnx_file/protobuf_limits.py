@@ -57,7 +57,7 @@ def _structure(file: bytes, at: int, end: int, payload: _Payload) -> Iterator[in
         else:
             raise GraphError(f"format: not an ONNX file (wire type {kind} at byte {start:,})")
         if size > end - at:
-            raise GraphError(f"format: not an ONNX file (a field of {size:,} bytes at byte {start:,} is cut short)")
+            raise GraphError(f"format: not an ONNX file (a field of {size:,} bytes at byte {start:,} is truncated)")
         if kind == _BYTES and field in payload:
             yield at - start
             inner = payload[field]
@@ -75,4 +75,4 @@ def _varint(file: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (file[position] & 127) << 7 * (position - at)
         if file[position] < 128:
             return value, position + 1
-    raise GraphError(f"format: not an ONNX file (a number at byte {at:,} is cut short)")
+    raise GraphError(f"format: not an ONNX file (a number at byte {at:,} is truncated)")

@@ -42,7 +42,7 @@ def open_session(file: bytes, provider: str = CPU) -> ort.InferenceSession:
         session = ort.InferenceSession(
             file, options, [provider], [PROVIDER_OPTIONS.get(provider, {})], enable_fallback=0
         )
-    except Exception as error:  # onnxruntime's own exceptions share no base class but this
+    except Exception as error:  # onnxruntime's exceptions have no common base class except Exception
         raise ModelFileError(f"onnxruntime rejects the file: {error}") from error
     if session.get_providers()[0] != provider:  # onnxruntime falls back to the CPU without an error
         raise ModelFileError(f"onnxruntime cannot use {provider} and fell back to {session.get_providers()[0]}")

@@ -73,7 +73,7 @@ class _Inference:
         self._sizes: dict[str, Shape] = {}
         """Values of computed tensors that contain the dimensions of other tensors."""
         for value in model.graph.input:
-            self._define(value.name, value.type, "an input")
+            self._define(value.name, value.type, f"the input {value.name}")
         for tensor in model.graph.initializer:
             self._add_constant(tensor.name, tensor)
 
@@ -94,18 +94,19 @@ class _Inference:
             return
         inferred = self._infer_per_row(node) if self._resizes_rows(node) else self._infer(node, {}, {})
         for name in filter(None, node.output):
-            self._define(name, inferred.get(name, TypeProto()), node.op_type)
+            self._define(name, inferred.get(name, TypeProto()), f"{name}, which {node.op_type} computes,")
         self._keep_sizes(node)
 
-    def _define(self, name: str, kind: TypeProto, source: str) -> None:
+    def _define(self, name: str, kind: TypeProto, subject: str) -> None:
+        """Checks and stores the shape of a tensor. Error messages call the tensor `subject`."""
         if name in self._types:
             raise GraphError(f"two tensors have the name {name}")
         shape = dimensions(kind)
-        shown = f"{name}, which {source} makes, has the shape [{', '.join(map(str, shape))}]"
+        shown = f"{subject} has the shape [{', '.join(map(str, shape))}]"
         if not kind.tensor_type.HasField("shape"):
-            raise GraphError(f"{name}, which {source} makes, has no shape before the graph runs")
+            raise GraphError(f"{subject} has no shape before the graph runs")
         if len(shape) > MAX_RANK:
-            raise GraphError(f"{name}, which {source} makes, has {len(shape):,} dimensions, maximum {MAX_RANK}")
+            raise GraphError(f"{subject} has {len(shape):,} dimensions, maximum {MAX_RANK}")
         for position, size in enumerate(shape):
             if not (size == BATCH and position == 0) and not (isinstance(size, int) and size > 0):
                 raise GraphError(
@@ -143,16 +144,16 @@ class _Inference:
                 },
                 opset_imports=[self._opset],
             )
-        except Exception as error:  # the exceptions of onnx share no base class but this
+        except Exception as error:  # the exceptions of onnx have no common base class except Exception
             reason = (str(error).splitlines() or [""])[0]
             raise GraphError(f"the shapes of {node.op_type} do not fit together ({reason:.200})") from None
 
     def _resizes_rows(self, node: NodeProto) -> bool:
-        """Whether the node changes the shape of each row, for which ONNX's inference loses the batch symbol."""
+        """Whether the node changes the shape of each row. ONNX's inference loses the batch symbol at such nodes."""
         return node.op_type in ("Reshape", "Resize") and self.shapes[node.input[0]][:1] == (BATCH,)
 
     def _infer_per_row(self, node: NodeProto) -> dict[str, TypeProto]:
-        """Infers Reshape or Resize for a batch of one row, if it turns every row into one row.
+        """Infers Reshape or Resize on a batch of one row, after checking that each input row gives one output row.
 
         Raises:
             GraphError: the node mixes rows or changes their number.
@@ -160,7 +161,8 @@ class _Inference:
         target_at = max(at for at, name in enumerate(node.input) if name)
         name = node.input[target_at]
         target = self._values(name) or ("?",)
-        kept: Shape = (BATCH,) if target_at == 3 else (1,)  # sizes and scales of Resize
+        # The first entry that keeps the rows: the batch size in `sizes` of Resize, 1 in its `scales`.
+        kept: Shape = (BATCH,) if target_at == 3 else (1,)
         if node.op_type == "Reshape":
             kept = (BATCH, -1) if attribute(node, "allowzero", 0) else (BATCH, -1, 0)
         row = TypeProto()
@@ -177,7 +179,8 @@ class _Inference:
                 output.tensor_type.shape.dim[0].dim_param = BATCH
                 return inferred
         raise GraphError(
-            f"{node.op_type} to [{', '.join(map(str, target))}] does not keep the rows of {node.input[0]} apart"
+            f"{node.op_type} to [{', '.join(map(str, target))}] mixes the rows of {node.input[0]} or "
+            "changes their number"
         )
 
     def _values(self, name: str) -> Shape | None:
@@ -188,7 +191,10 @@ class _Inference:
         return None if constant is None else tuple(numpy_helper.to_array(constant).ravel().tolist())
 
     def _keep_sizes(self, node: NodeProto) -> None:
-        """Remembers dimensions that Shape returns, also after Concat: exporters compute targets of Resize that way."""
+        """Records the dimensions that Shape returns, and concatenations of them.
+
+        Exporters compute the sizes of Resize from them.
+        """
         sizes: Shape = ()
         if node.op_type == "Shape":
             shape = self.shapes[node.input[0]]

@@ -91,7 +91,7 @@ def test_a_checkpoint_is_reported_as_damaged_only_if_its_checksum_is_wrong(run):
     file = bytearray(newest.read_bytes())
     file[-1] ^= 1
     newest.write_bytes(file)
-    with pytest.raises(CheckpointError, match=r"damaged .*delete this file"):
+    with pytest.raises(CheckpointError, match=r"damaged; .*delete this file"):
         load_checkpoint(run)
 
     checkpoint = load_checkpoint(find_checkpoints(run)[0])
@@ -116,5 +116,5 @@ def test_a_checkpoint_of_an_older_version_is_rejected_with_both_versions_and_adv
 
 def test_safetensors_files_of_other_programs_are_rejected(tmp_path):
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="not a checkpoint of mnist-gan"):
+    with pytest.raises(CheckpointError, match="was not written by mnist-gan"):
         load_checkpoint(tmp_path / "a.safetensors")

@@ -44,7 +44,7 @@ def test_a_run_stores_its_number_of_threads_and_a_resume_reports_a_different_one
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     run_train_command(monkeypatch, "--resume", run)
     output = capsys.readouterr().out
-    assert "CPU threads: 1 (as at the start of the run)\n" in output
+    assert "CPU threads: 1 (the same as at the start of the run)\n" in output
     assert "last bits" not in output
 
     run_train_command(monkeypatch, "--resume", run, "--threads", 2)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from models.checkpoint import find_checkpoints, load_checkpoint, run_name, save_checkpoint
+from models.common.checksum import EMPTY_CHECKSUM
 from models.export import exporter
 from models.networks import GENERATORS, build_generator
 from models.networks.pixels import normalize, quantize
@@ -100,11 +101,19 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+def test_the_card_has_null_for_the_hash_of_an_unsaved_checkpoint_and_of_an_unknown_config(runs):
+    checkpoint = load_checkpoint(runs["unconditional"])
+    unknown = replace(checkpoint, sha256=EMPTY_CHECKSUM, training=replace(checkpoint.training, config=None))
+    card = exporter.export(unknown, name="unknown").generator.card
+    assert card.origin.checkpoint_sha256 is None
+    assert card.config_sha256 is None
+
+
 def test_the_command_writes_the_file_and_its_report_and_registers_it(command, runs, tmp_path):
     output = command(runs["conditional"], "--out", tmp_path / "a.onnx", "--report", tmp_path / "a.json")
     assert "maximum error against float64" in output
     report = json.loads((tmp_path / "a.json").read_text())
-    assert "contract" in report["graph"]
+    assert "inputs and outputs" in report["graph"]
     for metric in report["metrics"].values():
         assert metric["value"] <= metric["bound"]
     stored = bentoml.models.get("mnist-gan:latest")
@@ -215,7 +224,7 @@ def test_a_missing_home_folder_for_the_store_is_reported_before_anything_is_writ
         timeout=120,
     )
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert failed.stderr.startswith("export-onnx: --register: the BentoML model store has no place")
+    assert failed.stderr.startswith("export-onnx: --register: the BentoML model store has no folder")
     assert "BENTOML_HOME" in failed.stderr
     assert "--no-register" in failed.stderr
     assert list(folder.iterdir()) == []

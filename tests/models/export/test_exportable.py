@@ -30,7 +30,7 @@ def test_a_generator_is_rejected_before_training_exactly_if_its_exported_graph_w
         if limit == exact:
             check_exportable(config)
         else:
-            with pytest.raises(NotExportableError, match=f"{exact:,} numbers"):
+            with pytest.raises(NotExportableError, match=f"{exact:,} elements"):
                 check_exportable(config)
 
 

@@ -86,10 +86,10 @@ FAULTS: list[tuple[Callable[[ModelProto], None], str]] = [
     (a_changed_weight, "mean error against float64: "),
     (a_weight_that_is_not_a_number, "pixels that are not finite: "),
     (swapped_classes, "classes drawn as another class: 2"),
-    (a_dropped_clamp, "quantisation: "),
+    (a_dropped_clamp, "quantization: "),
     (a_leak_of_fp16, "precision: "),
     (batch_norm_in_training_mode, "inference mode: "),
-    (a_lost_dynamic_axis, "contract: "),
+    (a_lost_dynamic_axis, "inputs and outputs: "),
     (another_opset, "PyTorch exported opset [21] instead of the requested 20: "),
     (an_operator_of_onnxruntime, "operators: com.microsoft.Gelu "),
     (different_bytes_each_time, "bytes that differ in a second export: "),
@@ -189,7 +189,7 @@ def test_the_first_metric_beyond_its_bound_is_reported(value):
 def test_the_card_contains_every_metric_with_its_bound(files):
     parity = Generator.open(files["conditional"]).card.parity
     assert json.loads(json.dumps(parity)) == parity
-    assert {"contract", "operators", "onnx.checker"} < set(parity["graph"])
+    assert {"inputs and outputs", "operators", "onnx.checker"} < set(parity["graph"])
     assert parity["metrics"]["pixels that differ in a batch and alone"]["value"] == 0
     for metric in parity["metrics"].values():
         assert metric["value"] <= metric["bound"]

@@ -28,7 +28,7 @@ def broadcast(draft: Draft) -> None:
     draft.add(draft.rng.choice(("Add", "Mul")), [draft.pick(), draft.pick()])
 
 
-def normalisation(draft: Draft) -> None:
+def normalization(draft: Draft) -> None:
     x = draft.pick(2)
     channels = draft.shape(x)[1]
     draft.add("BatchNormalization", [x, *(draft.weight(np.ones(channels, np.float32)) for _ in range(4))])
@@ -106,7 +106,7 @@ def matmul(draft: Draft) -> None:
         draft.add("MatMul", [x, draft.weight(np.ones(shape, np.float32))])
 
 
-def quantise(draft: Draft) -> None:
+def quantize(draft: Draft) -> None:
     scale, zero = draft.weight(np.array(1, np.float32)), draft.weight(np.array(0, np.uint8))
     if (levels := draft.add("QuantizeLinear", [draft.pick(), scale, zero])) is not None:
         draft.add("DequantizeLinear", [levels, scale, zero])
@@ -201,6 +201,6 @@ def transpose(draft: Draft) -> None:
 
 
 OPERATORS: tuple[Callable[[Draft], None], ...] = (
-    elementwise, broadcast, normalisation, concat, constant, convolution, convolution, gather, gemm, matmul, quantise,
+    elementwise, broadcast, normalization, concat, constant, convolution, convolution, gather, gemm, matmul, quantize,
     reshape, resize, shape_of, slice_, squeeze, transpose,
 )  # fmt: skip

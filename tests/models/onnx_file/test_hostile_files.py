@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.errors import ModelFileError
+from models.onnx_file.card import METADATA_KEY
 from models.onnx_file.generator import Generator
 
 FLIPS, CUTS, DAMAGED = 3_000, 1_000, 400
@@ -39,6 +40,7 @@ def test_damage_with_a_correct_checksum_neither_crashes_nor_raises_another_error
     """The files are opened in another process with limited memory, which a crash or a large allocation would end."""
     code = f"""
 import random, resource, sys
+from models.onnx_file.card import METADATA_KEY
 from models.onnx_file.generator import Generator
 from models.common.errors import ModelFileError
 from models.common.checksum import EMPTY_CHECKSUM, verify_checksum, write_checksum
@@ -132,21 +134,31 @@ def a_card_that_is_no_json(model: ModelProto) -> None:
     model.metadata_props[0].value = 'not JSON, "file_sha256": "' + EMPTY_CHECKSUM + '"'
 
 
+def two_cards(model: ModelProto) -> None:
+    model.metadata_props.add(key=METADATA_KEY, value="{}")
+
+
+def a_weight_with_an_empty_dimension(model: ModelProto) -> None:
+    model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[4, 0])
+
+
 @pytest.mark.parametrize(
     ("message", "change"),
     [
+        ("card: the file has 2 cards, exactly one is required", two_cards),
+        (r"weights: w has the dimensions \[4, 0\]; each must be positive", a_weight_with_an_empty_dimension),
         ("weights: .* is stored in another file", external("../../../etc/passwd")),
         ("weights: .* is stored in another file", external("weights.bin")),
-        ("weights: .* declares 2,147,483,648 bytes, but has 0", two_gigabytes_in_200_bytes),
-        ("sizes: grown1, which Resize makes, .* 784,000,000 elements a row", a_graph_that_grows),
+        ("weights: .* declares 2,147,483,648 bytes, but contains 0", two_gigabytes_in_200_bytes),
+        ("sizes: grown1, which Resize computes, .* 784,000,000 elements a row", a_graph_that_grows),
         ("operators: ai.onnx.Loop is not an allowed operator", a_loop),
         ("standard domain: it contains functions", a_function),
         ("standard domain: it uses the operator domains", a_foreign_domain),
-        ("card: the file has none, or it is not JSON", a_card_that_is_no_json),
+        ("card: it is not JSON with a card_version", a_card_that_is_no_json),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim="16"))),
         ("card: latent_dim: ", a_card(lambda card: card.update(latent_dim=2**40))),
         ("card: image_shape", a_card(lambda card: card.update(image_shape=[1, -28, 28]))),
-        ("contract: ", a_card(lambda card: card.update(image_shape=[1, 28, 29]))),
+        ("inputs and outputs: ", a_card(lambda card: card.update(image_shape=[1, 28, 29]))),
         ("card: golden.n", a_card(lambda card: card["golden"].update(n=10**9))),
         ("card: ", a_card(lambda card: card["dataset"].update(class_counts=[]))),
         ("card: extra: ", a_card(lambda card: card.update(extra=1))),

@@ -99,4 +99,7 @@ def test_an_image_reference_has_either_label_or_labels(client):
 def test_a_text_consists_of_class_names_and_not_of_indices(client):
     assert client.post("/write", json={"text": "god", "seed": 1}).status_code == 200
     error = error_of(client.post("/write", json={"text": "go1"}))
-    assert (error["field"], error["message"]) == ("text", "'1' is no class; those of one character are: d, o, g")
+    assert (error["field"], error["message"]) == (
+        "text",
+        "'1' is not a class; the classes of one character are: d, o, g",
+    )

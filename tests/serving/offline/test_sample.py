@@ -93,7 +93,7 @@ def test_a_damaged_model_file_is_rejected_with_one_line(files, tmp_path, damage)
     (tmp_path / "a.onnx").write_bytes(content[damage])
     message = error_line(tmp_path / "a.onnx", "--out", tmp_path / "a.png")
     assert f"{tmp_path}/a.onnx: " in message
-    assert "damaged" in message or "cut short" in message
+    assert "damaged" in message or "truncated" in message
 
 
 def test_a_missing_file_or_folder_is_named_in_the_error(files, tmp_path):

@@ -63,7 +63,8 @@ class _RunOptions(RunOptions):
     __doc__ = RunOptions.__doc__
 
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: start a new run)")] = None
-    """Folder of a run to continue. It ends with the same bits as a run without interruption.
+    """Folder of a run to continue. On the same device and with the same number of threads, the result
+    is bit-for-bit that of an uninterrupted run; a GPU also needs --deterministic.
     `train --resume RUN --help` shows the options that may change."""
     dry_run: Switch = False
     """Check everything that training needs, print the configuration and the networks, and write nothing."""

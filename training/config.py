@@ -49,7 +49,7 @@ def _unset(metavar: str, meaning: str) -> object:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The recipe of the run and its folder."""
+    """The preset of the run, its folder and its initial weights."""
 
     preset: Preset = "mlp"
     """Set of defaults for the other options. `train --preset NAME --help` shows them.
@@ -98,13 +98,14 @@ class NetworkOptions:
     """Widths of the generator, each at least 1.
     mlp: sizes of the hidden layers, from the latent to the image.
     dcgan and residual: channels at each resolution, from the coarsest to the finest.
-    The preset's are for up to 32 x 32 pixels and get one more resolution for each doubling of that size."""
+    The default widths are for images of up to 32 x 32 pixels. Each doubling of that size adds one resolution."""
     discriminator_widths: Annotated[Widths | None, _unset("WIDTH [WIDTH ...]", "the preset's")] = None
-    """Widths of the discriminator, likewise, but in the order from the image to the logit."""
+    """Widths of the discriminator, in the order from the image to the logit; otherwise like --generator-widths."""
     discriminator_normalization: Literal["batch", "spectral"] = "batch"
     """Normalization of a dcgan discriminator.
     batch: batch normalization; the logit of an image depends on the other images of its batch.
-    spectral: spectral normalization; it does not, and the generator keeps more of the variety of the data."""
+    spectral: spectral normalization; each logit depends on one image only, and the generator keeps more of the variety
+    of the data."""
     conditional: Switch = False
     """Give both networks the class of each image, so that images of a requested class can be generated."""
 
@@ -121,7 +122,8 @@ class DurationOptions:
     """Number of real images that the discriminator sees, repetitions included, for example 600k or 6M; at least 1.
     Replaces --epochs."""
     minutes: Annotated[Above0 | None, _unset("MINUTES", "the time that --epochs takes")] = None
-    """Approximate training time in minutes; above 0. A short warm-up converts it to a number of images.
+    """Approximate training time in minutes; above 0. A short measurement of the speed converts it to a
+    number of images.
     Replaces --epochs."""
 
 
@@ -134,7 +136,7 @@ class OptimizationOptions:
     loss: Literal["non-saturating", "minimax", "hinge", "wasserstein", "relativistic"] = "non-saturating"
     """Loss of both networks. wasserstein is meant to be used with --penalty wgan-gp."""
     generator_data: Literal["same", "fresh"] = "same"
-    """Images from which the generator learns: the same as the discriminator in this step, or fresh ones."""
+    """Real images and latents for the update of the generator: those of the discriminator in this step, or others."""
     lr: Above0 = 2e-4
     """Learning rate of Adam, for both networks; above 0."""
     lr_schedule: LrSchedule = "constant"
@@ -185,11 +187,12 @@ class ExecutionOptions:
     """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the networks. Weights, losses, penalties and optimizers stay in fp32.
-    auto: on a GPU bf16, or fp16 without support for bf16; on a CPU bf16 with AMX, otherwise fp32."""
+    auto: on a GPU bf16 if it supports it, otherwise fp16; on a CPU with AMX bf16, otherwise fp32."""
     cuda_graph: Switch = True
-    """On a GPU, replay each step as one CUDA graph, which is faster. Turn it off to debug single operations."""
+    """On a single GPU, replay each step as one CUDA graph, which is faster. No effect with several processes. Turn
+    it off to debug single operations."""
     deterministic: Switch = False
-    """On a GPU, compute the same bits in every run, at some cost in speed. A CPU always does."""
+    """On a GPU, use deterministic algorithms, which are slower. On a CPU, results are always reproducible."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class LoggingOptions:
     """Number of images in the grid that is drawn after every epoch, always from the same latents; at least 1."""
     evaluate_every: Annotated[int, Field(ge=0), arg(metavar="EPOCHS")] = 0
     """Number of epochs between measurements of the fast metrics of `evaluate`; 0 measures none.
-    Only for mnist and stacked-mnist, for which there is a classifier."""
+    Only for mnist and stacked-mnist at their original 28 x 28 pixels and channels, for which there is a classifier."""
 
 
 @dataclass(frozen=True)

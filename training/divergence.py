@@ -9,14 +9,15 @@ from training.errors import RunError
 from training.state import State
 
 MAX_MEAN_LOGIT = 1e5
-"""Training has diverged if a mean logit is larger than this. Logits of a working discriminator stay far below it."""
+"""Training has diverged if the absolute value of a mean logit reaches this. Logits of a working discriminator stay far
+below it."""
 MIN_LOSS_SCALE = 2.0**-8
 """Training has diverged if the loss scale of fp16 falls below this. It starts at 2^16, and each step that
 skips an update halves it."""
 
 
 def check_divergence(state: State, config: Config, group: Group) -> None:
-    """Checks the metrics since the last reset, the weights and the loss scale. Waits for the device.
+    """Checks the metrics since the last reset, the weights and the loss scale. Synchronizes with the device.
 
     This is a collective operation: it replaces the metric sums of every process by their means over the group.
 

@@ -45,7 +45,7 @@ def _images_per_second(config: Config, data: LabelledImages, batches: Batches, g
             step.schedule(total_images=10**9)
             run_step(batches.at(state.images_seen))
             state.images_seen += config.batch_size
-        state.metrics()  # waits for the device
+        state.metrics()  # synchronizes with the device
         elapsed = time.perf_counter() - started
         # The first steps on a GPU include the selection of kernels and the capture of the CUDA graph.
         if group.broadcast(steps > EAGER_STEPS and elapsed >= seconds / 4):

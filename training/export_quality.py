@@ -1,4 +1,4 @@
-"""Quality that `export-onnx` measures: the metrics on the card, and the loss of an fp16 or int8 file against fp32."""
+"""Quality that `export-onnx` measures: the metrics on the card, and what an fp16 or int8 file loses against fp32."""
 
 import math
 from pathlib import Path

@@ -29,12 +29,12 @@ from training.step import Step
 from training.throughput import Throughput, slowdown_warning
 
 if TYPE_CHECKING:
-    from training.evaluation.training_metrics import Quality
+    from training.evaluation.training_metrics import TrainingEvaluator
 
 PROGRESS_SECONDS = 0.2
 """Interval in which the progress bar is updated."""
 DIVERGENCE_CHECK_SECONDS = 2.0
-"""Interval in which a single process checks for divergence within an epoch. Each check waits for the device."""
+"""Interval in which a single process checks for divergence within an epoch. Each check synchronizes with the device."""
 
 
 def train(config: Config, resume: bool = False) -> signal.Signals | None:
@@ -67,7 +67,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
 
 
 def _training_loop(
-    run: Run, logger: RunLogger | None, evaluator: "Quality | None", stop: StopRequest
+    run: Run, logger: RunLogger | None, evaluator: "TrainingEvaluator | None", stop: StopRequest
 ) -> signal.Signals | None:
     """Trains until the total of images is reached or a signal arrives.
 
@@ -165,7 +165,9 @@ def _save_checkpoint(run: Run) -> None:
         save_checkpoint(run.state.checkpoint(run.config, run.data.info), run.config.out)
 
 
-def _epoch_metrics(run: Run, evaluator: "Quality | None", epoch: int, images: int, seconds: float) -> dict[str, Any]:
+def _epoch_metrics(
+    run: Run, evaluator: "TrainingEvaluator | None", epoch: int, images: int, seconds: float
+) -> dict[str, Any]:
     """Returns the entry of metrics.jsonl for an epoch.
 
     Args:

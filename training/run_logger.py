@@ -1,6 +1,6 @@
 """Logs of a run: progress bar, a line and a sample grid per epoch, metrics.jsonl, TensorBoard and samples.gif.
 
-A log that cannot be written is reported once and never ends the training.
+After the start, a log that cannot be written is reported once and does not stop the training.
 """
 
 import io
@@ -153,7 +153,7 @@ class RunLogger:
             if path not in self.failed:
                 self.failed.add(path)
                 reason = getattr(error, "strerror", None) or error
-                self.print_line(f"{path} cannot be written ({reason}); training continues without it")
+                self.print_line(f"{path} cannot be written ({reason}); this does not stop the run")
 
     def _drop_entries_after(self, images_seen: int) -> int:
         """Removes later and incomplete entries from metrics.jsonl; returns images_seen of the last entry left, or 0."""

@@ -88,7 +88,7 @@ def ema_beta(images_seen: int, batch: int, half_life: float, ramp_up: float = 0.
         ramp_up: largest half-life as a share of the images seen; above 0.
 
     Returns:
-        A factor from 0 to below 1; 0 if h is 0, as at the first update.
+        A factor from 0 to below 1; 0 if h is 0.
 
     Raises:
         ValueError: an argument is out of range.

@@ -1,6 +1,6 @@
 """Set-up of a training run: resolves its configuration, loads its data, builds its state, and checks all of them.
 
-Everything that can prevent a run from starting is found here, before the run writes its first file.
+Checks everything that can prevent a run from starting, before config.json and the logs are written.
 """
 
 import os
@@ -24,7 +24,7 @@ from training.state import State, generator_config
 from training.widths import resolve_widths
 
 if TYPE_CHECKING:
-    from training.evaluation.training_metrics import Quality
+    from training.evaluation.training_metrics import TrainingEvaluator
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -
     return Run(config, data, state, group)
 
 
-def make_evaluator(run: Run) -> "Quality | None":
+def make_evaluator(run: Run) -> "TrainingEvaluator | None":
     """Returns the evaluator for `--evaluate-every`, or None if that is 0.
 
     Raises:
@@ -108,10 +108,10 @@ def make_evaluator(run: Run) -> "Quality | None":
     if not run.config.evaluate_every:
         return None
     # A local import, because it loads scikit-learn, which runs without evaluation do not need.
-    from training.evaluation.training_metrics import Quality
+    from training.evaluation.training_metrics import TrainingEvaluator
 
     try:
-        return Quality(run.data, run.config.data_dir, run.config.latent_dim, run.config.conditional)
+        return TrainingEvaluator(run.data, run.config.data_dir, run.config.latent_dim, run.config.conditional)
     except MnistGanError as error:
         raise RunError(f"--evaluate-every: {error}") from error
 

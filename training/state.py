@@ -99,7 +99,8 @@ class State:
         return self.generator if self.ema is None else self.ema
 
     def metrics(self) -> dict[str, float]:
-        """Returns the means of `STEP_METRICS` since the last reset, and `skipped_updates`. Waits for the device."""
+        """Returns the means of `STEP_METRICS` since the last reset, and `skipped_updates`. Synchronizes with the
+        device."""
         means = self.metric_sums / self.metric_steps.clamp(min=1)
         return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped_updates.item()}
 
@@ -110,7 +111,8 @@ class State:
 
     @torch.no_grad()
     def weights_are_finite(self) -> bool:
-        """Reports whether the L2 norm over all weights and buffers of the networks is finite. Waits for the device."""
+        """Reports whether the L2 norm over all weights and buffers of the networks is finite. Synchronizes with the
+        device."""
         weights = [tensor for _, tensor in self._network_tensors() if tensor.is_floating_point()]
         return bool(nn.utils.get_total_norm(weights).isfinite())
 

@@ -21,7 +21,7 @@ FINITE_DIFFERENCE_SIGMA = 0.1
 class Step:
     """Callable that runs one training step on a batch and changes `state` in place.
 
-    A step never waits for the device: metrics are summed on the device, and scheduled values live in tensors there.
+    A step never synchronizes with the device: metrics are summed on the device, and scheduled values are tensors there.
     Therefore the whole step can be captured in a CUDA graph (`training.cuda_graph`).
 
     Mixed precision: the networks run under autocast. Weights, losses, penalties, EMA and optimizer states are float32.

@@ -2,7 +2,7 @@
 
     train --preset mlp --data-dir data --out runs/a --epochs 50      # the textbook GAN
     train --preset fast --minutes 10 --out runs/b                    # about ten minutes on a CPU
-    train --resume runs/a                                            # continues a run, to the same bits
+    train --resume runs/a                                            # resumes a run
     torchrun --nproc-per-node 2 -m training.train --out runs/c       # on two GPUs
     train --help                                                     # all options
 

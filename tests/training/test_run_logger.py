@@ -31,7 +31,7 @@ def test_training_continues_without_the_logs_that_cannot_be_written(runs, tmp_pa
     output = " ".join(capsys.readouterr().out.split())
     for name in ("samples", "metrics.jsonl", "tensorboard/events"):
         assert output.count(f"{run}/{name}") == 1
-    assert "cannot be written (No such file or directory); training continues without it" in output
+    assert "cannot be written (No such file or directory); this does not stop the run" in output
     assert not list(run.rglob(".*"))
 
 

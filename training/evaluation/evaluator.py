@@ -177,7 +177,8 @@ def _conditions(dataset: str, n: int, real: RealImages) -> tuple[str, ...]:
     """Lines that say which images were compared."""
     return (
         f"{dataset}: {n:,} images of each source, compared with {len(real.test):,} real images {real.test_description}",
-        f"real data: baseline, {n:,} of the {len(real.train):,} training images in place of generated ones",
+        f"real data (baseline): {n:,} of the {len(real.train):,} training images in place of generated ones; "
+        "for nearest and memorised, the images that sources are compared with",
     )
 
 

@@ -25,7 +25,7 @@ Draw = Callable[[NDArray[np.float32], NDArray[np.int64] | None], Tensor]
 """Generates images: latents (n, latent_dim), labels (n,) or None -> float (n, channels, height, width) in [-1, 1]."""
 
 
-class Quality:
+class TrainingEvaluator:
     """Measures a generator on the images 0 to 4,999 of seed 0.
 
     `evaluate` measures 10,000 images by default, so its classifier FID is lower than the one measured here.
@@ -48,7 +48,7 @@ class Quality:
         """
         if train.info.name not in WITH_TEST_SPLIT:
             raise InputError(
-                "dataset", f"{train.info.name} has no test split to compare generated images with; mnist has"
+                "dataset", f"{train.info.name} has no test split to compare generated images with; mnist has one"
             )
         train = train.to(torch.device("cpu"))
         self.context, _ = make_metric_context(train, load_test_images(train.info, data_dir))

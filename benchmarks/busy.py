@@ -71,7 +71,7 @@ def time_training(options: Options, thread_options: list[str]) -> tuple[float, i
     """Runs `train` once.
 
     Returns:
-        The duration in seconds, and the number of threads, which is None if the run was stopped before it wrote its
+        the duration in seconds, and the number of threads, which is None if the run was stopped before it wrote its
         configuration.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -56,10 +56,10 @@ def measure(url: httpx.URL, root: int, load: Load | None, seconds: float) -> dic
     """Measures the service under one load.
 
     Args:
-        url: Address of the service.
-        root: Process id of `bentoml serve`.
-        load: The requests to send; None leaves the service idle.
-        seconds: Duration of the measurement.
+        url: address of the service.
+        root: process id of `bentoml serve`.
+        load: the requests to send; None leaves the service idle.
+        seconds: duration of the measurement.
 
     Returns:
         `mib_median`, `mib_max` and `cores`; under load also `images_per_second` and the median latency in

@@ -34,11 +34,11 @@ def write_json(
     """Writes the results of a benchmark as JSON; does nothing if `path` is None.
 
     Args:
-        path: The file to write.
-        options: The dataclass of the benchmark's options. Paths are left out, because they mean nothing elsewhere.
-        results: Further keys of the JSON object.
+        path: the file to write.
+        options: the dataclass of the benchmark's options. Paths are left out, because they mean nothing elsewhere.
+        results: further keys of the JSON object.
         device: "cpu" or "cuda", the device that was measured.
-        packages: Names of packages whose versions are written as well; null stands for one that is not installed.
+        packages: names of packages whose versions are written as well; null stands for one that is not installed.
     """
     if path is None:
         return

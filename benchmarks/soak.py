@@ -113,9 +113,9 @@ def soak(url: httpx.URL, server: int, options: Options) -> list[Interval]:
     """Runs one client for each kind of request.
 
     Args:
-        url: Address of the service.
-        server: Process id of `bentoml serve`.
-        options: Duration and pause.
+        url: address of the service.
+        server: process id of `bentoml serve`.
+        options: duration and pause.
     """
     generator = Generator.open(options.model)
     intervals = [Interval() for _ in range(INTERVALS)]

@@ -106,13 +106,13 @@ def alternate(loops: dict[str, Loop], batch_size: int, seconds: float, rounds: i
     """Times loops in alternating rounds.
 
     Args:
-        loops: The loops by name.
-        batch_size: Images of one batch.
-        seconds: Approximate duration of each round of each loop.
-        rounds: Number of rounds.
+        loops: the loops by name.
+        batch_size: images of one batch.
+        seconds: approximate duration of each round of each loop.
+        rounds: number of rounds.
 
     Returns:
-        The images/s of each round, by the name of the loop.
+        the images/s of each round, by the name of the loop.
     """
     batches = {}
     for name, run in loops.items():

@@ -58,7 +58,7 @@ class Group:
         """Replaces each tensor by its mean over the group, in place, with a single all-reduce.
 
         Args:
-            tensors: Tensors of one dtype, with the same shapes in every process.
+            tensors: tensors of one dtype, with the same shapes in every process.
         """
         if self.size == 1:
             return

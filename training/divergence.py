@@ -22,7 +22,7 @@ def check_divergence(state: State, config: Config, group: Group) -> None:
     This is a collective operation: it replaces the metric sums of every process by their means over the group.
 
     Raises:
-        RunError: A metric or weight is not finite, a mean logit exceeds `MAX_MEAN_LOGIT`, or fp16 skips every update.
+        RunError: a metric or weight is not finite, a mean logit exceeds `MAX_MEAN_LOGIT`, or fp16 skips every update.
     """
     group.all_reduce_mean([state.metric_sums])
     metrics = state.metrics()

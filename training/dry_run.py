@@ -14,10 +14,10 @@ def dry_run(config: Config, resume: bool = False) -> str:
     """Makes all checks that `train` makes before it starts. Downloads and writes nothing.
 
     Returns:
-        The configuration as JSON, a summary of the data, and the size and cost of each network, on several lines.
+        the configuration as JSON, a summary of the data, and the size and cost of each network, on several lines.
 
     Raises:
-        MnistGanError: The run could not start; the error is the one that `train` would raise.
+        MnistGanError: the run could not start; the error is the one that `train` would raise.
     """
     config = resolve_config(config)
     run = prepare(config, resume, Group(device=config.device), dry_run=True)

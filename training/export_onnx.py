@@ -113,7 +113,7 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
     """Exports, checks and, if asked for or if the precision requires it, evaluates the generator.
 
     Returns:
-        The export, with its quality on the card if it was evaluated, and the evaluation. The last source of the
+        the export, with its quality on the card if it was evaluated, and the evaluation. The last source of the
         evaluation is the export.
 
     Raises:

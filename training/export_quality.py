@@ -43,7 +43,7 @@ def compare_with_original(
         all_metrics: measures every metric of `evaluate`, not only those that `check_quality_loss` needs.
 
     Returns:
-        A report of two sources, named by their precision: the original, then the variant.
+        a report of two sources, named by their precision: the original, then the variant.
 
     Raises:
         InputError, DataError, SourceError: the files cannot be evaluated.
@@ -88,7 +88,7 @@ def card_quality(report: EvaluationReport, source: EvaluatedSource) -> dict[str,
         source: one of its sources.
 
     Returns:
-        Value by name of each metric that was measured and is finite, the FID relative to that of real images as
+        value by name of each metric that was measured and is finite, the FID relative to that of real images as
         "fid_ratio", and the number of images as "images".
     """
     quality = _measured_values(source) | {

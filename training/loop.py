@@ -47,8 +47,8 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         SIGINT or SIGTERM if it ended the run early, after saving a checkpoint; None if the run is complete.
 
     Raises:
-        LockedError: Another process is training into the folder.
-        RunError, ResumeError, DataError, PrecisionError, CheckpointError: The run cannot start, or it diverged. The
+        LockedError: another process is training into the folder.
+        RunError, ResumeError, DataError, PrecisionError, CheckpointError: the run cannot start, or it diverged. The
             last good checkpoint is kept.
     """
     config = resolve_config(config)
@@ -72,14 +72,14 @@ def _training_loop(
     """Trains until the total of images is reached or a signal arrives.
 
     Args:
-        logger: Logs of the run in the main process; None in the others.
-        evaluator: Measures the generator every `config.evaluate_every` epochs; None measures nothing.
+        logger: logs of the run in the main process; None in the others.
+        evaluator: measures the generator every `config.evaluate_every` epochs; None measures nothing.
 
     Returns:
-        The signal that ended the run early, or None.
+        the signal that ended the run early, or None.
 
     Raises:
-        RunError: Training diverged.
+        RunError: training diverged.
     """
     config, state, group = run.config, run.state, run.group
     assert config.images is not None
@@ -158,7 +158,7 @@ def _save_checkpoint(run: Run) -> None:
     """Saves a checkpoint from the main process, unless training has diverged. Every process has to call it.
 
     Raises:
-        RunError: Training has diverged.
+        RunError: training has diverged.
     """
     check_divergence(run.state, run.config, run.group)
     if run.group.is_main_process:
@@ -171,8 +171,8 @@ def _epoch_metrics(
     """Returns the entry of metrics.jsonl for an epoch.
 
     Args:
-        epoch: Number of the epoch, from 1.
-        images, seconds: Images on which this process trained in the epoch, and the time that took. In a resumed run
+        epoch: number of the epoch, from 1.
+        images, seconds: images on which this process trained in the epoch, and the time that took. In a resumed run
             they cover only the rest of its first epoch.
     """
     state = run.state

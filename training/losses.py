@@ -39,7 +39,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         fake_logits: any shape.
 
     Returns:
-        An fp32 scalar, at least 0; 2 log 2 for a discriminator that guesses.
+        an fp32 scalar, at least 0; 2 log 2 for a discriminator that guesses.
     """
     return -(logsigmoid(real_logits.float()).mean() + logsigmoid(-fake_logits.float()).mean())
 
@@ -56,7 +56,7 @@ def minimax(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         real_logits: not used.
 
     Returns:
-        An fp32 scalar, at most 0.
+        an fp32 scalar, at most 0.
     """
     return logsigmoid(-fake_logits.float()).mean()
 
@@ -73,7 +73,7 @@ def non_saturating(fake_logits: Tensor, real_logits: Tensor | None = None) -> Te
         real_logits: not used.
 
     Returns:
-        An fp32 scalar, at least 0.
+        an fp32 scalar, at least 0.
     """
     return -logsigmoid(fake_logits.float()).mean()
 
@@ -91,7 +91,7 @@ def hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         fake_logits: any shape.
 
     Returns:
-        An fp32 scalar, at least 0.
+        an fp32 scalar, at least 0.
     """
     return relu(1 - real_logits.float()).mean() + relu(1 + fake_logits.float()).mean()
 
@@ -109,7 +109,7 @@ def wasserstein_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tenso
         fake_logits: any shape.
 
     Returns:
-        An fp32 scalar without bounds.
+        an fp32 scalar without bounds.
     """
     return fake_logits.float().mean() - real_logits.float().mean()
 
@@ -127,7 +127,7 @@ def linear(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         real_logits: not used.
 
     Returns:
-        An fp32 scalar without bounds.
+        an fp32 scalar without bounds.
     """
     return -fake_logits.float().mean()
 
@@ -145,7 +145,7 @@ def relativistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tens
         fake_logits: same shape; the fake at an index is compared with the real at the same index.
 
     Returns:
-        An fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
+        an fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
 
     Raises:
         ValueError: the shapes differ.
@@ -167,7 +167,7 @@ def relativistic_generator(fake_logits: Tensor, real_logits: Tensor | None) -> T
         real_logits: same shape; must not be None.
 
     Returns:
-        An fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
+        an fp32 scalar, at least 0; log 2 if the logits of each pair are equal.
 
     Raises:
         ValueError: the real logits are missing, or the shapes differ.

@@ -45,8 +45,8 @@ def finite_difference(logits: Tensor, logits_of_noisy: Tensor, sigma: float) -> 
     the logits: with bf16 (epsilon 2^-8) and sigma 0.01 the estimate was five times a true value of 0.005.
 
     Args:
-        logits: D(x), any shape.
-        logits_of_noisy: D(x + sigma n), same shape.
+        logits: d(x), any shape.
+        logits_of_noisy: d(x + sigma n), same shape.
         sigma: standard deviation of the noise, in the unit of the images (from -1 to 1); above 0.
 
     Returns:
@@ -67,7 +67,7 @@ def zero_centred(squared_norms: Tensor, gamma: Tensor | float) -> Tensor:
         gamma: weight, at least 0.
 
     Returns:
-        A scalar, at least 0.
+        a scalar, at least 0.
     """
     return gamma / 2 * squared_norms.mean()
 
@@ -84,7 +84,7 @@ def wasserstein_gp(squared_norms: Tensor, weight: Tensor | float = 10.0) -> Tens
         weight: at least 0; 10 in the paper.
 
     Returns:
-        A scalar, at least 0.
+        a scalar, at least 0.
     """
     # The slope of sqrt at 0 is infinite, so a discriminator with zero gradient would get NaN as the penalty's gradient.
     norms = squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny).sqrt()

@@ -23,11 +23,11 @@ def load_run_checkpoint(config: Config, data: Dataset) -> Checkpoint | None:
     """Loads the newest checkpoint of the run in `config.out`.
 
     Returns:
-        The checkpoint, or None if the run ended before it saved one, and therefore starts from the beginning.
+        the checkpoint, or None if the run ended before it saved one, and therefore starts from the beginning.
 
     Raises:
-        CheckpointError: The checkpoint is damaged.
-        ResumeError: The run was trained on other data; the message lists the differences.
+        CheckpointError: the checkpoint is damaged.
+        ResumeError: the run was trained on other data; the message lists the differences.
     """
     if not find_checkpoints(config.out):
         return None
@@ -45,10 +45,10 @@ def restore_state(state: State, checkpoint: Checkpoint, run: Path) -> None:
     """Copies a checkpoint into the state.
 
     Args:
-        run: Folder of the run, for the error message.
+        run: folder of the run, for the error message.
 
     Raises:
-        CheckpointError: The checkpoint belongs to other networks or another precision.
+        CheckpointError: the checkpoint belongs to other networks or another precision.
     """
     try:
         state.restore(checkpoint.tensors)
@@ -61,7 +61,7 @@ def check_total(config: Config, images_seen: int) -> None:
     """Checks that a run has not seen more images than its total, `config.images`, which must be set.
 
     Raises:
-        ResumeError: It has seen more.
+        ResumeError: it has seen more.
     """
     assert config.images is not None
     if images_seen - config.images >= config.batch_size:  # the last batch exceeds the total by less than a batch

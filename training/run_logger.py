@@ -79,9 +79,9 @@ class RunLogger:
         """Prints a summary of the run and starts the progress bar.
 
         Args:
-            epoch_images: Images of one epoch, a multiple of the batch size.
-            total_images: Images of the whole run, those before a resume included.
-            processes: Number of processes that train the run.
+            epoch_images: images of one epoch, a multiple of the batch size.
+            total_images: images of the whole run, those before a resume included.
+            processes: number of processes that train the run.
         """
         self.epoch_images = epoch_images
         self.epochs = -(-total_images // epoch_images)
@@ -112,8 +112,8 @@ class RunLogger:
         """Logs the metrics and the sample grid of an epoch.
 
         Args:
-            metrics: The entry for metrics.jsonl. Entries other than epoch and images_seen also go to TensorBoard.
-            samples: Float (n, channels, height, width) in [-1, 1], on any device.
+            metrics: the entry for metrics.jsonl. Entries other than epoch and images_seen also go to TensorBoard.
+            samples: float (n, channels, height, width) in [-1, 1], on any device.
         """
         penalty = ", penalty {penalty:.3f}" if metrics["penalty"] else ""
         skipped = ", {skipped_updates} updates skipped" if metrics["skipped_updates"] else ""

@@ -29,7 +29,7 @@ def generate(generator: nn.Module, latents: NDArray[np.float32], labels: NDArray
     """Generates images in evaluation mode, and leaves the generator in the mode that it was in.
 
     Args:
-        generator: A network that takes labels exactly if `labels` is not None.
+        generator: a network that takes labels exactly if `labels` is not None.
         latents: (n, latent_dim).
         labels: (n,).
 

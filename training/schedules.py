@@ -29,7 +29,7 @@ def decay(schedule: LrSchedule, images_seen: int, total: int, warmup: int = 0, e
         end: factor at `total` and afterwards, from 0 to 1.
 
     Returns:
-        A factor from 0 to 1; exactly 0 at the start of a warm-up.
+        a factor from 0 to 1; exactly 0 at the start of a warm-up.
 
     Raises:
         ValueError: an argument is out of range.
@@ -61,7 +61,7 @@ def ramp(images_seen: int, duration: int, start: float, end: float) -> float:
         end: any finite number.
 
     Returns:
-        A value from `start` to `end`, and exactly `end` from `duration` on.
+        a value from `start` to `end`, and exactly `end` from `duration` on.
 
     Raises:
         ValueError: an argument is out of range.
@@ -88,7 +88,7 @@ def ema_beta(images_seen: int, batch: int, half_life: float, ramp_up: float = 0.
         ramp_up: largest half-life as a share of the images seen; above 0.
 
     Returns:
-        A factor from 0 to below 1; 0 if h is 0.
+        a factor from 0 to below 1; 0 if h is 0.
 
     Raises:
         ValueError: an argument is out of range.

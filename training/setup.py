@@ -47,8 +47,8 @@ def resolve_config(config: Config) -> Config:
     It also sets PyTorch's number of threads. Absolute paths let `--resume` work from any folder.
 
     Raises:
-        PrecisionError: The device does not exist.
-        RunError: A path is not valid UTF-8.
+        PrecisionError: the device does not exist.
+        RunError: a path is not valid UTF-8.
     """
     device = resolve_device(config.device)
     if config.threads is not None:
@@ -71,12 +71,12 @@ def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -
     """Loads the data and builds or restores the state. Every process of the group has to call it.
 
     Args:
-        config: A configuration from `resolve_config`.
+        config: a configuration from `resolve_config`.
         dry_run: True downloads nothing, and leaves `config.images` as None where --minutes sets the duration, because
             that needs a measurement of the training speed.
 
     Raises:
-        MnistGanError: The run cannot start.
+        MnistGanError: the run cannot start.
     """
     if config.batch_size % group.size:
         raise RunError(
@@ -103,7 +103,7 @@ def make_evaluator(run: Run) -> "TrainingEvaluator | None":
     """Returns the evaluator for `--evaluate-every`, or None if that is 0.
 
     Raises:
-        RunError: The generator cannot be evaluated on this data set.
+        RunError: the generator cannot be evaluated on this data set.
     """
     if not run.config.evaluate_every:
         return None
@@ -127,9 +127,9 @@ def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | 
     """Builds the state and fills it from the checkpoint or from the weights of --init.
 
     Raises:
-        RunError: The networks do not fit the images, the memory or a model file, or the weights of --init do not fit
+        RunError: the networks do not fit the images, the memory or a model file, or the weights of --init do not fit
             the networks.
-        CheckpointError: The checkpoint does not fit the networks, or a checkpoint of this run could not be read again.
+        CheckpointError: the checkpoint does not fit the networks, or a checkpoint of this run could not be read again.
     """
     try:
         check_exportable(generator_config(config, data.info))
@@ -154,8 +154,8 @@ def _with_total(config: Config, data: LabelledImages, state: State, group: Group
     """Sets `config.images`, the total of the run in images.
 
     Raises:
-        RunError: The warm-up of the learning rate is as long as the run.
-        ResumeError: The run has already seen more images.
+        RunError: the warm-up of the learning rate is as long as the run.
+        ResumeError: the run has already seen more images.
     """
     if config.images is None and (config.minutes is None or not dry_run):
         images = images_to_train(config, data, group)

@@ -25,7 +25,7 @@ class StopRequest:
         theirs every `STEPS_BETWEEN_SIGNAL_CHECKS` steps. This is a collective operation.
 
         Args:
-            steps: Number of training steps of the run so far, the same in every process.
+            steps: number of training steps of the run so far, the same in every process.
         """
         if group.size == 1:
             return self.received

@@ -34,7 +34,7 @@ def generator_config(config: Config, dataset: Dataset) -> NetworkConfig:
     """Returns the architecture of the generator that a run trains on this data.
 
     Raises:
-        ValueError: No network can have these sizes.
+        ValueError: no network can have these sizes.
     """
     classes = len(dataset.class_names) if config.conditional else 0
     widths, _ = resolve_widths(config, dataset.image_shape)
@@ -51,7 +51,7 @@ class State:
         """Initialises the networks from `config.seed`, with the same weights on any device.
 
         Raises:
-            ValueError: The networks cannot be built for images of this shape.
+            ValueError: the networks cannot be built for images of this shape.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -136,8 +136,8 @@ class State:
         """Copies tensors that `tensors()` returned into the state, in place. Set `images_seen` separately.
 
         Raises:
-            ValueError: A tensor is missing or has another shape.
-            KeyError: A tensor of the loss scaler is missing.
+            ValueError: a tensor is missing or has another shape.
+            KeyError: a tensor of the loss scaler is missing.
         """
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for weight in optimizer.param_groups[0]["params"]:

@@ -51,7 +51,7 @@ class Step:
         The values are those of `training.schedules` after `state.images_seen` plus one batch.
 
         Args:
-            total_images: Length of the run in images.
+            total_images: length of the run in images.
         """
         config, seen = self.config, self.state.images_seen + self.config.batch_size
         lr = config.lr * decay(config.lr_schedule, seen, total_images, config.lr_warmup, config.lr_end)
@@ -136,10 +136,10 @@ class Step:
         Args:
             real, fake: float32 (n, channels, height, width) in [-1, 1]; `fake` is detached from the generator.
             labels: int64 (n,), or None for an unconditional discriminator.
-            noise: See `Batch.noise`.
+            noise: see `Batch.noise`.
 
         Returns:
-            The logits of the reals and of the fakes, in the precision of the network, and the penalty multiplied by
+            the logits of the reals and of the fakes, in the precision of the network, and the penalty multiplied by
             its weight, a float32 scalar (0 if there is no penalty).
         """
         discriminator, penalty = self.state.discriminator, self.config.penalty
@@ -181,7 +181,7 @@ class Step:
         fp16 skips the step on the device if a gradient is not finite.
 
         Args:
-            loss: Scalar, of this process's share of the batch.
+            loss: scalar, of this process's share of the batch.
 
         Returns:
             L2 norm of the unscaled gradient over all weights, averaged over the group before: float32 scalar.
@@ -214,7 +214,7 @@ class Step:
         sums, where `check_divergence` finds it.
 
         Args:
-            metrics: Scalars in the order of `STEP_METRICS`; the last two are the gradient norms.
+            metrics: scalars in the order of `STEP_METRICS`; the last two are the gradient norms.
         """
         state, values = self.state, torch.stack(metrics)
         if not state.scaler.is_enabled():

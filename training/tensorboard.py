@@ -36,11 +36,11 @@ class EventFile:
         """Appends the values of one step to the file.
 
         Args:
-            scalars: Values by tag.
-            images: A PNG file, its width and its height in pixels, by tag.
+            scalars: values by tag.
+            images: a PNG file, its width and its height in pixels, by tag.
 
         Raises:
-            OSError: The file cannot be written. The values are kept, and the next call writes them as well.
+            OSError: the file cannot be written. The values are kept, and the next call writes them as well.
         """
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         for name, (png, width, height) in images.items():

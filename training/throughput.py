@@ -29,7 +29,7 @@ class Throughput:
         """Counts a training step on `images` images that ended at `now`.
 
         Returns:
-            Images per second of the window that this step completes, if they are less than a quarter of `best`. A
+            images per second of the window that this step completes, if they are less than a quarter of `best`. A
             slowdown is reported only once; in all other cases the result is None.
         """
         self._images += images
@@ -50,8 +50,8 @@ def slowdown_warning(config: Config, best: float, rate: float) -> str | None:
     """Returns a warning that threads block each other, or None for a run on a GPU or on one thread.
 
     Args:
-        best: Images per second before the slowdown.
-        rate: Images per second now.
+        best: images per second before the slowdown.
+        rate: images per second now.
     """
     if config.device != "cpu" or config.threads is None or config.threads <= 1:
         return None

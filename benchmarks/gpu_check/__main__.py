@@ -128,7 +128,7 @@ def check(
         folder: an empty folder for the files of running stages.
 
     Returns:
-        Whether no stage failed.
+        whether no stage failed.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {

@@ -24,14 +24,14 @@ def prepare(bundle: Path, packages: Path) -> dict[str, str]:
     """Prepares an environment in which the stages can be started with `sys.executable`.
 
     Args:
-        bundle: The folder that `make gpu-bundle` writes; it need not exist.
-        packages: An empty folder for unpacked wheels.
+        bundle: the folder that `make gpu-bundle` writes; it need not exist.
+        packages: an empty folder for unpacked wheels.
 
     Returns:
-        The environment variables of the stages.
+        the environment variables of the stages.
 
     Raises:
-        MissingPackageError: A package is missing or cannot be installed; the message names it.
+        MissingPackageError: a package is missing or cannot be installed; the message names it.
     """
     environment = dict(os.environ)
     root = str(Path(__file__).parents[2])

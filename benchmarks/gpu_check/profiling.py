@@ -54,10 +54,10 @@ def profile_steps(config: Config, data: LabelledImages, trace: Path | None = Non
     """Profiles training steps.
 
     Args:
-        config: The configuration of the training.
-        data: The images, on the device of the configuration.
-        trace: File for a trace that Chrome and Perfetto can open, compressed if its name ends in .gz; None writes none.
-        steps: Number of steps in the profile and the trace.
+        config: the configuration of the training.
+        data: the images, on the device of the configuration.
+        trace: file for a trace that Chrome and Perfetto can open, compressed if its name ends in .gz; None writes none.
+        steps: number of steps in the profile and the trace.
     """
     run = package_loop(config, data)
     run(CALIBRATION_BATCHES)

@@ -42,7 +42,7 @@ def tiny_config(out: Path, combination: tuple[str, str, str, str], **stop: float
     """Returns a run of networks with a few weights on 8 x 8 images.
 
     Args:
-        stop: One of epochs, images and minutes.
+        stop: one of epochs, images and minutes.
     """
     precision, penalty, loss, discriminator = combination
     return small_config(

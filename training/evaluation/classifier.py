@@ -58,8 +58,8 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int, classes: int):
         """Args:
-        channels: Number of image channels.
-        classes: Number of classes.
+        channels: number of image channels.
+        classes: number of classes.
         """
         super().__init__()
         layers: list[nn.Module] = []
@@ -111,7 +111,7 @@ def classify_stacked(classifier: Classifier, images: Tensor) -> ClassifierOutput
     channel first; its probability is the product of the probabilities of the digits.
 
     Args:
-        classifier: A classifier for images of one channel.
+        classifier: a classifier for images of one channel.
         images: uint8 (n, channels, height, width).
 
     Returns:
@@ -137,14 +137,14 @@ def train_classifier(
     the same weights on one machine with one number of threads. The global random state is not changed.
 
     Args:
-        data: Images and labels, on the CPU.
-        epochs: Number of passes over the images. Images that do not fill a last batch of 128 are skipped in each pass.
-        seed: Seed of the initial weights, the order of the images and the distortions.
-        progress: Shows a progress bar; None shows nothing.
-        task: Description of the progress bar.
+        data: images and labels, on the CPU.
+        epochs: number of passes over the images. Images that do not fill a last batch of 128 are skipped in each pass.
+        seed: seed of the initial weights, the order of the images and the distortions.
+        progress: shows a progress bar; None shows nothing.
+        task: description of the progress bar.
 
     Returns:
-        The classifier in evaluation mode.
+        the classifier in evaluation mode.
     """
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -174,8 +174,8 @@ def load_pinned_classifier() -> Classifier:
     """Loads the classifier with which all metrics for MNIST are measured.
 
     Raises:
-        ClassifierError: The SHA-256 of its file is not the pinned one.
-        FileNotFoundError: The file does not exist.
+        ClassifierError: the SHA-256 of its file is not the pinned one.
+        FileNotFoundError: the file does not exist.
     """
     file = PINNED.read_bytes()
     if (sha256 := hashlib.sha256(file).hexdigest()) != PINNED_SHA256:

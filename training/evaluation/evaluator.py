@@ -36,21 +36,21 @@ def evaluate_sources(
     """Compares images of several sources with real images. Every source is measured on the same number of images.
 
     Args:
-        sources: Models and files; each has its own name. A generator of sources is read after the options are checked.
-        data_dir: Folder of the data sets; None means $MNIST_GAN_DATA, else "data". For dataset "folder" it is the
+        sources: models and files; each has its own name. A generator of sources is read after the options are checked.
+        data_dir: folder of the data sets; None means $MNIST_GAN_DATA, else "data". For dataset "folder" it is the
             folder of images itself and must not be None.
-        dataset: Name of the real images; None means the data set of the first model, or "mnist" without a model.
-        n: Number of images of each source. None means 10,000, or 26,000 for stacked-mnist. Fewer are used if the
+        dataset: name of the real images; None means the data set of the first model, or "mnist" without a model.
+        n: number of images of each source. None means 10,000, or 26,000 for stacked-mnist. Fewer are used if the
             training split or a file has fewer.
-        metrics: Names from `METRICS`; None means all.
-        fit_classifier: Train a classifier on the real images if none is pinned for them.
-        allow_weak_classifier: Measure all metrics with a classifier that does not separate the classes, too.
+        metrics: names from `METRICS`; None means all.
+        fit_classifier: train a classifier on the real images if none is pinned for them.
+        allow_weak_classifier: measure all metrics with a classifier that does not separate the classes, too.
 
     Raises:
-        InputError: An argument is invalid, or a classifier has to be trained and `fit_classifier` is False.
-        SourceError: There are no sources, or one does not fit the real images.
-        DataError: The real images cannot be loaded.
-        ClassifierError: The file of the pinned classifier was changed.
+        InputError: an argument is invalid, or a classifier has to be trained and `fit_classifier` is False.
+        SourceError: there are no sources, or one does not fit the real images.
+        DataError: the real images cannot be loaded.
+        ClassifierError: the file of the pinned classifier was changed.
     """
     names = _check_options(dataset, n, metrics)
     sources = tuple(sources)
@@ -127,7 +127,7 @@ def _image_shape(dataset: str, sources: Sequence[ImageSource]) -> tuple[int, int
 
 def _check_source(source: ImageSource, info: Dataset) -> None:
     """Raises:
-    SourceError: The images have another shape than the real ones, or labels are not classes of the data set.
+    SourceError: the images have another shape than the real ones, or labels are not classes of the data set.
     """
     if source.image_shape != info.image_shape:
         raise SourceError(

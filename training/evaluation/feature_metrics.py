@@ -34,8 +34,8 @@ def frechet_distance(a: Features, b: Features) -> float:
         b: float64 (m, d), with m at least 2.
 
     Raises:
-        ValueError: The numbers of features differ.
-        numpy.linalg.LinAlgError: A set has one feature only, or values that are not finite.
+        ValueError: the numbers of features differ.
+        numpy.linalg.LinAlgError: a set has one feature only, or values that are not finite.
     """
     covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     # S_a S_b is not symmetric, but has the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which are real and not negative.
@@ -58,11 +58,11 @@ def kernel_distance(a: Features, b: Features) -> tuple[float, float]:
         b: float64 (m, d), with n and m at least 4, so that a subset has two points.
 
     Returns:
-        The distance, and its standard error: the deviation between subsets, divided by the square root of the number of
+        the distance, and its standard error: the deviation between subsets, divided by the square root of the number of
         disjoint subsets that fit into the smaller set. Subsets that overlap add little information.
 
     Raises:
-        ValueError: The numbers of features differ.
+        ValueError: the numbers of features differ.
     """
     n = min(len(a), len(b))
     size = min(KID_SUBSET_SIZE, n // 2)
@@ -117,7 +117,7 @@ def manifold(real: Features, generated: Features) -> Manifold:
         generated: float64 (m, d), with m at least 6. m = n makes precision and recall comparable.
 
     Raises:
-        RuntimeError: A set has fewer than 6 points, or the numbers of features differ.
+        RuntimeError: a set has fewer than 6 points, or the numbers of features differ.
     """
     reals, fakes = torch.from_numpy(real), torch.from_numpy(generated)
     real_radii, fake_radii = _radii(reals), _radii(fakes)

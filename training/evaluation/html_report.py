@@ -66,10 +66,10 @@ def write_report(report: EvaluationReport, folder: Path) -> Path:
     """Writes index.html and its pictures into a folder, which is created if it does not exist.
 
     Returns:
-        The path of index.html.
+        the path of index.html.
 
     Raises:
-        OSError: A file cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = {"All sources": list(_write_plots(report, folder))}

@@ -99,18 +99,18 @@ def make_metric_context(
     """Chooses the classifier: the pinned one for MNIST and stacked MNIST, otherwise one trained on `train`.
 
     Args:
-        train: Real training images.
-        test: Real images that were not used for training.
-        fit_classifier: Train a classifier if none is pinned for this data set and shape; False raises an error then.
-        progress: Shows the progress of training; None shows nothing.
-        allow_weak_classifier: Measure with a classifier that does not separate the classes, too.
+        train: real training images.
+        test: real images that were not used for training.
+        fit_classifier: train a classifier if none is pinned for this data set and shape; False raises an error then.
+        progress: shows the progress of training; None shows nothing.
+        allow_weak_classifier: measure with a classifier that does not separate the classes, too.
 
     Returns:
-        The context, and a line that describes the classifier and its accuracy.
+        the context, and a line that describes the classifier and its accuracy.
 
     Raises:
-        InputError: No classifier is pinned for this data set and shape, and `fit_classifier` is False.
-        ClassifierError: The file of the pinned classifier was changed.
+        InputError: no classifier is pinned for this data set and shape, and `fit_classifier` is False.
+        ClassifierError: the file of the pinned classifier was changed.
     """
     name, shape = train.info.name, train.info.image_shape
     class_shares = np.array(train.info.class_weights) / sum(train.info.class_weights)

@@ -92,7 +92,7 @@ def measure(metric: Metric, sample: Sample) -> Measurement:
     """Measures a metric on a sample.
 
     Raises:
-        MetricError: The sample has too few images or no labels, the data set has too many classes, or the classifier
+        MetricError: the sample has too few images or no labels, the data set has too many classes, or the classifier
             does not separate the classes.
     """
     if len(sample) < metric.min_images:

@@ -26,12 +26,12 @@ def load_real_images(dataset: str, data_dir: Path, shape: tuple[int, int, int] |
     """Loads the training and test split, or two random halves of each class if the data set has no test split.
 
     Args:
-        dataset: Key of `training.data.LOADERS`.
-        data_dir: Folder of the data sets; for "folder", the folder of images itself.
+        dataset: key of `training.data.LOADERS`.
+        data_dir: folder of the data sets; for "folder", the folder of images itself.
         shape: (channels, height, width) to convert the images to; None keeps the shape of the data set.
 
     Raises:
-        DataError: The data set cannot be loaded, or has fewer than two images.
+        DataError: the data set cannot be loaded, or has fewer than two images.
     """
     channels, image_size, _ = shape or (None, None, None)
     train = load_dataset(dataset, data_dir, image_size, channels)
@@ -48,7 +48,7 @@ def load_test_images(info: Dataset, data_dir: Path) -> LabelledImages:
     """Loads the test split of a data set in the shape of `info`, in a fixed random order.
 
     Raises:
-        DataError: The data set cannot be loaded, or has no test split.
+        DataError: the data set cannot be loaded, or has no test split.
     """
     channels, image_size, _ = info.image_shape
     return shuffled(load_dataset(info.name, data_dir, image_size, channels, "test"))

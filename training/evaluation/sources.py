@@ -83,7 +83,7 @@ def open_sources(paths: Sequence[Path]) -> Iterator[ImageSource]:
     dropped.
 
     Raises:
-        SourceError, ModelFileError, CheckpointError, ParityError: A source cannot be read; the message names it.
+        SourceError, ModelFileError, CheckpointError, ParityError: a source cannot be read; the message names it.
     """
     paths = tuple(dict.fromkeys(paths))
     names = [path.name for path in paths]

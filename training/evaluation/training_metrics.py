@@ -35,16 +35,16 @@ class TrainingEvaluator:
         """Loads the test images and draws the latents, which are the same for each measurement.
 
         Args:
-            train: Training images of a data set with a test split and a pinned classifier, on any device.
-            data_dir: Folder of the data sets.
-            latent_dim: Size of the generator's latents.
-            conditional: Whether the generator takes labels.
+            train: training images of a data set with a test split and a pinned classifier, on any device.
+            data_dir: folder of the data sets.
+            latent_dim: size of the generator's latents.
+            conditional: whether the generator takes labels.
 
         Raises:
-            InputError: The data set has no test split or no pinned classifier, or the classifier does not separate its
+            InputError: the data set has no test split or no pinned classifier, or the classifier does not separate its
                 classes.
-            DataError: The test images cannot be loaded.
-            ClassifierError: The file of the pinned classifier was changed.
+            DataError: the test images cannot be loaded.
+            ClassifierError: the file of the pinned classifier was changed.
         """
         if train.info.name not in WITH_TEST_SPLIT:
             raise InputError(
@@ -63,7 +63,7 @@ class TrainingEvaluator:
         Metrics that cannot be measured are left out, such as the label agreement of an unconditional generator.
 
         Args:
-            draw: Generates a batch of at most 256 images.
+            draw: generates a batch of at most 256 images.
         """
         batches = [slice(i, i + MAX_ROWS_PER_RUN) for i in range(0, IMAGES, MAX_ROWS_PER_RUN)]
         images = torch.cat(

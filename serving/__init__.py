@@ -1,4 +1,7 @@
-"""Uses a model file: `serving.http` serves images over HTTP, `serving.offline` writes them to files. Without torch."""
+"""Uses a model file: `serving.http` serves images over HTTP, `serving.offline` writes them to files.
+
+Neither imports torch.
+"""
 
 import os
 

@@ -39,7 +39,7 @@ class Shape:
         """Returns a body of `size` bytes with as many items as fit.
 
         Args:
-            counts: Maximum number of occurrences in the body, by character.
+            counts: maximum number of occurrences in the body, by character.
         """
         head, tail = self.head.encode(), self.tail.encode()
         numbered = "%07d" in self.item

@@ -31,11 +31,11 @@ def serving(
     """Runs `bentoml serve` on a free port. Yields a client and the server process, and stops the server afterwards.
 
     Args:
-        tmp_path: Folder for the log, service.log, and by default for the BentoML store.
-        bento: Folder of a Bento, or the root of this repository, where bentofile.yaml names the service.
-        open_files: Maximum number of open files of each process of the server; None keeps the present limit.
-        prefix: Command and arguments that precede the command of the server.
-        environment: Additional environment variables.
+        tmp_path: folder for the log, service.log, and by default for the BentoML store.
+        bento: folder of a Bento, or the root of this repository, where bentofile.yaml names the service.
+        open_files: maximum number of open files of each process of the server; None keeps the present limit.
+        prefix: command and arguments that precede the command of the server.
+        environment: additional environment variables.
     """
     for attempt in range(3):
         server, port = start(tmp_path / "service.log", environment, bento, open_files, prefix)

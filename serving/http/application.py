@@ -1,4 +1,4 @@
-"""Dispatches requests to the methods of the service and to the pages, with the token, the limits and the errors.
+"""Checks the token and the limits, dispatches requests to the methods and pages, and converts errors to responses.
 
     RequestLog -> CORS -> Application -> method of the service -> Renderer -> Engine
 
@@ -44,9 +44,9 @@ class Application:
 
     Args:
         app: BentoML's ASGI application.
-        settings: Limits and the token.
+        settings: limits and the token.
         methods: BentoML's `APIMethod` of each route. A POST request to the route calls it.
-        pages: Functions by path. A GET or HEAD request to the path calls the function, which returns the response.
+        pages: functions by path. A GET or HEAD request to the path calls the function, which returns the response.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, methods: Iterable[Any], pages: Mapping[str, Page]):
@@ -101,9 +101,9 @@ class Application:
         headers = dict(scope["headers"])
         self._check_token(headers)
         self._check_capacity()
-        with self._bodies.hold() as share:
+        with self._bodies.reserve() as reservation:
             limits = self._settings.max_body_bytes, self._settings.max_json_bytes
-            body = await read_body(receive, headers, *limits, share)
+            body = await read_body(receive, headers, *limits, reservation)
             exchange.body_arrived = True
             self._check_capacity()
             self._active += 1
@@ -139,7 +139,7 @@ def _read_query(query: bytes) -> QueryParams:
     """Parses the query of a URL.
 
     Raises:
-        RequestError: 400, the query has more than MAX_FIELDS fields. Each takes time to parse; no route has so many.
+        RequestError: 400 if the query has more than MAX_FIELDS fields. Each takes time to parse; no route has so many.
     """
     if query.count(b"&") >= MAX_FIELDS:
         raise RequestError(400, f"The query has more than {MAX_FIELDS} fields")

@@ -36,10 +36,10 @@ def check_names(names: Collection[tuple[str, str]]) -> None:
     """Checks that the installed BentoML has these names.
 
     Args:
-        names: Pairs of a module and a name in it, with dots between nested names.
+        names: pairs of a module and a name in it, with dots between nested names.
 
     Raises:
-        ImportError: One of the names does not exist.
+        ImportError: one of the names does not exist.
     """
     for module, path in names:
         try:
@@ -136,7 +136,7 @@ def add_worker_hooks(hooks: Any) -> None:
     """Adds hooks to the circus watcher that starts the workers. BentoML itself does not log when a worker dies.
 
     Args:
-        hooks: Functions by the name of circus's event, such as `after_spawn`.
+        hooks: functions by the name of circus's event, such as `after_spawn`.
     """
     import bentoml.serving
 

@@ -21,7 +21,8 @@ from serving.http.settings import SETTINGS
 NPY_MAGIC = b"\x93NUMPY"
 """First bytes of every .npy file."""
 MAX_NPY_HEADER = 1_000
-"""Maximum length of the header of an .npy body in bytes. NumPy writes about 120 bytes and parses them as Python."""
+"""Maximum length of the header of an .npy body in bytes. NumPy writes headers of about 120 bytes, and parses a
+header as a Python literal."""
 FORM_MEDIA_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 """Media types of HTML forms. curl sends JSON as the first one by default, so a body of this type is parsed as JSON."""
 
@@ -37,8 +38,8 @@ def read_json(body: bytes, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
     """Parses a JSON object. An empty body counts as an empty object; a byte-order mark is skipped.
 
     Args:
-        body: The whole body, decompressed.
-        headers: Header fields of the request, with names in lower case.
+        body: the whole body, decompressed.
+        headers: header fields of the request, with names in lower case.
 
     Raises:
         RequestError: 400 if the body is not a JSON object or has more values than any valid request, 415 if it is a
@@ -66,14 +67,19 @@ def read_json(body: bytes, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 
 def shorten(value: object) -> str:
-    """Formats a JSON value for an error message in at most 82 characters, without formatting long lists or strings."""
+    """Describes a JSON value for an error message in at most 82 characters.
+
+    Long texts are cut off. Of an object or a list with several items, only the type and the length are given.
+    """
     match value:
         case [item] if not isinstance(item, list | dict):
             return f"[{shorten(item)}]"
+        case [_]:
+            return "a list of 1 item"
         case list():
-            return f"a list of {len(value):,}"
+            return f"a list of {len(value):,} items"
         case dict():
-            return "an object"
+            return f"an object of {len(value):,} field{'' if len(value) == 1 else 's'}"
         case str():
             return f"{json.dumps(value[:80]):.80}"
     return f"{json.dumps(value):.80}"

@@ -31,7 +31,7 @@ def replace_uvicorn_protocol() -> None:
     """Makes uvicorn use `LimitedProtocol` for its connections. Must be called before BentoML configures uvicorn.
 
     Raises:
-        RuntimeError: The installed uvicorn lacks a method that the class overrides.
+        RuntimeError: the installed uvicorn lacks a method that the class overrides.
     """
     if find_spec("httptools") is None:  # there is no httptools for Windows
         logger.warning("httptools is not installed: request heads and connections are not limited")

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Send
 from serving.http.errors import CLIENT_CLOSED_REQUEST, RequestError
 
 PIECE_BYTES = 256 << 10
-"""Size of the pieces in which a response is sent. The client must accept each piece within one timeout."""
+"""Size of the pieces in which a response is sent. The client must accept each within one timeout."""
 WATCH_DELAY_SECONDS = 0.05
 """Delay before the service watches for a disconnect. Most responses are complete by then and need no task for it."""
 
@@ -22,7 +22,7 @@ class Deadline:
     then, and `reschedule` would raise RuntimeError in the task that calls it.
 
     Args:
-        seconds: Time until the block is cancelled.
+        seconds: time until the block is cancelled.
     """
 
     def __init__(self, seconds: float):
@@ -37,7 +37,10 @@ class Deadline:
         await self._timeout.__aexit__(kind, error, traceback)
 
     def move(self, seconds: float) -> None:
-        """Sets the remaining time in seconds; 0 cancels the block immediately."""
+        """Sets the remaining time of the `async with` block in seconds; 0 cancels it.
+
+        Does nothing after the timeout has expired.
+        """
         if not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)
 
@@ -46,10 +49,10 @@ class Exchange:
     """One request and its response, with their timeouts.
 
     Args:
-        receive, send: The ASGI functions of the request.
-        timeout: Seconds to receive the body and compute the response; after that, seconds for each piece of the
+        receive, send: the ASGI functions of the request.
+        timeout: seconds to receive the body and compute the response; after that, seconds for each piece of the
             response to be accepted by the client.
-        response_timeout: Seconds to send the whole response.
+        response_timeout: seconds to send the whole response.
     """
 
     def __init__(self, receive: Receive, send: Send, timeout: float, response_timeout: float):
@@ -86,7 +89,11 @@ class Exchange:
                 watcher.cancel()
 
     async def send(self, message: Message) -> None:
-        """Sends an ASGI message of the response, its body in pieces. Each accepted piece moves the deadline."""
+        """Sends an ASGI message of the response.
+
+        A body of at most PIECE_BYTES is sent within the current deadline. A larger one is sent in pieces, and the
+        deadline moves before each piece.
+        """
         self.response_started = True
         body = memoryview(message.get("body", b""))
         if len(body) <= PIECE_BYTES:

@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 
 
 class Encoding(Protocol):
-    """Encodes images and labels as the body of a response."""
+    """Encodes images and labels as a response body, and reports its media type and its size before compression."""
 
     @property
     def media_type(self) -> str:

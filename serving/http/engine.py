@@ -1,7 +1,7 @@
 """Dynamic batching: decodes the latents of all requests of a process in batches that requests share.
 
 Small requests are decoded on the event loop, in one batch with others of the same iteration of the loop, because a
-hand-over to a thread and back would take longer than decoding. Larger requests are split into batches for worker
+hand-over to a thread and back would take longer than decoding. Larger requests are split into batches for engine
 threads. Batches take rows from the queued requests round-robin, so a large request does not delay a small one. A batch
 is never delayed to fill it. Images do not depend on their batch; `models.export.parity` checks this for every exported
 file.
@@ -27,7 +27,7 @@ from serving.http.metrics import metrics
 INLINE_BUDGET_SECONDS = 0.001
 """Longest estimated time for which decoding may block the event loop."""
 BUSY_SHARE = 1 / 4
-"""Share of INLINE_BUDGET_SECONDS for one request while worker threads are busy or other requests are decoded inline."""
+"""Share of INLINE_BUDGET_SECONDS for one request while engine threads are busy or other requests are decoded inline."""
 
 Finish = Callable[[Images, Labels], Any]
 """Makes the result of a request, such as the body of its response, from its images and labels."""
@@ -42,7 +42,7 @@ class LatentSource(Protocol):
         """Returns latents float32 (stop - start, D) and labels int64 (stop - start,) or None. Must be thread-safe."""
 
 
-class _Job:
+class _Request:
     """One request in the engine, and the images that have been decoded for it."""
 
     def __init__(self, source: LatentSource, finish: Finish, in_thread: bool, future: asyncio.Future[Any]):
@@ -66,7 +66,7 @@ class _Job:
         """Stores decoded rows. Returns whether all rows of the request have been decoded. Safe to call in any thread.
 
         Args:
-            start: Index of the first row in the request.
+            start: index of the first row in the request.
         """
         if len(images) == self.size:
             self._images, self._labels = images, labels
@@ -109,8 +109,8 @@ class _Job:
             self.future.set_result(self._result)
 
 
-_Batch = list[tuple[_Job, int, int]]
-"""Rows of one run of the network: a job, and the range (start, stop) of its rows, for each request in the batch."""
+_Batch = list[tuple[_Request, int, int]]
+"""Rows of one run of the network: each request in the batch, with the range (start, stop) of its rows."""
 
 
 def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
@@ -118,12 +118,12 @@ def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
 
 
 class Engine:
-    """Decodes the latents of all requests of one process. Its methods must be called on the event loop.
+    """Decodes the latents of all requests of one process. Its public methods must be called on the event loop.
 
     Args:
-        generator: The model.
-        threads: Number of batches to decode in parallel, usually one for each core.
-        max_queued_images: Maximum number of images in the queue. If the queue is empty, a single request may exceed it.
+        generator: the model.
+        threads: number of batches to decode in parallel, usually one for each core.
+        max_queued_images: maximum number of images in the queue. If the queue is empty, a single request may exceed it.
     """
 
     def __init__(self, generator: Generator, threads: int, max_queued_images: int):
@@ -132,9 +132,9 @@ class Engine:
         # Without the additional thread, a core would idle until the event loop has started the next batch.
         self._threads = self._idle_threads = threads + 1
         self._pool = ThreadPoolExecutor(self._threads, "engine")
-        self._inline: deque[_Job] = deque()
+        self._inline: deque[_Request] = deque()
         """Requests that will be decoded on the event loop in its next iteration."""
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[_Request] = deque()
         """Requests with rows that have not been assigned to a batch."""
         self._queued_images = 0
         self._max_inline_images = min(
@@ -150,46 +150,48 @@ class Engine:
         """Decodes all latents of a request. If the task is cancelled, its remaining rows are not decoded.
 
         Args:
-            source: The latents and labels.
-            finish: Function of images uint8 (n, channels, height, width) and labels int64 (n,) or None. It returns the
+            source: the latents and labels.
+            finish: function of images uint8 (n, channels, height, width) and labels int64 (n,) or None. It returns the
                 result. By default the result is the pair of images and labels.
-            in_thread: True: `finish` runs in the worker thread that decodes the last rows, and may take tens of
-                milliseconds. False: it runs on the event loop, for all requests of a batch in a row. This takes a third
-                less time than in the tasks of the requests, because code and data stay in the processor's caches.
+            in_thread: if True, `finish` runs in the engine thread that decodes the last rows, and may take tens of
+                milliseconds. If False, it runs on the event loop, for all requests of a batch in a row. This takes a
+                third less time than in the tasks of the requests, because code and data stay in the processor's
+                caches.
 
         Returns:
-            The result of `finish`.
+            the result of `finish`.
 
         Raises:
-            RequestError: 429, too many images are queued.
+            RequestError: 429 if too many images are queued.
         """
         n = len(source)
         if self._queued_images and self._queued_images + n > self._max_queued:
             raise RequestError(429, f"{self._queued_images:,} images are queued already; try again in a moment")
         loop = asyncio.get_running_loop()
-        job = _Job(source, finish, in_thread, loop.create_future())
+        request = _Request(source, finish, in_thread, loop.create_future())
         if not in_thread and self._fits_inline(n):
-            self._inline.append(job)
+            self._inline.append(request)
             if len(self._inline) == 1:
                 loop.call_soon(self._decode_inline)
-            return await job.future
+            return await request.future
         if n <= self._max_inline_images:
             # Draw the latents now: in a thread, each of a dozen short NumPy calls would have to wait for the GIL.
-            job.source = LatentBatch(*source.rows(0, n))
-        self._queue.append(job)
+            request.source = LatentBatch(*source.rows(0, n))
+        self._queue.append(request)
         self._change_queued(n)
         self._start_batches()
         try:
-            return await job.future
+            return await request.future
         finally:
-            self._change_queued(job.taken - n)
-            job.taken = n
+            self._change_queued(request.taken - n)
+            request.taken = n
 
     def _fits_inline(self, n: int) -> bool:
-        """Returns whether n images are decoded on the event loop rather than in a worker thread.
+        """Returns whether n images are decoded on the event loop rather than in an engine thread.
 
-        This depends on their estimated decoding time, which may be at most INLINE_BUDGET_SECONDS. The limit is only
-        BUSY_SHARE of it while threads are busy or other requests are to be decoded inline.
+        Their estimated decoding time may be at most INLINE_BUDGET_SECONDS, or BUSY_SHARE of it while engine threads are
+        busy or other requests are to be decoded inline. Requests whose encoding runs in an engine thread are never
+        decoded inline; `decode` does not call this method for them.
         """
         alone = self._idle_threads == self._threads and not self._inline
         return n <= self._max_inline_images * (1 if alone else BUSY_SHARE)
@@ -199,32 +201,32 @@ class Engine:
         batch: _Batch = []
         room = self._max_inline_images
         while self._inline and self._inline[0].size <= room:
-            job = self._inline.popleft()
-            if not job.future.done():
-                batch.append(self._take(job, job.size))
-                room -= job.size
+            request = self._inline.popleft()
+            if not request.future.done():
+                batch.append(self._take(request, request.size))
+                room -= request.size
         if batch:
             self._deliver(self._decode_batch(batch))
         if self._inline:
             asyncio.get_running_loop().call_soon(self._decode_inline)
 
     def _start_batches(self) -> None:
-        """Starts batches in worker threads until no thread is idle or no rows are queued."""
+        """Starts batches in engine threads until no thread is idle or no rows are queued."""
         loop = asyncio.get_running_loop()
         while self._idle_threads and (batch := self._next_batch()):
             self._idle_threads -= 1
             loop.run_in_executor(self._pool, self._decode_batch, batch).add_done_callback(self._end_batch)
 
-    def _end_batch(self, complete: asyncio.Future[list[_Job]]) -> None:
-        """Runs on the event loop after a worker thread has decoded a batch."""
+    def _end_batch(self, complete: asyncio.Future[list[_Request]]) -> None:
+        """Runs on the event loop after an engine thread has decoded a batch."""
         self._idle_threads += 1
         self._start_batches()
         self._deliver(complete.result())
 
     @staticmethod
-    def _deliver(complete: list[_Job]) -> None:
-        for job in complete:
-            job.deliver()
+    def _deliver(complete: list[_Request]) -> None:
+        for request in complete:
+            request.deliver()
 
     def _next_batch(self) -> _Batch:
         """Takes the next batch from the queue, round-robin over requests. Returns an empty list if no rows are queued.
@@ -232,58 +234,61 @@ class Engine:
         When few rows are queued, they are split evenly across the idle threads.
         """
         batch: _Batch = []
-        queued = sum(job.size - job.taken for job in self._queue)
+        queued = sum(request.size - request.taken for request in self._queue)
         room = min(
             self._generator.rows_per_run, max(1, self._max_inline_images, -(-queued // max(1, self._idle_threads - 1)))
         )
         while self._queue and room:
-            job = self._queue.popleft()
-            if job.future.done():
+            request = self._queue.popleft()
+            if request.future.done():
                 continue
-            n = job.size - job.taken
+            n = request.size - request.taken
             if batch and room < n <= self._max_inline_images:  # splitting so few rows costs more than it gains
-                self._queue.appendleft(job)
+                self._queue.appendleft(request)
                 break
             n = min(n, room)
-            batch.append(self._take(job, n))
+            batch.append(self._take(request, n))
             self._change_queued(-n)
             room -= n
-            if job.taken < job.size:
-                self._queue.append(job)
+            if request.taken < request.size:
+                self._queue.append(request)
         return batch
 
     @staticmethod
-    def _take(job: _Job, n: int) -> tuple[_Job, int, int]:
+    def _take(request: _Request, n: int) -> tuple[_Request, int, int]:
         """Assigns the next n rows of a request to a batch. Returns the request and the range of its rows."""
-        if not job.taken:
-            metrics().queue_seconds.observe(time.perf_counter() - job.queued_at)
-        start = job.taken
-        job.taken += n
-        return job, start, job.taken
+        if not request.taken:
+            metrics().queue_seconds.observe(time.perf_counter() - request.queued_at)
+        start = request.taken
+        request.taken += n
+        return request, start, request.taken
 
-    def _decode_batch(self, batch: _Batch) -> list[_Job]:
+    def _decode_batch(self, batch: _Batch) -> list[_Request]:
         """Decodes one batch. Returns the requests that are complete now. Safe to call in any thread."""
         try:
-            images, labels = self._run([job.source.rows(start, stop) for job, start, stop in batch])
+            images, labels = self._run([request.source.rows(start, stop) for request, start, stop in batch])
         except Exception as error:
-            for job, _, _ in batch:
-                job.fail(error)
-            return [job for job, _, _ in batch]
-        complete: list[_Job] = []
+            for request, _, _ in batch:
+                request.fail(error)
+            return [request for request, _, _ in batch]
+        complete: list[_Request] = []
         end = 0
-        for job, start, stop in batch:
+        for request, start, stop in batch:
             rows = slice(end, end := end + stop - start)
-            if job.store(start, images[rows], None if labels is None else labels[rows]) and not job.future.done():
-                if job.finish_in_thread:
-                    job.finish()
-                complete.append(job)
+            if (
+                request.store(start, images[rows], None if labels is None else labels[rows])
+                and not request.future.done()
+            ):
+                if request.finish_in_thread:
+                    request.finish()
+                complete.append(request)
         return complete
 
     def _run(self, rows: list[tuple[NDArray[np.float32], Labels]]) -> tuple[Images, Labels]:
         """Runs the network once for the latents and labels of all requests in a batch.
 
         Returns:
-            The images and labels of the whole batch.
+            the images and labels of the whole batch.
         """
         if len(rows) == 1:
             ((latents, labels),) = rows

@@ -39,9 +39,9 @@ class RequestError(Exception):
 
     Attributes:
         status: HTTP status code, 400 to 599.
-        message: Description of the problem, with the value and what the client can do.
-        field: Name of the invalid request field, with dots between nested names; None if no field is invalid.
-        headers: Additional response headers; None if there are none.
+        message: description of the problem, with the value and what the client can do.
+        field: name of the invalid request field, with dots between nested names; None if no field is invalid.
+        headers: additional response headers; None if there are none.
     """
 
     def __init__(self, status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None):
@@ -60,7 +60,7 @@ class RequestError(Exception):
         """Builds the response and counts it in the metrics.
 
         Args:
-            other_headers: Headers of the response that this one replaces. Each is kept unless the error has its own.
+            other_headers: headers of the response that this one replaces. Each is kept unless the error has its own.
         """
         metrics().errors.labels(self.code).inc()
         error = {"code": self.code, "message": self.message, "field": self.field}

@@ -40,8 +40,8 @@ LOG_SECONDS = 60.0
 class LimitedProtocol(HttpToolsProtocol):
     """A connection with limits.
 
-    A timer closes a connection without a request in progress: the timer for the head from the start of the connection
-    or from the first byte of a request, otherwise uvicorn's keep-alive timer.
+    A timer closes a connection that has no request in progress. A new connection and a request that has begun have
+    `head_seconds` for the head. Between two requests, uvicorn's keep-alive timer runs.
     """
 
     head_seconds: ClassVar[float] = 10.0
@@ -243,7 +243,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if (now := time.monotonic()) > LimitedProtocol.last_logged + LOG_SECONDS:
             LimitedProtocol.last_logged = now
             logger.warning(
-                "more than %d connections are open; closing the longest idle ones "
+                "the limit of %d connections is reached; closing idle connections first "
                 "(MNIST_GAN_MAX_CONNECTIONS or ulimit -n sets the limit)",
                 self.max_connections,
             )

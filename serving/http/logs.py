@@ -50,8 +50,8 @@ class JsonLines(io.TextIOBase):
     It converts output that does not use `logging`: `print`, error messages of click, warnings and tracebacks.
 
     Args:
-        stream: The stream to write JSON to.
-        level: Log level of the records.
+        stream: the stream to write JSON to.
+        level: log level of the records.
     """
 
     encoding = "utf-8"
@@ -129,7 +129,7 @@ def configure(json_lines: bool) -> None:
     """Changes BentoML's logging of this process so that each record is printed once.
 
     Args:
-        json_lines: Whether to write every line of stdout and stderr as a JSON object.
+        json_lines: whether to write every line of stdout and stderr as a JSON object.
     """
     for name in ("uvicorn.error", "circus"):
         # BentoML gives these loggers the handler of the root logger, to which their records propagate as well.

@@ -136,11 +136,11 @@ def make_folder() -> tuple[str, int | None]:
     """Creates a folder for the metrics of one server, and removes the folders of servers that have ended.
 
     Returns:
-        The path of the folder, and the file descriptor of a lock on it, or None on Windows. Child processes inherit the
+        the path of the folder, and the file descriptor of a lock on it, or None on Windows. Child processes inherit the
         lock, so it is released when the server and all its workers have ended, even if they were killed.
 
     Raises:
-        OSError: The folder cannot be created.
+        OSError: the folder cannot be created.
     """
     if fcntl is None:
         return tempfile.mkdtemp(prefix=FOLDER_PREFIX), None
@@ -166,7 +166,11 @@ def _remove_unused_folders() -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Locks a folder and returns the file descriptor of the lock, or None if it is locked, missing or inaccessible."""
+    """Locks a folder exclusively, without blocking.
+
+    Returns:
+        the file descriptor, or None if another process holds the lock or the folder is missing or inaccessible.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -27,7 +27,10 @@ def newest_in_store() -> Path | None:
 
 
 def model_file() -> Path:
-    """Returns the path in MNIST_GAN_MODEL, else the newest model of the store, else the generator that ships."""
+    """Returns the path in MNIST_GAN_MODEL, else the newest model of the store.
+
+    If the store is empty, the path is that of the generator that is included in this repository.
+    """
     path = os.environ.get("MNIST_GAN_MODEL")
     return Path(path) if path else newest_in_store() or SHIPPED
 

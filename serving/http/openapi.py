@@ -25,7 +25,8 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 """Source of the version. A Bento contains this file, but no metadata of an installed package."""
 REFERENCE = "#/components/schemas/{model}"
 CARD_REFERENCE = "#/components/schemas/Card{model}"
-"""Names of the parts of the card, such as CardDataset; the request fields of /dataset are called Dataset."""
+"""Names of the parts of the card, such as CardDataset; without the prefix, they could collide with
+request fields."""
 BINARY = {"type": "string", "format": "binary"}
 ERROR_STATUSES = (400, 401, 413, 415, 429, 500, 503, 504)
 """Statuses of error responses to a POST request; 401 only if the service has a token."""
@@ -65,7 +66,7 @@ ROUTES = {
         has_seed=True,
     ),
     "/dataset": Route(
-        request_fields.Dataset,
+        request_fields.GenerateDataset,
         "Generate a data set",
         "Returns images `first` to `first + n - 1` of a seed as a NumPy .npz file: `images` uint8 (n, height, width), "
         "or (n, height, width, 3) for colour, and `labels` int64 (n) if the generator is class-conditional.",
@@ -110,7 +111,7 @@ def specification(card: Card | None) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 document.
 
     Args:
-        card: Card of the model that is served, for which every example is a valid request. None if no model is served.
+        card: card of the model that is served, for which every example is a valid request. None if no model is served.
     """
     _, schemas = models_json_schema([(route.fields, "validation") for route in ROUTES.values()], ref_template=REFERENCE)
     paths: dict[str, Any] = {
@@ -119,7 +120,7 @@ def specification(card: Card | None) -> dict[str, Any]:
     paths["/card"] = {"get": _card_by_get(paths["/card"]["post"])} | paths["/card"]
     paths |= {
         "/livez": _monitoring("Check liveness", "The process is running."),
-        "/readyz": _monitoring("Check readiness", "The model is open and renders its golden images.", unready=True),
+        "/readyz": _monitoring("Check readiness", "The model file was opened and passed its checks.", unready=True),
         "/metrics": _monitoring("Get metrics", "Metrics in the Prometheus text format."),
     }
     components: dict[str, Any] = {"schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema()}}
@@ -209,13 +210,13 @@ def _card_by_get(post: dict[str, Any]) -> dict[str, Any]:
 
 
 def _monitoring(summary: str, success: str, unready: bool = False) -> dict[str, Any]:
-    """Describes a path for machines that watch the service."""
+    """Describes a path for health checks or metrics."""
     responses = {"200": {"description": success}} | (_errors((503,)) if unready else {})
     return {"get": {"tags": [MONITORING_TAG], "summary": summary, "responses": responses}}
 
 
 def _security() -> dict[str, Any]:
-    """Describes the token that an operation requires. Paths without this entry are free."""
+    """Describes the token that an operation requires. Paths without this entry do not require a token."""
     return {"security": [{"token": []}]} if SETTINGS.api_token else {}
 
 

@@ -26,7 +26,7 @@ def card() -> Response:
     """Returns the card of the model as JSON.
 
     Raises:
-        RequestError: 503, the model file could not be opened.
+        RequestError: 503 if the model file could not be opened.
     """
     card = bentoml.get_current_service().generator.card
     return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
@@ -47,7 +47,7 @@ def playground(path: str) -> Response:
     """Returns a file of the playground.
 
     Args:
-        path: A key of PLAYGROUND_FILES.
+        path: a key of PLAYGROUND_FILES.
     """
     name, media_type = PLAYGROUND_FILES[path]
     body = (FOLDER / "playground" / name).read_bytes()

@@ -13,7 +13,7 @@ from models.common.array_types import Images
 from models.common.threads import available_cpus
 from models.onnx_file.generator import Generator
 from models.onnx_file.session import CUDA
-from serving.http.budget import Budget, Share
+from serving.http.budget import Budget, Reservation
 from serving.http.encodings import NPY, NPZ, PNG, Encoding
 from serving.http.engine import Engine, Labels, LatentSource
 from serving.http.errors import RequestError
@@ -47,8 +47,8 @@ def encoding_place(pixel_bytes: int, media_type: str) -> Place:
     A hand-over to another thread and back takes about 0.1 ms, so short encodings run where the images were decoded.
 
     Args:
-        pixel_bytes: Size of the response before compression.
-        media_type: Media type of the response.
+        pixel_bytes: size of the response before compression.
+        media_type: media type of the response.
     """
     seconds = pixel_bytes * SECONDS_PER_BYTE.get(media_type, math.inf)
     if seconds <= EVENT_LOOP_BUDGET_SECONDS:
@@ -60,8 +60,8 @@ class Renderer:
     """Makes all responses with images of one process.
 
     Args:
-        generator: The model.
-        settings: Number of threads, and limits of the queue and of the responses.
+        generator: the model.
+        settings: number of threads, and limits of the queue and of the responses.
     """
 
     def __init__(self, generator: Generator, settings: Settings):
@@ -79,13 +79,13 @@ class Renderer:
         """Decodes the latents of a request and encodes the images.
 
         Args:
-            route: The path, for the metrics.
-            source: The latents and labels.
-            encoding: Encoding of the images.
-            headers: Additional response headers; X-Model is always added.
+            route: the path, for the metrics.
+            source: the latents and labels.
+            encoding: encoding of the images.
+            headers: additional response headers; X-Model is always added.
 
         Raises:
-            RequestError: 400, the response would be too large; 429, too many images are queued, or all responses
+            RequestError: 400 if the response would be too large; 429 if too many images are queued, or if all responses
                 together would be too large.
         """
         pixel_bytes = encoding.pixel_bytes(len(source), self._generator.card.image_shape)
@@ -100,8 +100,8 @@ class Renderer:
             with metrics().encode_seconds.labels(route).time():
                 return encoding.encode(images, labels)
 
-        share = self._budget.hold()
-        share.resize(pixel_bytes)
+        reservation = self._budget.reserve()
+        reservation.resize(pixel_bytes)
         try:
             place = encoding_place(pixel_bytes, encoding.media_type)
             if place is Place.ENCODER_POOL:
@@ -109,22 +109,22 @@ class Renderer:
                 body = await asyncio.get_running_loop().run_in_executor(self._encoders, encode, images, labels)
             else:
                 body = await self._engine.decode(source, encode, in_thread=place is Place.ENGINE_THREAD)
-            share.resize(len(body))
+            reservation.resize(len(body))
         except BaseException:
-            share.resize(0)
+            reservation.resize(0)
             raise
         metrics().images.labels(route).inc(len(source))
         headers = {"X-Model": self._generator.card.file_sha256, **headers}
-        return _HeldResponse(share, body, encoding.media_type, headers)
+        return _HeldResponse(reservation, body, encoding.media_type, headers)
 
 
 class _HeldResponse(Response):
-    """A response that uses its share of the budget until it has been sent or its client has disconnected."""
+    """A response that keeps its memory reserved in the budget until it has been sent or the client has disconnected."""
 
-    def __init__(self, share: Share, body: bytes, media_type: str, headers: dict[str, str]):
+    def __init__(self, reservation: Reservation, body: bytes, media_type: str, headers: dict[str, str]):
         super().__init__(body, media_type=media_type, headers=headers)
-        self._share = share
+        self._reservation = reservation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._share:
+        with self._reservation:
             await super().__call__(scope, receive, send)

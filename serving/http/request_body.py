@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.types import Receive
 
 from serving.http.body_parsing import NPY_MAGIC
-from serving.http.budget import Share
+from serving.http.budget import Reservation
 from serving.http.errors import CLIENT_CLOSED_REQUEST, RequestError
 
 INFLATE_BYTES = 256 << 10
@@ -15,16 +15,16 @@ INFLATE_BYTES = 256 << 10
 
 
 async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], max_npy_bytes: int, max_json_bytes: int, share: Share
+    receive: Receive, headers: Mapping[bytes, bytes], max_npy_bytes: int, max_json_bytes: int, reservation: Reservation
 ) -> bytes:
     """Reads the whole body and returns it decompressed.
 
     Args:
-        receive: The ASGI `receive` function of the request.
-        headers: Header fields of the request, with names in lower case.
-        max_npy_bytes: Maximum size in bytes, after decompression, of a body that begins like an .npy file.
-        max_json_bytes: Maximum size in bytes, after decompression, of any other body.
-        share: This request's part of the memory budget. It grows as bytes arrive.
+        receive: the ASGI `receive` function of the request.
+        headers: header fields of the request, with names in lower case.
+        max_npy_bytes: maximum size in bytes, after decompression, of a body that begins like an .npy file.
+        max_json_bytes: maximum size in bytes, after decompression, of any other body.
+        reservation: this request's part of the memory budget. It grows as bytes arrive.
 
     Raises:
         RequestError: 413 if the body is too large, 400 if it cannot be decompressed, 415 if the compression is not
@@ -48,7 +48,7 @@ async def read_body(
             if len(body) > limit:
                 raise _too_large(f"more than {limit:,}", max_npy_bytes, max_json_bytes)
             if len(body) > INFLATE_BYTES or more:
-                share.resize(len(body))
+                reservation.resize(len(body))
             if not decoder or not decoder.pending:
                 break
             data = decoder.rest
@@ -70,7 +70,7 @@ class _Decompressor:
     """Decompresses gzip or zlib data in steps of at most INFLATE_BYTES.
 
     Args:
-        window_bits: Argument `wbits` of `zlib.decompressobj`, which selects the format.
+        window_bits: argument `wbits` of `zlib.decompressobj`, which selects the format.
     """
 
     def __init__(self, window_bits: int):

@@ -48,7 +48,10 @@ LabelField = Annotated[ClassName | int, _expect("a class name or index")]
 LabelsField = Annotated[
     Annotated[str, Field(max_length=SETTINGS.max_array_images)]
     | Annotated[list[ClassName | int], Field(max_length=SETTINGS.max_array_images, fail_fast=True)],
-    _expect(f"a list of class names or indices, or a string of them, of at most {SETTINGS.max_array_images:,}"),
+    _expect(
+        f"a list of at most {SETTINGS.max_array_images:,} class names or indices, or a string of at most "
+        f"{SETTINGS.max_array_images:,} characters that contains them"
+    ),
 ]
 LatentRow = Annotated[list[float], Field(max_length=MAX_SIZE, fail_fast=True)]
 
@@ -104,10 +107,11 @@ class RequestFields(bentoml.IODescriptor):
         """Reads the fields of a request from its JSON body, regardless of its Content-Type.
 
         Returns:
-            The values of all fields by their Python names, defaults included.
+            the values of all fields by their Python names, defaults included.
 
         Raises:
-            RequestError: 400, a field is unknown, missing or invalid, or the body is not JSON; 415, the body is a form.
+            RequestError: 400 if a field is unknown, missing or invalid, or the body is not JSON; 415 if the body is
+                a form.
         """
         if query:
             name = next(iter(query))
@@ -158,7 +162,7 @@ class Generate(SeededRequest, GridFields):
     n: int = _number_of_images(16, SETTINGS.max_sheet_images)
 
 
-class Dataset(SeededRequest):
+class GenerateDataset(SeededRequest):
     """The images to generate."""
 
     n: int = _number_of_images(1_000, SETTINGS.max_array_images)
@@ -244,7 +248,7 @@ class Decode(GridFields):
         """Reads the fields from a JSON body, or the latents from an .npy body and the labels from the query.
 
         Returns:
-            As `RequestFields.parse`. From an .npy body, `latents` is a floating-point array (n, D).
+            as `RequestFields.parse`. From an .npy body, `latents` is a floating-point array (n, D).
 
         Raises:
             RequestError: as `RequestFields.parse`, and 400 for an invalid .npy body or query.
@@ -270,7 +274,7 @@ def input_errors_as_400(**renamed: str) -> Iterator[None]:
     """Converts an InputError of the generator into a RequestError with status 400.
 
     Args:
-        renamed: Name of the request field for each argument of the generator that has another name.
+        renamed: name of the request field for each argument of the generator that has another name.
     """
     try:
         yield

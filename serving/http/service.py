@@ -3,8 +3,8 @@
     MNIST_GAN_MODEL=generator.onnx bentoml serve
 
 Without MNIST_GAN_MODEL, the service uses the newest mnist-gan of the BentoML model store. If the store has none, it
-uses the generator that ships with this repository. An image depends only on the model, the seed, the index, the label
-and the truncation, not on other requests.
+uses the generator that is included in this repository. An image depends only on the model, the seed, the index, the
+label and the truncation, not on other requests.
 
 Each method receives the checked fields of its request (`request_fields`), builds the latents and chooses an encoding
 (`encodings`). The `Renderer` makes the response from the two. docs/architecture.md shows the whole path of a request.
@@ -60,7 +60,7 @@ class MnistGan:
 
     stored = BentoModel(f"{MODEL_NAME}:latest") if newest_in_store() else None
     """Model that `bentoml build` packs into the Bento. None if the store is empty; the Bento then serves the generator
-    that ships with this repository."""
+    that is included in this repository."""
 
     def __init__(self) -> None:
         limit_connections(SETTINGS)
@@ -90,7 +90,7 @@ class MnistGan:
         """The model that is served.
 
         Raises:
-            RequestError: 503, the model file could not be opened.
+            RequestError: 503 if the model file could not be opened.
         """
         if self._generator is None:
             raise RequestError(503, "The service could not open its model file; its log has the reason")
@@ -103,7 +103,7 @@ class MnistGan:
         """Generates images and returns them as one PNG grid."""
         return await self._respond_seeded("/generate", PngGrid(columns, scale), **latent_fields)
 
-    @bentoml.api(input_spec=request_fields.Dataset)
+    @bentoml.api(input_spec=request_fields.GenerateDataset)
     async def dataset(self, **latent_fields: Any) -> Annotated[bytes, ContentType(NPZ)]:
         """Generates images, and labels if the generator is class-conditional, as a NumPy .npz file."""
         response = await self._respond_seeded("/dataset", Npz(), **latent_fields)

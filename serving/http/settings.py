@@ -121,9 +121,9 @@ class Settings(BaseSettings):
     max_array_images: Count = 10_000
     """Maximum number of images per /dataset request, and per /decode request with an .npy body."""
     max_body_bytes: Bytes = 32 << 20
-    """Maximum size of an .npy request body in bytes."""
+    """Maximum size of an .npy request body in bytes, after decompression."""
     max_json_bytes: Bytes = 4 << 20
-    """Maximum size of a JSON request body in bytes. Parsing it blocks the event loop."""
+    """Maximum size of a JSON request body in bytes, after decompression. Parsing it blocks the event loop."""
     max_requests: Count = 256
     """Maximum number of requests in progress in each process. Further requests are rejected with status 429."""
     max_waiting_images: Count = 50_000
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _normalize(cls, values: dict[str, Any]) -> dict[str, Any]:
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         return {name: value for name, value in stripped.items() if value != "" or name == "api_token"}
 
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
             if getattr(self, part) > getattr(self, whole):
                 raise ValueError(
                     f"{variable(part)}: {getattr(self, part)} exceeds {variable(whole)} ({getattr(self, whole)}); "
-                    "lower the one or raise the other"
+                    f"lower {variable(part)} or raise {variable(whole)}"
                 )
         return self
 
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         """Reads the settings from the environment variables of this process.
 
         Raises:
-            SettingError: One or more variables are invalid.
+            SettingError: one or more variables are invalid.
         """
         try:
             return cls()
@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         return {variable(name): field for name, field in cls.model_fields.items()}
 
     def warnings(self) -> Iterator[str]:
-        """Yields one message for each environment variable that has no effect."""
+        """Yields a message for each environment variable with the prefix MNIST_GAN_ that is unknown or has no effect."""
         known = [*self.variables(), *(PREFIX + name for name in OTHER_VARIABLES)]
         for name in sorted(os.environ):
             if not name.startswith(PREFIX) or name in known or IGNORED_VARIABLES.fullmatch(name.removeprefix(PREFIX)):

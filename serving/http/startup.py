@@ -22,7 +22,7 @@ def prepare() -> None:
     """Prepares this process if it is a server or a worker, but not if it is another one, such as `bentoml build`.
 
     Raises:
-        StartupError: The server cannot start.
+        StartupError: the server cannot start.
     """
     if bentoml.server_context.worker_index is not None:
         logs.configure(SETTINGS.log_format == "json")
@@ -59,7 +59,7 @@ def check_port(host: str, port: int) -> None:
     """Checks that this process can listen on the port. Otherwise BentoML would print a long traceback and keep running.
 
     Raises:
-        StartupError: Another process listens on the port, or this process lacks the permission.
+        StartupError: another process listens on the port, or this process lacks the permission.
     """
     try:
         family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
@@ -79,7 +79,7 @@ class Workers:
     """Logs and counts workers that end while the server keeps running. The next worker exposes the count as a metric.
 
     Args:
-        metrics_folder: Folder of the shared metrics files; empty if there is only one worker.
+        metrics_folder: folder of the shared metrics files; empty if there is only one worker.
     """
 
     def __init__(self, metrics_folder: str):

@@ -23,7 +23,7 @@ ManifestEntry = dict[str, Any]
 
 
 class ShardError(MnistGanError):
-    """The folder has shards of another plan, or the model file has changed."""
+    """The folder has shards of another plan or a damaged manifest, or the model file has changed."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class ShardPlan:
     """All images to generate, and the number of shards to split them into.
 
     Attributes:
-        file_sha256: Hash of the model file, from its card.
-        latents_version: Version of the rule that draws latents from seed and index.
-        seed: Seed of all images.
-        first: Index of the first image.
-        n: Total number of images.
-        labels: Labels to cycle over the images, as `Generator.images` takes them; None draws them.
-        truncation: Factor of the latents, in (0, 1].
-        format: File format of the shards.
-        shards: Number of shards, 1 to n.
+        file_sha256: hash of the model file, from its card.
+        latents_version: version of the rule that draws latents from seed and index.
+        seed: seed of all images.
+        first: index of the first image.
+        n: total number of images.
+        labels: labels to cycle over the images, as `Generator.images` takes them; None draws them.
+        truncation: factor of the latents, in (0, 1].
+        format: file format of the shards.
+        shards: number of shards, 1 to n.
     """
 
     file_sha256: str
@@ -75,7 +75,7 @@ def find_finished_shards(folder: Path, plan: ShardPlan) -> dict[int, ManifestEnt
     """Returns the entries of the shards in a folder that are finished and unchanged, by shard number.
 
     Raises:
-        ShardError: The folder has the shards of another plan, or its manifest is damaged.
+        ShardError: the folder has the shards of another plan, or its manifest is damaged.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -104,9 +104,9 @@ def save_manifest(folder: Path, plan: ShardPlan, finished: dict[int, ManifestEnt
     """Writes the manifest.
 
     Args:
-        folder: Folder of the shards.
-        plan: The plan that they belong to.
-        finished: Entries of the finished shards, by shard number.
+        folder: folder of the shards.
+        plan: the plan that they belong to.
+        finished: entries of the finished shards, by shard number.
     """
     shards = {plan.name(shard): finished[shard] for shard in sorted(finished)}
     write_atomically(folder / MANIFEST, _as_json({"plan": asdict(plan), "shards": shards}))

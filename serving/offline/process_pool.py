@@ -24,15 +24,15 @@ def run_in_processes(
     """Calls `task(*arguments[i])` for each i in parallel. Closing the generator ends the processes immediately.
 
     Args:
-        task: Function that can be pickled.
-        arguments: Positional arguments of each call.
-        processes: Number of processes.
+        task: function that can be pickled.
+        arguments: positional arguments of each call.
+        processes: number of processes.
 
     Yields:
-        The position i and the result, in the order in which the calls finish.
+        the position i and the result, in the order in which the calls finish.
 
     Raises:
-        WorkerError: A process was killed.
+        WorkerError: a process was killed.
     """
     context = multiprocessing.get_context("spawn")  # a session of onnxruntime cannot be used after a fork
     # Nothing is sent through the pipe. The kernel closes the writer when this process ends, which wakes the readers.
@@ -52,7 +52,10 @@ def run_in_processes(
 
 
 def _end_with_writer(reader: Connection) -> None:
-    """Starts a thread that ends this process as soon as the other end of the pipe is closed."""
+    """Starts a thread that ends this process when the other end of the pipe is closed.
+
+    The exit code is 1, and nothing is cleaned up.
+    """
 
     def watch() -> None:
         wait([reader])

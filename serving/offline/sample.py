@@ -45,7 +45,7 @@ class Options:
     columns: int | None = None
     """Images per row of the grid, 1 to 64. If omitted, the grid is as square as possible."""
     scale: int = 2
-    """Edge length in the grid of one image pixel, 1 to 16."""
+    """Width and height of each image pixel in the grid, in output pixels, 1 to 16."""
     shards: int | None = None
     """Number of shards, 1 to n. Shards are files that together have all images; they are written in parallel. Run the
     same command again to resume after an interruption."""
@@ -77,7 +77,7 @@ def check_grid_options(options: Options) -> None:
     """Checks the options --columns and --scale.
 
     Raises:
-        InputError: One of them is out of range.
+        InputError: one of them is out of range.
     """
     with interruptible_imports("sample"):  # imported late so that --help and mistyped options respond quickly
         from models.common.image_files import MAX_COLUMNS, MAX_SCALE
@@ -91,7 +91,7 @@ def write_images(options: Options, out: Path) -> None:
     """Writes all images to a PNG grid, to an .npz file, or as one PNG file each to a folder, depending on the suffix.
 
     Raises:
-        InputError: The suffix is another one, or an option is out of range.
+        InputError: the suffix is another one, or an option is out of range.
     """
     with interruptible_imports("sample"):
         from models.common.image_files import grid, npz, png
@@ -117,7 +117,7 @@ def write_shards(options: Options, shards: int, folder: Path) -> None:
     """Writes the shards that are missing in the folder, and prints a line for each.
 
     Raises:
-        InputError: An option is out of range.
+        InputError: an option is out of range.
     """
     with interruptible_imports("sample"):
         from models.onnx_file.generator import Generator

@@ -19,7 +19,7 @@ from models.onnx_file.generator import Generator
 Format = Literal["npz", "webdataset", "parquet"]
 IMAGES_IN_MEMORY = 4_096
 """Maximum number of images that each process has in memory at a time."""
-EPOCH = (1980, 1, 1, 0, 0, 0)
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time stamp of the files in an .npz archive, so that the same images give the same bytes. It is the earliest that the
 zip format can store."""
 
@@ -63,14 +63,14 @@ def _write_npz(stream: IO[bytes], generator: Generator, span: range, chunks: Ite
     shape = (len(span), *npz_layout(np.empty((0, *generator.card.image_shape), np.uint8)).shape[1:])
     labels = []
     with zipfile.ZipFile(stream, "w") as archive:
-        with archive.open(zipfile.ZipInfo("images.npy", EPOCH), "w", force_zip64=True) as entry:
+        with archive.open(zipfile.ZipInfo("images.npy", ZIP_TIME), "w", force_zip64=True) as entry:
             _write_npy_header(entry, np.dtype(np.uint8), shape)
             for _, images, drawn in chunks:
                 entry.write(npz_layout(images).tobytes())
                 if drawn is not None:
                     labels.append(drawn)
         if labels:
-            with archive.open(zipfile.ZipInfo("labels.npy", EPOCH), "w", force_zip64=True) as entry:
+            with archive.open(zipfile.ZipInfo("labels.npy", ZIP_TIME), "w", force_zip64=True) as entry:
                 _write_npy_header(entry, np.dtype(np.int64), (len(span),))
                 entry.write(np.concatenate(labels).tobytes())
 
@@ -81,7 +81,10 @@ def _write_npy_header(entry: IO[bytes], dtype: np.dtype, shape: tuple[int, ...])
 
 
 def _write_webdataset(stream: IO[bytes], generator: Generator, span: range, chunks: Iterator[Chunk]) -> None:
-    """Writes `i.png` for each image i, and `i.cls` with the index of its class if there are classes."""
+    """Writes a tar file for WebDataset: `<index>.png` for each image, and `<index>.cls` with its class index.
+
+    The index has 16 digits. Without classes there are no .cls files.
+    """
     from webdataset import TarWriter
 
     writer = TarWriter(stream, encoder=False, mtime=0, user="", group="", format=tarfile.USTAR_FORMAT)

@@ -1,4 +1,6 @@
-"""Generates millions of images as shards: files of equal size that are written in parallel and can be resumed.
+"""Generates millions of images as shards: files with equal numbers of images (up to one).
+
+The shards are written in parallel, and an interrupted run can be resumed.
 
 Shard k of s has the images from `first + k n / s` up to `first + (k + 1) n / s`. Because an image depends only on the
 model, seed and index, any process of any machine can make any shard, and its bytes are always the same.
@@ -55,27 +57,27 @@ def make_shards(
     """Makes the shards that are missing in a folder.
 
     Args:
-        model: The model file.
-        generator: The same file, opened.
-        folder: Where to write the shards and the manifest. It is created if it does not exist.
-        seed: Seed of all images.
-        first: Index of the first image.
-        n: Number of images.
-        labels: Labels to cycle over the images; None draws them.
-        truncation: Factor of the latents, in (0, 1].
-        format: File format of the shards.
-        shards: Number of shards, 1 to n.
-        executor: Distributes the work: `process_executor` or `ray_executor`.
+        model: the model file.
+        generator: the same file, opened.
+        folder: where to write the shards and the manifest. It is created if it does not exist.
+        seed: seed of all images.
+        first: index of the first image.
+        n: number of images.
+        labels: labels to cycle over the images; None draws them.
+        truncation: factor of the latents, in (0, 1].
+        format: file format of the shards.
+        shards: number of shards, 1 to n.
+        executor: distributes the work: `process_executor` or `ray_executor`.
 
     Yields:
-        The number of a finished shard, and whether the folder already had it.
+        the number of a finished shard, and whether the folder already had it.
 
     Raises:
-        InputError: Seed, index, labels or truncation are out of range.
-        ShardError: The folder has shards of another plan, or the model file changed in the meantime.
-        WorkerError: A process that made shards was killed.
-        LockedError: Another process makes shards in the folder.
-        OSError: A file cannot be written; the message names it.
+        InputError: seed, index, labels or truncation are out of range.
+        ShardError: the folder has shards of another plan or a damaged manifest, or the model file has changed.
+        WorkerError: a process that made shards was killed.
+        LockedError: another process makes shards in the folder.
+        OSError: a file cannot be written; the message names it.
     """
     generator.seeded_latents(seed, first, n, labels, truncation)  # raises InputError before anything is written
     plan = ShardPlan(generator.card.file_sha256, LATENTS_VERSION, seed, first, n, labels, truncation, format, shards)
@@ -115,7 +117,7 @@ def ray_executor(address: str) -> Executor:
     All machines of the cluster must see the model file and the folder under the same paths.
 
     Args:
-        address: Address of the cluster, as `ray.init` takes it; "local" starts a cluster on this machine.
+        address: address of the cluster, as `ray.init` takes it; "local" starts a cluster on this machine.
     """
 
     def execute(model: Path, folder: Path, plan: ShardPlan, shards: list[int]) -> FinishedShards:
@@ -147,8 +149,8 @@ def make_shard(model: Path, folder: Path, plan: ShardPlan, shard: int) -> Manife
     At most IMAGES_IN_MEMORY images are in memory at a time. An .npz file also needs memory for all labels of the shard.
 
     Raises:
-        ShardError: The model file is not the one of the plan.
-        OSError: The shard cannot be written; the message names it.
+        ShardError: the model file is not the one of the plan.
+        OSError: the shard cannot be written; the message names it.
     """
     generator = _open(model, plan.file_sha256)
     span = plan.span(shard)

@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         return {variable(name): field for name, field in cls.model_fields.items()}
 
     def warnings(self) -> Iterator[str]:
-        """Yields a message for each environment variable with the prefix MNIST_GAN_ that is unknown or has no effect."""
+        """Yields one message for each variable with the prefix MNIST_GAN_ that is unknown or has no effect."""
         known = [*self.variables(), *(PREFIX + name for name in OTHER_VARIABLES)]
         for name in sorted(os.environ):
             if not name.startswith(PREFIX) or name in known or IGNORED_VARIABLES.fullmatch(name.removeprefix(PREFIX)):

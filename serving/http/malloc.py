@@ -1,8 +1,8 @@
 """Configures glibc's memory allocator to keep freed memory for the next request.
 
 By default glibc requests memory for each large array from the system and returns it when the array is freed, and the
-system clears every page again. Drawing the latents of 1,000 images takes 2.5 ms that way, and 1.5 ms with the thresholds
-below (the pretrained generator `mnist`, images of 28 x 28, one thread of an AMD EPYC).
+system clears every page again. Drawing the latents of 1,000 images takes 2.5 ms that way, and 1.5 ms with the
+thresholds below (the pretrained generator `mnist`, images of 28 x 28, one thread of an AMD EPYC).
 """
 
 import ctypes

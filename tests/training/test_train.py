@@ -271,7 +271,7 @@ def test_a_dry_run_describes_the_networks_and_writes_nothing(tmp_path, preset):
         ({"latent_dim": 70_000}, "could not be exported: its latent is 70,000, at most 65,536 is allowed"),
         ({"generator_widths": (20_000, 20_000)}, "could not be exported: its weights take"),
         ({"generator_widths": (10**9, 10**9)}, "could not be exported|overflow"),
-        ({"generator": "dcgan", "generator_widths": (8, 80_000)}, "could not be exported: it makes"),
+        ({"generator": "dcgan", "generator_widths": (8, 80_000)}, "could not be exported: it computes"),
         ({"discriminator_widths": (10**9, 10**9)}, "memory|allocate|overflow"),
     ],
 )

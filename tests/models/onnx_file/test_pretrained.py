@@ -11,8 +11,8 @@ from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
 
 FILE_SHA256 = {
-    "mnist": "bce708d740a1da5c810dd96a544ef72805e42b54a5bbb23fdd86f2016361e9c3",
-    "mnist-fast": "63eb70f86f3dbd265aaa5120b3467e08fedfa130d39960d10154875553fb177b",
+    "mnist": "ea57b385af52ac6d89de70aecbe5fe58b71fbab9a932e14204f543bb07ba21bd",
+    "mnist-fast": "3cf09d8af160ca256366ef52d7855775fa5c44e29d71cc41443b18e4d23a75a4",
 }
 GOLDEN_SHA256 = {
     "mnist": "7e3d1b718a8d539a0e1db051d407bfcfe543c76c494d4b098b221569c4d211af",

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _point(generator: Generator, result: dict[str, Any]) -> dict[str, Any]:
-    """Quality, cost and training of one model file, from its card and its entry in the evaluation report."""
+    """Returns quality, cost and training of one model file, from its card and its entry in the evaluation report."""
     card = generator.card
     values = {name: metric["value"] for name, metric in result["metrics"].items() if "value" in metric}
     return {

@@ -15,7 +15,7 @@ from training.data import LabelledImages
 from training.distributed import Group
 
 _STREAMS = ("order", "latents", "generator", "noise", "noise of fakes")
-"""Purposes of random numbers. The position in this tuple is part of the key of a stream, so append new ones."""
+"""Random streams, by purpose. The index of a stream is part of its seed, so append new streams at the end."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class Batches:
     def _random(self, stream: str, position: int) -> torch.Generator:
         """Returns the random generator of a stream at a position: the images seen, or for "order" the epoch from 1.
 
-        Each stream is opened once per position, so no two draws of a run share a key. PyTorch's CPU generator reads
-        only 32 bits of the seed, so there two of n draws coincide by chance with a probability of about n^2 / 2^33.
+        Each (stream, position) is used once, so no key is used twice. PyTorch's CPU generator uses only 32 bits of the
+        seed, so any two of n keys give the same numbers with a probability of about n^2 / 2^33.
         """
         key = np.random.SeedSequence((self.config.seed, _STREAMS.index(stream), position))
         return torch.Generator(self.config.device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)

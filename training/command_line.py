@@ -116,7 +116,7 @@ def parse(args: Sequence[str] | None = None) -> Command:
     """Reads the command line: --resume or the preset first, since they decide about the other options.
 
     Args:
-        args: the arguments; None takes those of the program.
+        args: the arguments; None means sys.argv.
 
     Raises:
         SystemExit: code 2 and a message on stderr if an argument is wrong, code 0 after --help.
@@ -184,8 +184,8 @@ def _parse_resumed_run(args: Sequence[str] | None) -> Command:
         names = [word.partition("=")[0] for word in unknown if word.startswith("--")] or unknown
         changeable = ", ".join(map(option_name, (*CHANGEABLE_OPTIONS, "threads", "dry_run")))
         raise ValueError(
-            f"--resume cannot take {', '.join(names)}: the run keeps all options but {changeable}. Leave it out, or "
-            "start a new run"
+            f"{', '.join(names)} cannot be changed with --resume; only {changeable} can change. Omit "
+            f"{'it' if len(names) == 1 else 'them'}, or start a new run"
         )
     changes = {name: getattr(options, name) for name in CHANGEABLE_OPTIONS if getattr(options, name) is not None}
     durations = [name for name in DURATION_OPTIONS if name in changes]

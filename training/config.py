@@ -37,7 +37,7 @@ Switch = Annotated[bool, arg(help_behavior_hint=lambda default: f"(default: {'on
 
 
 def _unset(metavar: str, meaning: str) -> object:
-    """Help for an option that may be None: the word for its value, and the default that None stands for."""
+    """Returns the help for an option that may be None: a word for its value, and the default that None stands for."""
     return arg(
         metavar=metavar,
         help_behavior_hint=lambda default: f"(default: {meaning if default in ('None', '') else default})",
@@ -140,7 +140,7 @@ class OptimizationOptions:
     lr: Above0 = 2e-4
     """Learning rate of Adam, for both networks; above 0."""
     lr_schedule: LrSchedule = "constant"
-    """Course of the learning rate after the warm-up: constant, or a decay to its final value at the end of the run."""
+    """Learning rate after the warm-up: constant, or a decay to its final value at the end of the run."""
     lr_end: Share = 0.0
     """Final learning rate of a linear or cosine schedule, as a share of --lr; from 0 to 1."""
     lr_warmup: ImageCount = 0
@@ -276,7 +276,7 @@ class Config(
 
 
 def option_name(field_name: str) -> str:
-    """Returns the option of a field as one types it: --batch-size for batch_size."""
+    """Returns the option of a field as it is typed on the command line: --batch-size for batch_size."""
     return f"--{field_name.replace('_', '-')}"
 
 
@@ -286,13 +286,13 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 @cache
 def _declared_types() -> dict[str, tuple[Any, TypeAdapter[Any]]]:
-    """The declared type of each field, and the pydantic adapter that converts to it and checks its range."""
+    """Returns the declared type of each field, and the pydantic adapter that converts to it and checks its range."""
     hints = get_type_hints(Config, include_extras=True)
     return {each.name: (hints[each.name], TypeAdapter(hints[each.name])) for each in fields(Config)}
 
 
 def _problem(error: ValidationError, declared: Any) -> str:
-    """The first problem of a field: its allowed range if the value is outside, otherwise pydantic's message."""
+    """Returns the first problem of a field: its allowed range if the value is outside, otherwise pydantic's message."""
     first = error.errors(include_url=False)[0]
     out_of_range = first["type"] in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
     bounds = " and ".join(dict.fromkeys(_bounds(declared)))
@@ -300,7 +300,7 @@ def _problem(error: ValidationError, declared: Any) -> str:
 
 
 def _bounds(declared: Any) -> Iterator[str]:
-    """The bounds that a type declares with `Field`, in words: "at least 0", "below 1"."""
+    """Yields the bounds that a type declares with `Field`, in words: "at least 0", "below 1"."""
     for part in get_args(declared):
         for bound in part.metadata if isinstance(part, FieldInfo) else ():
             yield from (f"{words} {getattr(bound, name):,}" for name, words in _BOUNDS.items() if hasattr(bound, name))

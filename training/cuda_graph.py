@@ -10,7 +10,8 @@ from training.batches import Batch
 from training.step import Step
 
 EAGER_STEPS = 3
-"""Steps that run eagerly before the capture, in which cuDNN selects its kernels and Adam allocates its state."""
+"""Number of steps that run eagerly before the capture. During them cuDNN selects its kernels and Adam allocates its
+state."""
 
 
 def with_cuda_graph(step: Step) -> "Step | CudaGraphStep":

@@ -22,7 +22,8 @@ def check_divergence(state: State, config: Config, group: Group) -> None:
     This is a collective operation: it replaces the metric sums of every process by their means over the group.
 
     Raises:
-        RunError: a metric or weight is not finite, a mean logit exceeds `MAX_MEAN_LOGIT`, or fp16 skips every update.
+        RunError: a metric or weight is not finite, the absolute value of a mean logit reaches `MAX_MEAN_LOGIT`, or fp16
+            skips every update.
     """
     group.all_reduce_mean([state.metric_sums])
     metrics = state.metrics()
@@ -40,7 +41,7 @@ def check_divergence(state: State, config: Config, group: Group) -> None:
     raise RunError(
         f"training diverged after {state.images_seen:,} images: {', '.join(problems)}; "
         + (f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint was saved yet")
-        + "; try a lower --lr, a larger --gamma or --precision fp32"
+        + f"; try a lower --lr{', a larger --gamma' if config.penalty != 'none' else ''} or --precision fp32"
     )
 
 

@@ -11,7 +11,7 @@ from training.state import State
 from training.step import Step
 
 MAX_CALIBRATION_SECONDS = 10.0
-"""Approximate time for which the speed of training is measured, to convert --minutes into a number of images."""
+"""Approximate maximum time for measuring the training speed, which converts --minutes into a number of images."""
 CALIBRATION_SHARE = 0.1
 """Largest share of --minutes that this measurement takes."""
 
@@ -19,7 +19,8 @@ CALIBRATION_SHARE = 0.1
 def images_to_train(config: Config, data: LabelledImages, group: Group) -> int:
     """Returns the number of images that --epochs or --minutes amount to, at least one batch.
 
-    It is the same in every process. For --minutes it depends on the measured speed of this machine.
+    The number is the same in every process. For --minutes it first measures the training speed for up to about 10 s, so
+    the number depends on the machine.
     """
     batches = Batches(data, config, group)
     if config.minutes is None:
@@ -32,8 +33,8 @@ def images_to_train(config: Config, data: LabelledImages, group: Group) -> int:
 def _images_per_second(config: Config, data: LabelledImages, batches: Batches, group: Group, seconds: float) -> float:
     """Measures the speed of training on a state that is discarded afterwards.
 
-    It runs 1, 2, 4, ... steps until such a block takes a quarter of `seconds`. The clock of the main process decides
-    after each block, because all processes have to run the same number of steps.
+    It runs 1, 2, 4, ... steps until such a block takes a quarter of `seconds`. The main process measures the time
+    and decides when to stop, because all processes have to run the same number of steps.
     """
     state = State(config, data.info)
     step = Step(state, config, group)

@@ -26,7 +26,7 @@ from models.onnx_file.card import Precision
 if TYPE_CHECKING:
     from models.export.exporter import Export
     from models.onnx_file.generator import Generator
-    from training.evaluation.evaluator import EvaluationReport
+    from training.evaluation.evaluation_report import EvaluationReport
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Options:
     precision: Precision = "fp32"
     """Data type of the weights. fp16 is for GPUs, and int8 makes the smallest file. For both, the fp32 file and the
     converted one are evaluated on the real images of --data-dir, and the command fails if the classifier FID is more
-    than 1.25 times as high or the label agreement falls by more than 0.5 percentage points."""
+    than 1.25 times that of the fp32 file or the label agreement falls by more than 0.5 percentage points."""
     evaluate: bool = False
     """Measure every metric of the `evaluate` command, which takes minutes, and put them on the card as the quality of
     the generator. Needs the real images of --data-dir."""
@@ -75,8 +75,10 @@ def main() -> None:
 
 
 def check_report_path(options: Options) -> None:
-    """Raises:
-    InputError: --out and --report name the same file.
+    """Checks that the report does not overwrite the model file.
+
+    Raises:
+        InputError: --out and --report name the same file.
     """
     if options.report and options.report.resolve() == options.out.resolve():
         raise InputError("out", f"must be another file than --report, both are {options.out}")
@@ -95,15 +97,18 @@ def check_store(options: Options) -> None:
 
 
 def load_libraries() -> None:
-    """Imports PyTorch and the other slow libraries, so that Ctrl-C during their import ends in one line."""
+    """Imports PyTorch and the other slow libraries, so that Ctrl-C during the import prints one line instead of a
+    traceback."""
     with interruptible_imports("export-onnx", "PyTorch"):
         import models.export.exporter  # noqa: F401
         import training.export_quality  # noqa: F401
 
 
 def check_outputs(options: Options) -> None:
-    """Raises:
-    OSError: --out or --report cannot be written.
+    """Checks, before minutes of work, that the outputs can be written.
+
+    Raises:
+        OSError: --out or --report cannot be written.
     """
     for path in filter(None, (options.out, options.report)):
         check_writable(path)

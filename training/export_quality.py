@@ -47,7 +47,7 @@ def compare_with_original(
 
     Raises:
         InputError, DataError, SourceError: the files cannot be evaluated.
-        ClassifierError: the classifier does not separate the classes, so a comparison would mean nothing.
+        ClassifierError: the classifier does not separate the classes, so a comparison would be meaningless.
     """
     sources = [ImageSource(generator.card.precision, generator) for generator in (original, variant)]
     metrics = None if all_metrics else ("fid", "label_agreement")
@@ -64,19 +64,19 @@ def check_quality_loss(report: EvaluationReport) -> None:
         report: the report of `compare_with_original`.
 
     Raises:
-        ParityError: the variant loses more than is allowed.
+        ParityError: the variant is worse by more than is allowed.
     """
     original, variant = (_measured_values(source) for source in report.results)
     if not variant["fid"] <= MAX_FID_RATIO * original["fid"]:
         raise ParityError(
-            f"quality: the classifier FID rises from {original['fid']:.4g} to {variant['fid']:.4g}, "
-            f"at most {MAX_FID_RATIO} times as much is allowed"
+            f"quality: the classifier FID rises from {original['fid']:.4g} to {variant['fid']:.4g}; "
+            f"at most {MAX_FID_RATIO} times the original is allowed"
         )
     if "label_agreement" in original:
         loss = original["label_agreement"] - variant["label_agreement"]
         if not loss <= MAX_LABEL_AGREEMENT_LOSS:
             raise ParityError(
-                f"quality: the label agreement falls by {loss:.2%}, at most {MAX_LABEL_AGREEMENT_LOSS:.2%} is allowed"
+                f"quality: the label agreement falls by {loss:.2%}; at most {MAX_LABEL_AGREEMENT_LOSS:.2%} is allowed"
             )
 
 

@@ -41,7 +41,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
     """Trains a GAN into the folder `config.out`.
 
     Args:
-        resume: True continues the run in that folder from its newest checkpoint.
+        resume: whether to continue the run in that folder from its newest checkpoint.
 
     Returns:
         SIGINT or SIGTERM if it ended the run early, after saving a checkpoint; None if the run is complete.
@@ -50,6 +50,7 @@ def train(config: Config, resume: bool = False) -> signal.Signals | None:
         LockedError: another process is training into the folder.
         RunError, ResumeError, DataError, PrecisionError, CheckpointError: the run cannot start, or it diverged. The
             last good checkpoint is kept.
+        OSError: config.json, a checkpoint, or the folder of the run cannot be written.
     """
     config = resolve_config(config)
     with process_group(config.device) as group, ExitStack() as stack:

@@ -5,7 +5,7 @@ batch. Each function takes logits in any precision, computes in fp32 and returns
 `LOSSES` names the pairs. To add a loss, write its two functions, add them there and add its name to config.py.
 
 All losses of generators have the arguments (fake_logits, real_logits), although only the relativistic one reads the
-real logits: so the training step calls all of them alike.
+real logits. So the training step calls all of them with the same arguments.
 """
 
 from collections.abc import Callable
@@ -39,13 +39,15 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         fake_logits: any shape.
 
     Returns:
-        an fp32 scalar, at least 0; 2 log 2 for a discriminator that guesses.
+        an fp32 scalar, at least 0; 2 log 2 for a discriminator whose logits are all 0.
     """
     return -(logsigmoid(real_logits.float()).mean() + logsigmoid(-fake_logits.float()).mean())
 
 
 def minimax(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """Loss of the generator in the minimax game; its gradient vanishes where the discriminator is sure of its fakes.
+    """Loss of the generator in the minimax game.
+
+    Its gradient vanishes where the discriminator recognizes the fakes with high confidence.
 
         E[log(1 - sigmoid(D(G(z))))]
 
@@ -79,7 +81,7 @@ def non_saturating(fake_logits: Tensor, real_logits: Tensor | None = None) -> Te
 
 
 def hinge_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Hinge loss of the discriminator: logits beyond the margin of 1 on the right side have no gradient.
+    """Hinge loss of the discriminator: logits that are correct by more than the margin of 1 have no gradient.
 
         E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]
 

@@ -17,10 +17,10 @@ def squared_gradient_norms(logits: Tensor, images: Tensor, scale: Tensor | float
 
     Call it outside autocast. Logits and penalty share one forward pass: `logits` are those of the loss.
 
-    fp16 loses gradients below 6e-8. Therefore the scaled mean of the logits is differentiated, and the factors are
-    removed in fp32 before squaring (PyTorch's notes on automatic mixed precision, "Gradient penalty"). It is the mean,
-    not the sum, because GradScaler tunes the scale to a loss that is a mean: its first scale of 2^16 would be the
-    slope of every single logit, which is infinite in fp16.
+    Gradients below 6e-8 underflow in fp16. Therefore the loss scale multiplies the mean of the logits before
+    differentiation, and is removed in fp32 before squaring (PyTorch's notes on automatic mixed precision, "Gradient
+    penalty"). With the sum instead of the mean, the initial scale of 2^16 would be the gradient at each logit and
+    overflow in fp16.
 
     Args:
         logits: (n,) or (n, 1), computed from `images` with a graph.
@@ -38,7 +38,7 @@ def squared_gradient_norms(logits: Tensor, images: Tensor, scale: Tensor | float
 def finite_difference(logits: Tensor, logits_of_noisy: Tensor, sigma: float) -> Tensor:
     """Estimates |grad_x D(x)|^2 from two forward passes, without second derivatives.
 
-        |D(x) - D(x + sigma n)|^2 / sigma^2, with standard normal noise n
+        |D(x) - D(x + sigma * n)|^2 / sigma^2, with standard normal noise n
 
     Bias: O(sigma^2) where D is smooth, O(sigma) across the kinks of LeakyReLU. The standard deviation of a single
     draw is sqrt(2) times the value. Rounding adds up to (epsilon |D(x)| / sigma)^2, where epsilon is the precision of
@@ -58,7 +58,7 @@ def finite_difference(logits: Tensor, logits_of_noisy: Tensor, sigma: float) -> 
 def zero_centred(squared_norms: Tensor, gamma: Tensor | float) -> Tensor:
     """Penalizes any gradient: R1 if the images are real, R2 if they are fakes.
 
-        gamma / 2 E[|grad_x D(x)|^2]
+        gamma / 2 * E[|grad_x D(x)|^2]
 
     Mescheder et al. (2018), "Which training methods for GANs do actually converge?", equations 9 and 10.
 
@@ -72,20 +72,20 @@ def zero_centred(squared_norms: Tensor, gamma: Tensor | float) -> Tensor:
     return gamma / 2 * squared_norms.mean()
 
 
-def wasserstein_gp(squared_norms: Tensor, weight: Tensor | float = 10.0) -> Tensor:
+def wasserstein_gp(squared_norms: Tensor, gamma: Tensor | float = 10.0) -> Tensor:
     """Penalizes gradients whose norm is not 1, at points between reals and fakes.
 
-        weight E[(|grad_x D(x)| - 1)^2], at x = u real + (1 - u) fake with u uniform in [0, 1] for each image
+        gamma * E[(|grad_x D(x)| - 1)^2], at x = u * real + (1 - u) * fake with u uniform in [0, 1] for each image
 
     Gulrajani et al. (2017), "Improved training of Wasserstein GANs", equation 3.
 
     Args:
         squared_norms: |grad_x D(x)|^2 at each such point, any shape.
-        weight: at least 0; 10 in the paper.
+        gamma: weight, at least 0; 10 in the paper.
 
     Returns:
         a scalar, at least 0.
     """
     # The slope of sqrt at 0 is infinite, so a discriminator with zero gradient would get NaN as the penalty's gradient.
     norms = squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny).sqrt()
-    return weight * (norms - 1).square().mean()
+    return gamma * (norms - 1).square().mean()

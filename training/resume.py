@@ -1,4 +1,8 @@
-"""Continuing a run: checks that its checkpoint fits the data and the configuration, and reports what changes."""
+"""Continuing a run: checks that its checkpoint fits the data and the configuration, and reports the changes.
+
+Exactness itself comes from `training.batches` (draws keyed by images seen) and `training.state` (everything that is
+saved).
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

@@ -126,7 +126,7 @@ class RunLogger:
             ).format(**metrics)
         )
         images = quantize(samples.float()).cpu().numpy()
-        # TensorBoard is given three channels of every PNG.
+        # `EventFile` declares every PNG as RGB.
         image = grid(images, columns=round(len(samples) ** 0.5), padding=2).convert("RGB")
         encoded = png(image)
         with self._tolerate_failure(self.samples):

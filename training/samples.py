@@ -26,10 +26,10 @@ def grid_latents(config: Config, dataset: Dataset) -> tuple[NDArray[np.float32],
 
 @torch.inference_mode()
 def generate(generator: nn.Module, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> Tensor:
-    """Generates images in evaluation mode, and leaves the generator in the mode that it was in.
+    """Generates images in evaluation mode, and then restores the previous mode of the generator.
 
     Args:
-        generator: a network that takes labels exactly if `labels` is not None.
+        generator: a network that takes labels if and only if `labels` is not None.
         latents: (n, latent_dim).
         labels: (n,).
 

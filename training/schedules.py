@@ -15,14 +15,14 @@ def decay(schedule: LrSchedule, images_seen: int, total: int, warmup: int = 0, e
     With the progress p = (images_seen - warmup) / (total - warmup), clipped to 1, the factor after the warm-up is
 
         constant: 1
-        linear:   1 - p + p end
-        cosine:   end + (1 - end) (1 + cos(pi p)) / 2
+        linear:   1 - p + p * end
+        cosine:   end + (1 - end) * (1 + cos(pi * p)) / 2
 
     The cosine is equation 5 of Loshchilov and Hutter (2017), "SGDR: Stochastic gradient descent with warm restarts",
     without restarts.
 
     Args:
-        schedule: course after the warm-up.
+        schedule: shape of the decay after the warm-up.
         images_seen: at least 0.
         total: images of the whole run, warm-up included; at least 1.
         warmup: images of the warm-up, from 0 to below `total`.
@@ -48,9 +48,9 @@ def decay(schedule: LrSchedule, images_seen: int, total: int, warmup: int = 0, e
 
 
 def ramp(images_seen: int, duration: int, start: float, end: float) -> float:
-    """Returns a value on half a cosine from `start` to `end`: the burn-in of R3GAN's gamma and of Adam's beta2.
+    """Returns a value that changes from `start` to `end` along half a cosine: R3GAN's burn-in of gamma and beta2.
 
-        start + (end - start) (1 - cos(pi p)) / 2, with p = images_seen / duration, clipped to 1
+        start + (end - start) * (1 - cos(pi * p)) / 2, with p = images_seen / duration, clipped to 1
 
     Huang et al. (2024), "The GAN is dead; long live the GAN!".
 
@@ -74,9 +74,9 @@ def ramp(images_seen: int, duration: int, start: float, end: float) -> float:
 
 
 def ema_beta(images_seen: int, batch: int, half_life: float, ramp_up: float = 0.05) -> float:
-    """Returns the decay factor for one update of the EMA of the weights: ema = beta ema + (1 - beta) weights.
+    """Returns the decay factor for one update of the EMA of the weights: ema = beta * ema + (1 - beta) * weights.
 
-        beta = 0.5^(batch / h), with h = min(half_life, ramp_up images_seen)
+        beta = 0.5^(batch / h), with h = min(half_life, ramp_up * images_seen)
 
     Early in a run the half-life h is only a share of the images seen, so that the EMA forgets the random initial
     weights. This is the ramp-up of the code of StyleGAN2-ADA (Karras et al., 2020) and EDM (Karras et al., 2022).
@@ -107,7 +107,7 @@ def _progress(images_seen: int, duration: int) -> float:
 
 
 def _half_cosine(progress: float) -> float:
-    """Returns (1 - cos(pi progress)) / 2, which rises smoothly from 0 to 1 for a progress from 0 to 1."""
+    """Returns (1 - cos(pi * progress)) / 2, which rises smoothly from 0 to 1 for a progress from 0 to 1."""
     return (1 - math.cos(math.pi * progress)) / 2
 
 

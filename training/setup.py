@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.checkpoint import Checkpoint, check_readable, find_checkpoints, load_checkpoint
-from models.common.errors import MnistGanError
+from models.common.errors import InputError, MnistGanError
 from models.common.files import is_utf8
 from models.export.exportable import check_exportable
 from training.config import Config
@@ -70,10 +70,15 @@ def resolve_config(config: Config) -> Config:
 def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -> Run:
     """Loads the data and builds or restores the state. Every process of the group has to call it.
 
+    With `config.deterministic` it also selects PyTorch's deterministic algorithms for the whole process, and sets
+    CUBLAS_WORKSPACE_CONFIG if it is not set.
+
     Args:
         config: a configuration from `resolve_config`.
-        dry_run: True downloads nothing, and leaves `config.images` as None where --minutes sets the duration, because
-            that needs a measurement of the training speed.
+        resume: whether to continue the run in `config.out` from its newest checkpoint, or from the beginning if it has
+            none. If False, a folder that contains a checkpoint is an error.
+        dry_run: whether to download nothing, and to leave `config.images` as None where --minutes sets the duration,
+            because that needs a measurement of the training speed.
 
     Raises:
         MnistGanError: the run cannot start.
@@ -113,7 +118,8 @@ def make_evaluator(run: Run) -> "TrainingEvaluator | None":
     try:
         return TrainingEvaluator(run.data, run.config.data_dir, run.config.latent_dim, run.config.conditional)
     except MnistGanError as error:
-        raise RunError(f"--evaluate-every: {error}") from error
+        reason = error.message if isinstance(error, InputError) else error
+        raise RunError(f"--evaluate-every: {reason}") from error
 
 
 def _load_data(config: Config, download: bool) -> LabelledImages:
@@ -151,7 +157,9 @@ def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | 
 
 
 def _with_total(config: Config, data: LabelledImages, state: State, group: Group, dry_run: bool) -> Config:
-    """Sets `config.images`, the total of the run in images.
+    """Returns the configuration with `images` set to the total of the run.
+
+    In a dry run, `images` stays None if --minutes sets the duration.
 
     Raises:
         RunError: the warm-up of the learning rate is as long as the run.

@@ -13,7 +13,7 @@ STEPS_BETWEEN_SIGNAL_CHECKS = 50
 
 @dataclass
 class StopRequest:
-    """Records a signal that asks this process to stop training."""
+    """Records SIGINT (Ctrl-C) or SIGTERM, and lets the processes of a group agree on the step after which they stop."""
 
     received: signal.Signals | None = None
     """First SIGINT or SIGTERM that this process received; None if it received none."""

@@ -48,7 +48,7 @@ class State:
     """
 
     def __init__(self, config: Config, dataset: Dataset):
-        """Initialises the networks from `config.seed`, with the same weights on any device.
+        """Initializes the networks from `config.seed`, with the same weights on any device.
 
         Raises:
             ValueError: the networks cannot be built for images of this shape.
@@ -91,7 +91,7 @@ class State:
         self.metric_steps = torch.zeros((), dtype=torch.int64, device=config.device)
         """Number of steps in the sums: int64 scalar. Steps in which fp16 skipped an update are not among them."""
         self.skipped_updates = torch.zeros((), dtype=torch.int64, device=config.device)
-        """Updates of either network that fp16 skipped in the whole run, for gradients not finite: int64 scalar."""
+        """Updates of either network that fp16 skipped in the run because a gradient was not finite: int64 scalar."""
 
     @property
     def inference_generator(self) -> nn.Module:

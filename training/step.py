@@ -43,7 +43,10 @@ class Step:
         """Share of the EMA that the coming step replaces, 1 - beta: float32 scalar in [0, 1]."""
         # Batch normalization needs separate passes, so that its statistics do not mix real and fake images.
         self.joint_pass = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
-        """Whether the discriminator sees reals and fakes in one forward pass: the same logits in half the kernels."""
+        """Whether the discriminator sees reals and fakes in one forward pass.
+
+        This gives the same logits and launches half as many kernels.
+        """
 
     def schedule(self, total_images: int) -> None:
         """Sets learning rate, Adam's beta2, penalty weight and EMA decay for the coming step. Call it before each step.
@@ -69,10 +72,10 @@ class Step:
     def __call__(self, batch: Batch) -> None:
         """Runs one step: discriminator update, generator update, EMA update, metrics.
 
-        1. The discriminator minimises loss.discriminator(D(x), D(G(z))) + penalty with Adam, at fixed G.
-        2. The generator minimises loss.generator(D(G(z)), D(x)) with Adam, at fixed D. It uses the examples in
+        1. The discriminator minimizes loss.discriminator(D(x), D(G(z))) + penalty with Adam, at fixed G.
+        2. The generator minimizes loss.generator(D(G(z)), D(x)) with Adam, at fixed D. It uses the examples in
            `batch.generator`; if that is None, it reuses the examples and the fakes of the discriminator's update.
-        3. ema = beta ema + (1 - beta) weights, see `training.schedules.ema_beta`.
+        3. ema = beta * ema + (1 - beta) * weights, see `training.schedules.ema_beta`.
         4. The metrics of the step are added to `state.metric_sums`.
 
         In a group, gradients are averaged over the processes before each update. `state.images_seen` does not change:
@@ -184,7 +187,8 @@ class Step:
             loss: scalar, of this process's share of the batch.
 
         Returns:
-            L2 norm of the unscaled gradient over all weights, averaged over the group before: float32 scalar.
+            the L2 norm over all weights of the unscaled gradient, which is first averaged over the group: float32
+            scalar.
         """
         scaler = self.state.scaler
         optimizer.zero_grad()
@@ -222,7 +226,7 @@ class Step:
             state.metric_steps += 1
             return
         skipped = ~values[-2:].isfinite()
-        # A Python branch on `skipped` would wait for the device and could not be captured in a CUDA graph.
+        # A Python branch on `skipped` would synchronize with the device and could not be captured in a CUDA graph.
         state.metric_sums += values.masked_fill(skipped.any(), 0)
         state.metric_steps += ~skipped.any()
         state.skipped_updates += skipped.sum()

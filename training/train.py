@@ -8,7 +8,10 @@
 
 A run is a folder with config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one grid per epoch, always
 from the same latents), samples.gif and tensorboard/. The first Ctrl-C or SIGTERM saves a checkpoint before the command
-ends, the second one ends it immediately.
+ends; the second one ends it immediately.
+
+On the same device and with the same number of threads, the result of a resumed run is bit-for-bit that of an
+uninterrupted run; a GPU also needs --deterministic.
 
 Exit codes: 2 for a wrong option, 66 if the data set is unavailable, 130 after Ctrl-C, 143 after SIGTERM, 1 for any
 other error.

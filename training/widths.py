@@ -7,7 +7,7 @@ from training.presets import WIDTHS
 PRESET_IMAGE_SHAPE = (1, 28, 28)
 """Shape of the images that the widths of the presets are for: channels, height, width."""
 MAX_WIDTH = 512
-"""Largest width, in channels, that doubling leads to."""
+"""Upper limit of the widths that doubling produces, in channels."""
 
 
 def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -17,7 +17,7 @@ BUNDLE = Path(__file__).parents[2] / "gpu-bundle"
 
 
 class MissingPackageError(Exception):
-    """A package is missing, and the bundle does not contain it."""
+    """A required package is missing or cannot be installed from the GPU bundle."""
 
 
 def prepare(bundle: Path, packages: Path) -> dict[str, str]:

@@ -23,7 +23,10 @@ SMALL_KERNEL_SECONDS = 5e-6
 
 @dataclass(frozen=True)
 class Profile:
-    """Durations of one training step and of its kernels."""
+    """Duration of one training step, and number and durations of the CUDA kernels that it runs.
+
+    On a CPU, ATen operators take the place of kernels.
+    """
 
     step_seconds: float
     """Wall-clock time of a step in seconds, measured without the profiler."""

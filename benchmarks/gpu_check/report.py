@@ -37,7 +37,7 @@ class Row:
 
 @dataclass
 class StageResult:
-    """Result of a stage."""
+    """Outcome of a stage: status, duration, measurements and details."""
 
     status: Status = "running"
     message: str = ""

@@ -74,7 +74,7 @@ def test_the_zero_centred_penalty_is_half_gamma_times_the_mean_square():
 
 @pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0])
 def test_the_wasserstein_penalty_is_the_squared_distance_of_the_norm_from_1(norm):
-    assert wasserstein_gp(torch.full((4,), norm**2), weight=10).item() == pytest.approx(10 * (norm - 1) ** 2)
+    assert wasserstein_gp(torch.full((4,), norm**2), gamma=10).item() == pytest.approx(10 * (norm - 1) ** 2)
 
 
 def test_the_wasserstein_penalty_has_a_finite_gradient_where_the_discriminator_is_constant():

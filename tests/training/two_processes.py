@@ -22,7 +22,7 @@ def run_all(folder: Path, rank: int) -> None:
     """Takes part in all runs of the tests as process `rank` of two."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    # Each run initialises a process group of its own, which needs a file of its own.
+    # Each run initializes a process group of its own, which needs a file of its own.
     numbers, original = itertools.count(), dist.init_process_group
 
     def init_from_file(backend: str, **options):

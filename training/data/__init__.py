@@ -70,7 +70,7 @@ def load_dataset(
         image_size: height and width to resample to, in pixels; at least 8. None: 28 for "folder", otherwise as stored.
         channels: 1 for grey, 3 for RGB. None: as stored; for "folder" 1 if no image has colours, otherwise 3.
         split: "test" is available for the data sets in `WITH_TEST_SPLIT`.
-        download: False raises an error instead of downloading, and writes nothing.
+        download: whether to download a missing data set; if False, an error is raised and nothing is written.
 
     Raises:
         DataError: a file is damaged (the message names it), an option does not fit the data set, or it has no such

@@ -15,7 +15,7 @@ SPLIT_NAMES = frozenset(("train", "training", "test", "testing", "val", "valid",
 def find_classes(scan: Scan) -> dict[str, Path]:
     """Returns the class folders of `scan.root` by class name, sorted by name.
 
-    Names have composed accents (Unicode NFC), as keyboards type them, whatever form the file system stores.
+    Names are normalized to Unicode NFC, because file systems store accents in different forms.
 
     Raises:
         DataError: there are no class folders, a name cannot be stored, or the layout is almost certainly a mistake.
@@ -63,7 +63,7 @@ def _check_names(path: Path, folders: list[Path]) -> None:
 
 
 def _appearance(name: str) -> str:
-    """A name with composed accents and single spaces, without invisible characters."""
+    """Returns a name with composed accents and single spaces, without invisible characters."""
     composed = unicodedata.normalize("NFC", name)
     return " ".join("".join(c for c in composed if unicodedata.category(c) != "Cf").split())
 
@@ -72,7 +72,8 @@ def _check_not_splits(path: Path, folders: list[Path]) -> None:
     """Checks that the subfolders are classes, not splits such as train and test.
 
     Raises:
-        DataError: they are splits; the message suggests the folder to use instead.
+        DataError: all subfolders have names of splits, and they have subfolders themselves or are more than one. The
+            message suggests the folder or the layout to use instead.
     """
     if not {folder.name.lower() for folder in folders} <= SPLIT_NAMES:
         return

@@ -61,8 +61,8 @@ def _check_no_class_is_empty(scan: Scan, folders: list[Path]) -> None:
     empty = [printable(folder) for label, folder in enumerate(folders) if label not in with_images]
     if empty and not scan.problems:  # a folder that cannot be read only seems empty
         raise DataError(
-            f"{enumerated(empty)}: no images of this class; add images, or delete the folder"
-            f"{in_parentheses(scan.skipped)}"
+            f"{enumerated(empty)}: no images of this class{in_parentheses(scan.skipped, 'skipped: ')}; add images, or "
+            "delete the folder"
         )
 
 
@@ -104,7 +104,9 @@ def _read_all(scan: Scan, size: int, channels: int | None) -> list[TrainingImage
 def _notes(scan: Scan, classes: dict[str, Path]) -> Iterator[str]:
     """Yields lines about skipped files, and about a single class that seems to contain the actual classes."""
     if scan.skipped:
-        yield f"skipped {scan.skipped.total():,} that are not images of a class{in_parentheses(scan.skipped)}"
+        number = scan.skipped.total()
+        entries = "file or folder that is not an image" if number == 1 else "files or folders that are not images"
+        yield f"skipped {number:,} {entries} of a class{in_parentheses(scan.skipped)}"
     if len(classes) == 1:
         [(name, folder)] = classes.items()
         subfolders = {Path(file.relative_to(folder).parts[0]) for file in scan.files if file.parent != folder}

@@ -69,7 +69,7 @@ class IdxSet:
         return data_dir / self.torchvision_class / "raw"
 
     def _find(self, data_dir: Path, name: str) -> Path | None:
-        """Returns a file by any name in use: plain or .gz, in raw/ or next to it, with "-idx3" or ".idx3"."""
+        """Returns the file in raw/ or next to it, by any name that `_find_in` accepts; None if there is none."""
         return _find_in(self._raw(data_dir), name) or _find_in(data_dir / self.torchvision_class, name)
 
     def _download(self, options: LoadOptions) -> None:
@@ -133,7 +133,7 @@ IDX_SETS = {
 
 
 def _find_in(folder: Path, name: str) -> Path | None:
-    """Returns the file of this name in a folder, plain or .gz, with "-idx" or ".idx"."""
+    """Returns the file of this name in a folder, plain or .gz, with "-idx" or ".idx"; None if there is none."""
     for stem in (name, name.replace("-idx", ".idx")):
         for file in (folder / stem, folder / f"{stem}.gz"):
             if file.is_file():

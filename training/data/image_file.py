@@ -1,4 +1,4 @@
-"""Reads one image file as a training image: its middle square, resampled. Notes what this changed."""
+"""Reads the middle square of an image file, resampled to the training size, and records which changes this made."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-CROPPED = "cropped to the middle square"
-REDUCED = "reduced"
-ENLARGED = "enlarged"
-FLATTENED = "with transparency, which becomes white"
-GREYED = "in colour, converted to grey"
-FIRST_FRAME = "with several frames, of which the first is used"
+CROPPED = "were cropped to the middle square"
+REDUCED = "were reduced"
+ENLARGED = "were enlarged"
+FLATTENED = "have transparency, which becomes white"
+GREYED = "are in colour and were converted to grey"
+FIRST_FRAME = "have several frames, of which the first is used"
 
 
 class ImageFileError(ValueError):
@@ -41,7 +41,9 @@ def read_size(file: Path) -> tuple[int, int] | None:
 
 
 def read_image(file: Path, size: int, channels: int | None) -> TrainingImage:
-    """Reads the middle square of an image file, resampled, turned as its EXIF orientation says, on white.
+    """Reads an image file as a square training image.
+
+    Applies its EXIF orientation, crops the middle square, resamples it, and replaces transparency by white.
 
     Args:
         file: any format that Pillow reads, with 8 bits per channel.

@@ -24,7 +24,7 @@ class DataError(MnistGanError):
 
 
 class DataUnavailableError(DataError):
-    """A data set is missing and cannot be downloaded."""
+    """A data set is missing and cannot be downloaded, or its path is not a folder."""
 
     exit_code = os.EX_NOINPUT
 

@@ -21,9 +21,13 @@ def enumerated(names: Iterable[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def in_parentheses(counts: Counter[str]) -> str:
-    """Returns counts by reason, most frequent first: " (.txt: 12, hidden: 1)"; empty if there are none."""
-    return f" ({', '.join(f'{reason}: {count:,}' for reason, count in counts.most_common())})" if counts else ""
+def in_parentheses(counts: Counter[str], prefix: str = "") -> str:
+    """Returns counts by reason, most frequent first: " (.txt: 12, hidden: 1)"; empty if there are none.
+
+    `prefix` precedes the counts inside the parentheses.
+    """
+    listed = ", ".join(f"{reason}: {count:,}" for reason, count in counts.most_common())
+    return f" ({prefix}{listed})" if counts else ""
 
 
 def printable(path: Path) -> str:

@@ -7,14 +7,17 @@ from training.data.labelled_images import LoadOptions
 
 
 def resample(images: Tensor, options: LoadOptions) -> tuple[Tensor, tuple[str, ...]]:
-    """Brings grey images to the size and the number of channels that the options request.
+    """Converts grey images to the size and the number of channels that the options request.
+
+    The aspect ratio is not kept.
 
     Args:
         images: uint8 (n, 1, height, width).
         options: `image_size` and `channels`; None keeps what the images have.
 
     Returns:
-        uint8 (n, channels, size, size), and a line for the user if the size changed.
+        images: uint8 (n, channels, size, size).
+        notes: a tuple with one note for the user if the size changed, otherwise empty.
     """
     notes: tuple[str, ...] = ()
     size, (height, width) = options.image_size, images.shape[2:]

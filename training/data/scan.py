@@ -1,4 +1,4 @@
-"""Searches folders for image files, and counts everything that is skipped by its reason."""
+"""Searches folders for image files, and counts skipped entries by reason."""
 
 import os
 import stat
@@ -71,7 +71,7 @@ def check_is_folder(path: Path) -> None:
 def find_files(folder: Path, scan: Scan) -> Iterator[Path]:
     """Returns all files below a class folder that may be images, sorted by path.
 
-    Links are followed, but each folder is read only once, so that links in a circle do no harm.
+    Links are followed, but each folder is read only once, so cyclic links do not cause an endless loop.
     """
     files: list[Path] = []
     folders, seen = [folder], {_identity(scan.root)}
@@ -104,7 +104,7 @@ def candidates(folder: Path, scan: Scan) -> Iterator[os.DirEntry[str]]:
 
 
 def find_image(folder: Path) -> str | None:
-    """Returns the relative path of the first image in a folder or its direct subfolders, judging by the suffix."""
+    """Returns the relative path of the first image in a folder or its direct subfolders, by suffix."""
     for current in (folder, *sorted(entry for entry in visible_entries(folder) if entry.is_dir())):
         for entry in sorted(visible_entries(current)):
             if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
@@ -121,7 +121,7 @@ def visible_entries(folder: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Device and inode, which are the same for all links to a folder."""
+    """Returns device and inode, which are the same for all links to a folder."""
     status = path.stat()
     return status.st_dev, status.st_ino
 

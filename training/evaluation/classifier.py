@@ -1,9 +1,11 @@
 """The small image classifier from whose features and class probabilities most metrics are computed.
 
+This command trains the pinned classifier for MNIST, in about half an hour on one CPU core:
+
     python -m training.evaluation.classifier --data-dir data --out training/evaluation/mnist-classifier.safetensors
 
-trains the pinned classifier for MNIST in about half an hour on one CPU core. Metrics can only be compared if they were
-measured with the same classifier, so `load_pinned_classifier` checks the SHA-256 of the weights.
+Metrics can only be compared if they were measured with the same classifier, so `load_pinned_classifier` checks
+the SHA-256 of the weights.
 """
 
 import hashlib
@@ -57,9 +59,11 @@ class Classifier(nn.Module):
     """A convolutional network with five layers, global average pooling and a linear output layer."""
 
     def __init__(self, channels: int, classes: int):
-        """Args:
-        channels: number of image channels.
-        classes: number of classes.
+        """Initializes the weights at random, from PyTorch's global random state.
+
+        Args:
+            channels: number of image channels.
+            classes: number of classes.
         """
         super().__init__()
         layers: list[nn.Module] = []
@@ -166,7 +170,7 @@ def train_classifier(
 
 
 def enough_epochs(n: int) -> int:
-    """Number of epochs over n images: 10, or more if `MIN_STEPS` optimizer steps need more."""
+    """Returns the number of epochs over n images: 10, or more if `MIN_STEPS` optimizer steps need more."""
     return max(_EPOCHS, math.ceil(MIN_STEPS / max(1, n // _BATCH)))
 
 

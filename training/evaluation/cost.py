@@ -35,8 +35,8 @@ def measure_cost(generator: Generator) -> Cost:
     """Counts the operations in the graph of a model file, and times it for about two seconds."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(generator.file), data_prop=True)
     # Not weights: scalars (constants of the conversion to pixels), int64 tensors (shapes), scales and zero points.
-    quantisers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    scales = {name for node in quantisers for name in node.input[1:]}
+    quantizers = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {name for node in quantizers for name in node.input[1:]}
     weights = [
         tensor
         for tensor in model.graph.initializer

@@ -42,15 +42,15 @@ class EvaluationReport:
     """Published results on the same data set under the same protocol."""
 
     def fid_ratio(self, measurements: Measurements) -> float | None:
-        """Ratio of the classifier FID to that of real data: about 1 for a perfect generator; None if not measured."""
+        """Returns the classifier FID divided by that of real data: about 1 if perfect; None if it was not measured."""
         fid, real = measurements.get("fid"), self.real_data_baseline.get("fid")
         return fid.value / real.value if isinstance(fid, Measurement) and isinstance(real, Measurement) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the report to the values that `evaluate --json` writes.
 
-        A metric is {"value": number, "standard_error": number or null} or {"missing": reason}. Not included are the
-        images and the published results.
+        A metric is {"value": number, "standard_error": number or null} or {"missing": reason}. The images and
+        the published results are not included.
         """
         return {
             "conditions": self.conditions,

@@ -36,15 +36,16 @@ def evaluate_sources(
     """Compares images of several sources with real images. Every source is measured on the same number of images.
 
     Args:
-        sources: models and files; each has its own name. A generator of sources is read after the options are checked.
+        sources: models and files; each has its own name. An iterator is consumed only after the options are
+            checked.
         data_dir: folder of the data sets; None means $MNIST_GAN_DATA, else "data". For dataset "folder" it is the
             folder of images itself and must not be None.
         dataset: name of the real images; None means the data set of the first model, or "mnist" without a model.
         n: number of images of each source. None means 10,000, or 26,000 for stacked-mnist. Fewer are used if the
             training split or a file has fewer.
         metrics: names from `METRICS`; None means all.
-        fit_classifier: train a classifier on the real images if none is pinned for them.
-        allow_weak_classifier: measure all metrics with a classifier that does not separate the classes, too.
+        fit_classifier: whether to train a classifier on the real images if none is pinned for them.
+        allow_weak_classifier: whether to measure all metrics even if the classifier does not separate the classes.
 
     Raises:
         InputError: an argument is invalid, or a classifier has to be trained and `fit_classifier` is False.
@@ -95,7 +96,14 @@ def evaluate_sources(
 
 
 def _check_options(dataset: str | None, n: int | None, metrics: Iterable[str] | None) -> tuple[str, ...]:
-    """Checks the options that need no files, and returns the names of the metrics."""
+    """Checks the options that need no files.
+
+    Returns:
+        the names of the metrics, each once; all if `metrics` is None.
+
+    Raises:
+        InputError: a metric or the data set is unknown, or `n` is below 1.
+    """
     names = tuple(dict.fromkeys(METRICS if metrics is None else metrics))
     if unknown := [name for name in names if name not in METRICS]:
         raise InputError("metrics", f"unknown metric {unknown[0]!r}; known are {', '.join(METRICS)}")
@@ -107,12 +115,12 @@ def _check_options(dataset: str | None, n: int | None, metrics: Iterable[str] | 
 
 
 def _training_dataset(sources: Sequence[ImageSource]) -> str:
-    """Name of the data set that the first model was trained on; "mnist" if no source is a model."""
+    """Returns the name of the data set that the first model was trained on; "mnist" if no source is a model."""
     return next((source.generator.card.dataset.name for source in sources if source.generator), "mnist")
 
 
 def _image_shape(dataset: str, sources: Sequence[ImageSource]) -> tuple[int, int, int] | None:
-    """Shape (channels, height, width) to which the real images are converted; None keeps their own shape.
+    """Returns the shape (channels, height, width) to convert the real images to; None keeps their own shape.
 
     It is the shape of the first model that was trained on the data set. The images of a folder have no shape of their
     own, so they take that of the first source.
@@ -126,8 +134,10 @@ def _image_shape(dataset: str, sources: Sequence[ImageSource]) -> tuple[int, int
 
 
 def _check_source(source: ImageSource, info: Dataset) -> None:
-    """Raises:
-    SourceError: the images have another shape than the real ones, or labels are not classes of the data set.
+    """Checks that the images and labels of a source fit the real images.
+
+    Raises:
+        SourceError: the images have another shape than the real ones, or labels are not classes of the data set.
     """
     if source.image_shape != info.image_shape:
         raise SourceError(
@@ -144,7 +154,10 @@ def _check_source(source: ImageSource, info: Dataset) -> None:
 
 
 def _number_of_images(n: int | None, dataset: str, sources: Sequence[ImageSource], real: RealImages) -> int:
-    """Number of images that all sources and the baseline have, at most `n`: several metrics depend on the number."""
+    """Returns the number of images of each source and of the baseline, at most `n`.
+
+    It is the same for all of them, because several metrics depend on it.
+    """
     n = n or (STACKED_IMAGES if dataset == "stacked-mnist" else IMAGES)
     return min(
         n, len(real.train), *(len(source.origin) for source in sources if isinstance(source.origin, ImageArrays))
@@ -152,7 +165,10 @@ def _number_of_images(n: int | None, dataset: str, sources: Sequence[ImageSource
 
 
 def _baseline_samples(names: Iterable[str], n: int, test_sample: Sample) -> dict[str, Sample]:
-    """Real images that stand in for generated ones, by metric name: n random training images, or all test images."""
+    """Returns the real images that replace generated ones, by metric name.
+
+    `Metric.baseline` selects n random training images or all test images.
+    """
     train = test_sample.context.train
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
     train_sample = Sample(test_sample.context, train.images[chosen], train.labels[chosen])
@@ -174,7 +190,7 @@ def _measure_all(samples: Mapping[str, Sample], title: str, progress: Progress, 
 
 
 def _conditions(dataset: str, n: int, real: RealImages) -> tuple[str, ...]:
-    """Lines that say which images were compared."""
+    """Returns lines that say which images were compared."""
     return (
         f"{dataset}: {n:,} images of each source, compared with {len(real.test):,} real images {real.test_description}",
         f"real data (baseline): {n:,} of the {len(real.train):,} training images in place of generated ones; "
@@ -183,9 +199,9 @@ def _conditions(dataset: str, n: int, real: RealImages) -> tuple[str, ...]:
 
 
 def _foreign_models(sources: Iterable[ImageSource], info: Dataset) -> tuple[str, ...]:
-    """Lines that name the models that were trained on other images than these."""
+    """Returns lines that name the models that were trained on other images than these."""
     return tuple(
-        f"{source.name}: was trained on other images than these"
+        f"{source.name}: was trained on a different version of the data set, or on another data set"
         for source in sources
         if source.generator and source.generator.card.dataset.sha256 != info.sha256
     )

@@ -22,7 +22,7 @@ _ROWS_PER_BLOCK = 1_000
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    """Frechet distance between normal distributions that are fitted to two sets of features.
+    """Returns the Frechet distance between normal distributions that are fitted to two sets of features.
 
     |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), with means mu and covariances S: equation 6 of Heusel et al.
     (2017), "GANs trained by a two time-scale update rule converge to a local Nash equilibrium". Their FID uses the
@@ -47,7 +47,7 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 
 def kernel_distance(a: Features, b: Features) -> tuple[float, float]:
-    """Squared maximum mean discrepancy under the kernel k(x, y) = (x.y / d + 1)^3, and its standard error.
+    """Returns the squared maximum mean discrepancy for the kernel k(x, y) = (x.y / d + 1)^3, and its standard error.
 
     The kernel inception distance of Binkowski et al. (2018), "Demystifying MMD GANs", section 4: the mean of the
     unbiased estimate over 100 random subsets of at most 1,000 points, drawn with a fixed seed. For two samples of one
@@ -139,7 +139,7 @@ def manifold(real: Features, generated: Features) -> Manifold:
 
 
 def _radii(points: Tensor) -> Tensor:
-    """Distance of each point to its 5th nearest neighbour other than itself: (n, d) -> (n,)."""
+    """Returns the distance of each point to its 5th nearest neighbour other than itself: (n, d) -> (n,)."""
     return torch.cat(
         [torch.cdist(rows, points).kthvalue(NEIGHBOURS + 1, 1)[0] for rows in points.split(_ROWS_PER_BLOCK)]
     )

@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation report: the table, and pictures of what no metric shows."""
+"""The HTML page of an evaluation report: the table, and pictures that complement the metrics."""
 
 import io
 import json
@@ -135,9 +135,9 @@ def _write_grids(result: EvaluatedSource, folder: Path, prefix: str) -> Iterator
     """Writes grids of the images of one source: by class, by confidence, and next to their nearest training images."""
     sample = result.sample
     if sample.labels is not None:
-        yield _class_grid(sample, sample.labels.numpy(), "its label says", folder, prefix)
+        yield _class_grid(sample, sample.labels.numpy(), "by label", folder, prefix)
     elif sample.context.classifier_usable:
-        yield _class_grid(sample, sample.classifier_output.labels, "the classifier predicts", folder, prefix)
+        yield _class_grid(sample, sample.classifier_output.labels, "as predicted by the classifier", folder, prefix)
     if sample.context.classifier_usable:
         by_confidence = sample.classifier_output.probabilities.max(1).argsort(kind="stable")
         n = 3 * IMAGES_PER_ROW
@@ -165,7 +165,7 @@ def _class_grid(sample: Sample, labels: np.ndarray, source: str, folder: Path, p
     classes = np.unique(labels)[:MAX_CLASSES]
     rows = [sample.images[np.flatnonzero(labels == label)[:IMAGES_PER_ROW]] for label in classes]
     names = ", ".join(sample.context.train.info.class_names[label] for label in classes)
-    return _write_grid(folder, f"{prefix}classes.png", rows), f"First images of each class, as {source}: {names}"
+    return _write_grid(folder, f"{prefix}classes.png", rows), f"First images of each class, {source}: {names}"
 
 
 def _write_grid(folder: Path, name: str, rows: list[Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Everything that metrics need besides the images to measure: a classifier and the real images."""
+"""Everything that metrics need in addition to the images to measure: a classifier and the real images."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class MetricContext:
     classify: Callable[[Tensor], ClassifierOutput]
     """Classifies images, uint8 (n, channels, height, width)."""
     train: LabelledImages
-    """Real training images, in which copies are searched."""
+    """Real training images, among which copies are searched for."""
     test: LabelledImages
     """Real images that the classifier was not trained on, in random order. Sources are compared with them."""
     class_shares: NDArray[np.float64]
@@ -53,7 +53,7 @@ class MetricContext:
 
     @cached_property
     def classifier_accuracy(self) -> float:
-        """Share of the test images whose class the classifier predicts, from 0 to 1."""
+        """Share of the test images that the classifier assigns to their true class, from 0 to 1."""
         return float((self.test_output.labels == self.test.labels.numpy()).mean())
 
     @cached_property
@@ -101,9 +101,10 @@ def make_metric_context(
     Args:
         train: real training images.
         test: real images that were not used for training.
-        fit_classifier: train a classifier if none is pinned for this data set and shape; False raises an error then.
+        fit_classifier: whether to train a classifier if none is pinned for this data set and shape; if False, an error
+            is raised in that case.
         progress: shows the progress of training; None shows nothing.
-        allow_weak_classifier: measure with a classifier that does not separate the classes, too.
+        allow_weak_classifier: whether to measure even if the classifier does not separate the classes.
 
     Returns:
         the context, and a line that describes the classifier and its accuracy.
@@ -122,7 +123,10 @@ def make_metric_context(
     elif fit_classifier:
         epochs = enough_epochs(len(train))
         classifier = train_classifier(train, epochs, progress=progress, task=f"training a classifier of {name}")
-        function, origin = partial(classify, classifier), f"trained for this evaluation on {len(train):,} other images"
+        function, origin = (
+            partial(classify, classifier),
+            f"trained for this evaluation on {len(train):,} training images",
+        )
     else:
         raise InputError(
             "fit-classifier",
@@ -133,7 +137,7 @@ def make_metric_context(
 
 
 def accuracy_lower_bound(accuracy: float, n: int) -> float:
-    """Lower end of Wilson's score interval for an accuracy measured on n images, at `CONFIDENCE` standard errors.
+    """Returns the lower end of Wilson's score interval for an accuracy on n images, at `CONFIDENCE` standard errors.
 
     The plain "accuracy minus two standard errors" is 1 if a few images are all classified correctly; this bound is not.
     """

@@ -50,7 +50,7 @@ class Sample:
 
     @cached_property
     def manifold(self) -> Manifold:
-        """Precision, recall, density and coverage of as many generated as test images: the smaller of both numbers."""
+        """Precision, recall, density and coverage, computed on equally many generated and test images."""
         real = self.context.test_output.features[: len(self)]
         return manifold(real, self.classifier_output.features[: len(real)])
 
@@ -71,7 +71,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Metric:
-    """Describes a metric: how to measure it, and how to read and print its value."""
+    """Describes a metric: how it is measured, in which direction it is better, and how tables show it."""
 
     title: str
     """Name in tables."""
@@ -103,7 +103,7 @@ def measure(metric: Metric, sample: Sample) -> Measurement:
 
 
 def classifier_fid(sample: Sample) -> Measurement:
-    """Frechet distance between the classifier features of sample and test images; at least 0, lower is better.
+    """Returns the Frechet distance between classifier features of sample and test images; at least 0, lower is better.
 
     Formula and paper (Heusel et al., 2017): `feature_metrics.frechet_distance`. It uses the features of the digit
     classifier instead of Inception, so that values cannot be compared with published FIDs. It needs at least 256
@@ -114,35 +114,35 @@ def classifier_fid(sample: Sample) -> Measurement:
 
 
 def classifier_kid(sample: Sample) -> Measurement:
-    """Kernel distance between the classifier features of sample and test images; lower is better.
+    """Returns the kernel distance between the classifier features of sample and test images; lower is better.
 
     Formula and paper (Binkowski et al., 2018): `feature_metrics.kernel_distance`. The value is unbiased: about 0 for a
     perfect generator at any number of images, and slightly negative by chance. It needs 100 images and has a standard
-    error, within which differences mean nothing.
+    error; differences within it are not significant.
     """
     return Measurement(*kernel_distance(sample.context.test_output.features, sample.classifier_output.features))
 
 
 def precision(sample: Sample) -> Measurement:
-    """Share of generated images that resemble real ones, 0 to 1; higher is better (Kynkaanniemi et al., 2019).
+    """Returns the share of generated images that resemble real ones, 0 to 1; higher is better.
 
-    Definition: `feature_metrics.Manifold`. It needs 100 images and depends on their number: compare equal numbers. Real
-    images do not reach 1: compare with the real-data baseline.
+    Kynkaanniemi et al. (2019). Definition: `feature_metrics.Manifold`. It needs 100 images and depends on their number:
+    compare equal numbers. Real images do not reach 1: compare with the real-data baseline.
     """
     return Measurement(sample.manifold.precision)
 
 
 def recall(sample: Sample) -> Measurement:
-    """Share of real images that resemble generated ones, 0 to 1; higher is better (Kynkaanniemi et al., 2019).
+    """Returns the share of real images that resemble generated ones, 0 to 1; higher is better.
 
-    Definition: `feature_metrics.Manifold`. It needs 100 images and depends on their number: compare equal numbers. Real
-    images do not reach 1: compare with the real-data baseline.
+    Kynkaanniemi et al. (2019). Definition: `feature_metrics.Manifold`. It needs 100 images and depends on their number:
+    compare equal numbers. Real images do not reach 1: compare with the real-data baseline.
     """
     return Measurement(sample.manifold.recall)
 
 
 def density(sample: Sample) -> Measurement:
-    """Density of real images around generated ones, at least 0; higher is better (Naeem et al., 2020).
+    """Returns the density of real images around generated ones, at least 0; higher is better (Naeem et al., 2020).
 
     Definition: `feature_metrics.Manifold`. It needs 100 images and is about 1 for real ones; it can exceed 1 where
     generated images are more typical than real ones. Compare equal numbers of images.
@@ -151,7 +151,7 @@ def density(sample: Sample) -> Measurement:
 
 
 def coverage(sample: Sample) -> Measurement:
-    """Share of real images with a generated one nearby, 0 to 1; higher is better (Naeem et al., 2020).
+    """Returns the share of real images with a generated one nearby, 0 to 1; higher is better (Naeem et al., 2020).
 
     Definition: `feature_metrics.Manifold`. It needs 100 images and is about 1 - 2^-5 = 0.97 for real ones. Compare
     equal numbers of images.
@@ -160,7 +160,7 @@ def coverage(sample: Sample) -> Measurement:
 
 
 def modes(sample: Sample) -> Measurement:
-    """Number of classes that the classifier predicts at least once, from 1 to all; higher is better.
+    """Returns the number of classes that the classifier predicts at least once, from 1 to all; higher is better.
 
     It grows with the number of images until all classes are found. The protocol of stacked MNIST, with 1,000 classes,
     takes 26,000 images.
@@ -169,7 +169,9 @@ def modes(sample: Sample) -> Measurement:
 
 
 def class_balance(sample: Sample) -> Measurement:
-    """Divergence KL(p || q) = sum p log(p / q) of predicted classes from the expected ones, in nats; lower is better.
+    """Returns the KL divergence of the predicted classes from the expected ones, in nats; lower is better.
+
+        KL(p || q) = sum p log(p / q)
 
     p are the shares of predicted classes, and q those of the training data, or uniform for stacked MNIST. The value is
     at least 0, and infinite if a class is predicted that the training data lacks. It needs 100 images; for n images
@@ -182,9 +184,10 @@ def class_balance(sample: Sample) -> Measurement:
 
 
 def label_agreement(sample: Sample) -> Measurement:
-    """Share of images whose predicted class is their label, 0 to 1; higher is better. It has a binomial standard error.
+    """Returns the share of images whose predicted class is their label, 0 to 1; higher is better.
 
-    Real images do not reach 1, because the classifier makes mistakes: compare with the real-data baseline.
+    It has a binomial standard error. Real images do not reach 1, because the classifier makes mistakes: compare with
+    the real-data baseline.
     """
     labels = _labels(sample)
     share = float((sample.classifier_output.labels == labels.numpy()).mean())
@@ -192,7 +195,7 @@ def label_agreement(sample: Sample) -> Measurement:
 
 
 def confidence(sample: Sample) -> Measurement:
-    """Mean probability of the predicted class, from 1 / classes to 1. The value of real images is best.
+    """Returns the mean probability of the predicted class, from 1 / classes to 1. The value of real images is best.
 
     Lower values come from images that are hard to read, higher ones from images that are more typical than real ones.
     """
@@ -200,7 +203,7 @@ def confidence(sample: Sample) -> Measurement:
 
 
 def accuracy_score(sample: Sample) -> Measurement:
-    """Test accuracy of a new classifier that is trained on the sample and its labels only, 0 to 1; higher is better.
+    """Returns the test accuracy of a new classifier that is trained on the sample only, 0 to 1; higher is better.
 
     Ravuri and Vinyals (2019), "Classification accuracy score for conditional generative models". The classifier is
     trained for 4 epochs, so that the value grows with the number of images. The baseline trains on as many real images.
@@ -219,16 +222,16 @@ def accuracy_score(sample: Sample) -> Measurement:
 
 
 def nearest_distance(sample: Sample) -> Measurement:
-    """Median pixel distance from the first 2,000 images to their nearest training images; like test images is best.
+    """Returns the median pixel distance from the first 2,000 images to their nearest training images.
 
-    Euclidean distance of pixels in [0, 1]. Lower values than those of test images mean copies, higher ones images
-    unlike the training images.
+    The value of test images is best. Euclidean distance of pixels in [0, 1]. Lower values than those of test images
+    mean copies, higher ones images unlike the training images.
     """
     return Measurement(float(np.median(sample.nearest_training_images[0])))
 
 
 def near_copies(sample: Sample) -> Measurement:
-    """Share of the first 2,000 images that are nearly copies of training images, 0 to 1.
+    """Returns the share of the first 2,000 images that are nearly copies of training images, 0 to 1.
 
     An image is a near copy if its pixel distance to a training image is lower than that of 99 % of the test images. The
     baseline, measured on test images, is therefore about 1 %; more means memorised training images. It needs 100
@@ -260,7 +263,7 @@ METRICS = {
     "confidence": Metric("mean confidence", confidence, 1, "like real", percent=True),
     "accuracy_score": Metric("accuracy score", accuracy_score, 1_000, "higher", percent=True, needs_classifier=False),
     "nearest": Metric(
-        "nearest training image", nearest_distance, 1, "like real", needs_classifier=False, baseline="test"
+        "distance to nearest training image", nearest_distance, 1, "like real", needs_classifier=False, baseline="test"
     ),
     "memorised": Metric(
         "near copies", near_copies, 100, "like real", percent=True, needs_classifier=False, baseline="test"

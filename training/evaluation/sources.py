@@ -114,7 +114,7 @@ def _without_ema(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads the arrays `images` and `labels`, if there is one, of any type and shape."""
+    """Reads the array `images` and, if there is one, the array `labels`, of any type and shape."""
     try:
         zipfile.ZipFile(path).close()  # NumPy would also read a single array or try a pickle, whatever the file's name.
         with np.load(path, allow_pickle=False) as arrays:

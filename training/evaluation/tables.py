@@ -37,7 +37,7 @@ def print_report(report: EvaluationReport) -> None:
 
 
 def column_titles(report: EvaluationReport) -> tuple[str, ...]:
-    """Titles of the columns: metric (without a title), one per source, real data, and the better direction."""
+    """Returns the column titles: metric (without a title), one per source, real data, and the better direction."""
     return "", *(result.source.name for result in report.results), "real data", "better"
 
 

@@ -47,9 +47,9 @@ def test_two_exports_of_a_variant_are_identical(runs):
 @pytest.mark.parametrize(
     ("metric", "value", "message"),
     [
-        ("fid", 1.3, "the classifier FID rises from 1 to 1.3, at most 1.25 times as much is allowed"),
+        ("fid", 1.3, "the classifier FID rises from 1 to 1.3; at most 1.25 times the original is allowed"),
         ("fid", float("nan"), "the classifier FID rises from 1 to nan"),
-        ("label_agreement", 0.98, "the label agreement falls by 1.00%, at most 0.50% is allowed"),
+        ("label_agreement", 0.98, "the label agreement falls by 1.00%; at most 0.50% is allowed"),
     ],
 )
 def test_a_variant_that_loses_too_much_quality_is_rejected_and_leaves_no_file(

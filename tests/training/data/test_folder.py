@@ -108,12 +108,12 @@ def test_the_summary_reports_every_change(tmp_path):
     loaded = load_dataset("folder", tmp_path, image_size=16, channels=1)
     assert loaded.summary == (
         "folder: 6 images of 16 x 16 pixels, grey; 2 classes: a (3), b (3)",
-        "1 of 6 images cropped to the middle square",
-        "1 of 6 images enlarged to 16 x 16 pixels",
-        "1 of 6 images in colour, converted to grey",
-        "1 of 6 images reduced to 16 x 16 pixels",
-        "1 of 6 images with several frames, of which the first is used",
-        "1 of 6 images with transparency, which becomes white",
+        "1 of 6 images were cropped to the middle square",
+        "1 of 6 images were enlarged to 16 x 16 pixels",
+        "1 of 6 images are in colour and were converted to grey",
+        "1 of 6 images were reduced to 16 x 16 pixels",
+        "1 of 6 images have several frames, of which the first is used",
+        "1 of 6 images have transparency, which becomes white",
     )
 
 
@@ -125,11 +125,11 @@ def test_unchanged_images_are_summarized_in_one_line(pets):
 
 def test_runs_and_dry_runs_print_the_summary(pets, tmp_path, capsys):
     config = small_config(tmp_path / "run", dataset="folder", data_dir=pets, image_size=16, batch_size=2)
-    assert "2 of 2 images reduced to 16 x 16 pixels" in dry_run(config)
+    assert "2 of 2 images were reduced to 16 x 16 pixels" in dry_run(config)
     train(config)
     printed = capsys.readouterr().out
     assert "folder: 2 images of 16 x 16 pixels, grey; 2 classes: cats (1), dogs (1)" in printed
-    assert "2 of 2 images reduced to 16 x 16 pixels" in printed
+    assert "2 of 2 images were reduced to 16 x 16 pixels" in printed
     assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] == 16
 
 

@@ -17,7 +17,7 @@ def test_files_that_are_certainly_not_images_are_skipped_and_counted(pets):
     loaded = load_dataset("folder", pets)
     assert (loaded.info.class_names, loaded.info.class_counts) == (("cats", "dogs"), (1, 1))
     (skipped,) = [line for line in loaded.summary if line.startswith("skipped")]
-    assert skipped.startswith("skipped 15 that are not images of a class (")
+    assert skipped.startswith("skipped 15 files or folders that are not images of a class (")
     for part in (".txt: 2", ".json: 1", "Thumbs.db: 1", "hidden: 2", "@eaDir: 2", "#recycle: 2", ".svg: 1", ".md: 1"):
         assert part in skipped
 
@@ -41,7 +41,7 @@ def test_pipes_devices_sockets_and_circular_links_are_skipped(pets):
     loaded = load_dataset("folder", pets)
     assert loaded.info.class_counts == (2, 1)
     assert (
-        "skipped 8 that are not images of a class "
+        "skipped 8 files or folders that are not images of a class "
         "(not a regular file: 4, broken link: 2, link to a folder that is read already: 2)" in loaded.summary
     )
 

@@ -186,7 +186,7 @@ def test_a_classifier_can_be_trained_on_twenty_images(tmp_path, monkeypatch, cap
     run_evaluate(tmp_path / "digits.npz", *options, "--report", tmp_path / "report")
     output = capsys.readouterr().out
     assert "folder: 20 images of each source, compared with 20 real images of a random half of each class" in output
-    assert "trained for this evaluation on 20 other images, accuracy 100.00% on the 20 real images" in output
+    assert "trained for this evaluation on 20 training images, accuracy 100.00% on the 20 real images" in output
 
 
 @pytest.fixture

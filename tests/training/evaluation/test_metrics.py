@@ -87,7 +87,7 @@ def test_real_images_overlap_and_their_negatives_do_not(context, name):
     assert value(name, context, 255 - context.train.images[:2_000]) == 0
 
 
-def test_training_images_are_recognised_as_copies(context):
+def test_training_images_are_recognized_as_copies(context):
     copies = context.train.images[500:700]
     assert value("memorised", context, copies) == 1
     assert value("nearest", context, copies) == pytest.approx(0, abs=1e-2)

@@ -184,7 +184,7 @@ def _parse_resumed_run(args: Sequence[str] | None) -> Command:
         names = [word.partition("=")[0] for word in unknown if word.startswith("--")] or unknown
         changeable = ", ".join(map(option_name, (*CHANGEABLE_OPTIONS, "threads", "dry_run")))
         raise ValueError(
-            f"{', '.join(names)} cannot be changed with --resume; only {changeable} can change. Omit "
+            f"{', '.join(names)} cannot be given with --resume, which accepts only {changeable}. Omit "
             f"{'it' if len(names) == 1 else 'them'}, or start a new run"
         )
     changes = {name: getattr(options, name) for name in CHANGEABLE_OPTIONS if getattr(options, name) is not None}

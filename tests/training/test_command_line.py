@@ -66,10 +66,13 @@ def test_the_default_preset_is_mlp():
         ("--preset dcgan --penalty r1", "--penalty r1 needs a discriminator"),
         ("--resume nowhere", "nowhere is not the folder of a run"),
         ("--resume nowhere --epochs 3", "nowhere is not the folder of a run"),
-        ("--resume nowhere --preset mlp", "--preset cannot be changed with --resume; only --data-dir, --epochs"),
-        ("--resume nowhere --loss=hinge --batch-size 3", "--loss, --batch-size cannot be changed with --resume; only"),
-        ("--resume nowhere --no-conditional --out x", "--no-conditional, --out cannot be changed with --resume; only"),
-        ("--resume nowhere something", "something cannot be changed with --resume; only"),
+        (
+            "--resume nowhere --preset mlp",
+            "--preset cannot be given with --resume, which accepts only --data-dir, --epochs",
+        ),
+        ("--resume nowhere --loss=hinge --batch-size 3", "--loss, --batch-size cannot be given with --resume"),
+        ("--resume nowhere --no-conditional --out x", "--no-conditional, --out cannot be given with --resume"),
+        ("--resume nowhere something", "something cannot be given with --resume"),
         ("--resume nowhere --images 5 --minutes 5", "--images and --minutes both set the duration; give one of them"),
     ],
 )

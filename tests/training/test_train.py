@@ -266,7 +266,7 @@ def test_a_dry_run_describes_the_networks_and_writes_nothing(tmp_path, preset):
         ({"discriminator": "dcgan", "discriminator_widths": (8,) * 6}, "halve image_shape"),
         ({"batch_size": 2_000}, "--batch-size 2000 is more than the 1,797 images"),
         ({"lr_warmup": 10**6}, "--lr-warmup 1,000,000 must be below"),
-        ({"evaluate_every": 1}, "--evaluate-every: dataset: uci-digits has no test split"),
+        ({"evaluate_every": 1}, "--evaluate-every: uci-digits has no test split"),
         ({"init": "nowhere"}, "nowhere"),
         ({"latent_dim": 70_000}, "could not be exported: its latent is 70,000, at most 65,536 is allowed"),
         ({"generator_widths": (20_000, 20_000)}, "could not be exported: its weights take"),

@@ -59,7 +59,7 @@ def test_all_empty_classes_are_reported_with_the_skipped_files(pets):
         (pets / name).mkdir()
         (pets / name / "captions.txt").touch()
     assert f"{pets / 'birds'}, {pets / 'fish'}: no images" in error_message(pets)
-    assert "(.txt: 2)" in error_message(pets)
+    assert "(skipped: .txt: 2)" in error_message(pets)
 
 
 def test_all_files_that_cannot_be_read_are_reported_in_one_message(pets):
@@ -108,12 +108,12 @@ def test_the_summary_reports_every_change(tmp_path):
     loaded = load_dataset("folder", tmp_path, image_size=16, channels=1)
     assert loaded.summary == (
         "folder: 6 images of 16 x 16 pixels, grey; 2 classes: a (3), b (3)",
-        "1 of 6 images were cropped to the middle square",
-        "1 of 6 images were enlarged to 16 x 16 pixels",
         "1 of 6 images are in colour and were converted to grey",
-        "1 of 6 images were reduced to 16 x 16 pixels",
         "1 of 6 images have several frames, of which the first is used",
         "1 of 6 images have transparency, which becomes white",
+        "1 of 6 images were cropped to the middle square",
+        "1 of 6 images were enlarged to 16 x 16 pixels",
+        "1 of 6 images were reduced to 16 x 16 pixels",
     )
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -23,6 +23,7 @@ from rich.progress import track
 
 from benchmarks.report import print_table, write_json
 from models.common.threads import available_cpus, idle_cpus
+from training.data_dir import default_data_dir
 
 TRAIN = Path(sys.executable).parent / "train"
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
@@ -33,7 +34,7 @@ BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 class Options:
     """Measures `train --preset fast` alone and next to one busy process."""
 
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    data_dir: Path = field(default_factory=default_data_dir)
     images: int = 20_000
     """Number of images that each training run processes."""
     rounds: int = 3

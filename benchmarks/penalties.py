@@ -7,16 +7,16 @@ images. Evaluates the EMA weights of each run with the fast metrics of `evaluate
 """
 
 import json
-import os
 import statistics
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
 from benchmarks.report import print_table, write_json
 from training.config import Architecture, Config
+from training.data_dir import default_data_dir
 from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.metrics import FAST
 from training.evaluation.sources import open_sources
@@ -30,7 +30,7 @@ METRICS = ("fid", "recall", "label_agreement")
 class Options:
     """Trains with each penalty and evaluates the results."""
 
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    data_dir: Path = field(default_factory=default_data_dir)
     images: int = 300_000
     """Number of images that each training run processes."""
     seeds: int = 2

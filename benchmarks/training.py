@@ -8,9 +8,8 @@ matrix product, and one launch for each operation.
 The second table shows the cost of the penalties of the `r3gan` preset and, on a GPU, the gain from the CUDA graph.
 """
 
-import os
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from benchmarks.training_loops import (
 from training.batches import Batches
 from training.config import Config
 from training.data import LabelledImages, load_dataset
+from training.data_dir import default_data_dir
 from training.distributed import Group
 from training.precision import resolve_device, resolve_precision
 from training.presets import PRESETS
@@ -40,7 +40,7 @@ from training.step import Step
 class Options:
     """Measures images per second of training, in alternating rounds."""
 
-    data_dir: Path = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    data_dir: Path = field(default_factory=default_data_dir)
     rounds: int = 5
     """Number of rounds. Their median, minimum and maximum are reported."""
     seconds: float = 3

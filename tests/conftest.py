@@ -1,6 +1,5 @@
 """Fixtures of all tests: small models, conditional and unconditional, which are trained and exported once."""
 
-import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import pytest
 from models.checkpoint import load_checkpoint
 from models.export.exporter import export
 from training.config import Config
+from training.data_dir import default_data_dir
 from training.loop import train
 
 KINDS = ("unconditional", "conditional")
@@ -74,7 +74,7 @@ def files(runs: dict[str, Path]) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """Returns the folder that contains MNIST/raw, or skips the test if MNIST is not there."""
-    folder = Path(os.environ.get("MNIST_GAN_DATA", "data"))
+    folder = default_data_dir()
     if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip(f"no MNIST in {folder}: set MNIST_GAN_DATA to the folder that contains MNIST/raw")
     return folder.resolve()

@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 from benchmarks.gpu_check import environment
 from benchmarks.gpu_check.report import StageResult, markdown, replace_text
 from benchmarks.gpu_check.settings import Settings
+from training.data_dir import default_data_dir
 
 ROOT = Path(__file__).parents[2]
 MAX_FILE_BYTES = 16 * 2**20
@@ -76,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if not 0 < given.minutes < float("inf"):
         parser.error(f"--minutes must be finite and greater than 0, got {given.minutes}")
     bundled = given.bundle / "data"
-    data_dir = given.data_dir or (bundled if bundled.is_dir() else Path(os.environ.get("MNIST_GAN_DATA", "data")))
+    data_dir = given.data_dir or (bundled if bundled.is_dir() else default_data_dir())
     stages = tuple(name for name in STAGES if name in given.stages)
     return Options(
         given.out.resolve(), given.minutes, given.device, given.tiny, data_dir.resolve(), stages, given.bundle.resolve()

@@ -7,7 +7,6 @@ The wheels are for Python 3.12 on x86-64 Linux, in the versions of requirements.
 
 import argparse
 import gzip
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks.gpu_check.environment import BUNDLE
 from models.common.errors import MnistGanError
 from training.data import load_dataset
+from training.data_dir import default_data_dir
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tyro", "pydantic")
@@ -29,7 +29,7 @@ MAX_BYTES = 50 * 2**20
 def main() -> None:
     parser = argparse.ArgumentParser("gpu_check.bundle", description="Collects the wheels and the data of gpu-check.")
     parser.add_argument("--out", type=Path, default=BUNDLE)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MNIST_GAN_DATA", "data")))
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
@@ -53,7 +53,7 @@ def main() -> None:
 def _download_wheels(folder: Path) -> None:
     pins = [line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("\n".join(pins))  # without hashes: pip would demand one for every package
+        constraints.write("\n".join(pins))  # if pip saw one hash, it would demand one for every package
         constraints.flush()
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", folder]
         command += ["--python-version", "3.12", "--implementation", "cp", "--constraint", constraints.name]

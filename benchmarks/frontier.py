@@ -7,17 +7,14 @@ each card. A file is on the frontier if no other file costs no more and is bette
 images/s, because those vary from run to run.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.report import print_table, write_json
 from models.onnx_file.generator import Generator
 from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.sources import ImageSource
@@ -49,9 +46,7 @@ def main() -> None:
         point["frontier"] = not any(_is_better_at_no_higher_cost(other, point) for other in points.values())
 
     _print_table(points)
-    if options.json:
-        content = {"machine": machine("cpu"), "conditions": report["conditions"], "points": points}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(options.json, options, {"conditions": report["conditions"], "points": points})
     if options.picture:
         _draw(points, options.picture)
 
@@ -76,11 +71,11 @@ def _is_better_at_no_higher_cost(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def _print_table(points: dict[str, dict[str, Any]]) -> None:
-    table = Table(
+    columns = (
         "model file", "images seen", "multiply-adds", "images/s", "FID, ratio to real data", "recall", "on the frontier"
-    )
-    for name, point in sorted(points.items(), key=lambda item: item[1]["multiply_adds"]):
-        table.add_row(
+    )  # fmt: skip
+    rows = [
+        (
             name,
             f"{point['images_seen']:,}",
             f"{point['multiply_adds']:,}",
@@ -89,7 +84,9 @@ def _print_table(points: dict[str, dict[str, Any]]) -> None:
             f"{point['recall']:.3f}",
             "yes" if point["frontier"] else "",
         )
-    Console().print(table)
+        for name, point in sorted(points.items(), key=lambda item: item[1]["multiply_adds"])
+    ]
+    print_table(columns, rows)
 
 
 def _draw(points: dict[str, dict[str, Any]], path: Path) -> None:

@@ -42,10 +42,17 @@ def write_json(
     """
     if path is None:
         return
-    values = {name: value for name, value in asdict(options).items() if not isinstance(value, Path | None)}
+    values = {name: value for name, value in asdict(options).items() if not _is_path(value)}
     versions = {"versions": {name: _installed_version(name) for name in packages}} if packages else {}
     report = {"machine": machine(device), **versions, "options": values, **results}
     path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _is_path(value: Any) -> bool:
+    """Returns whether an option is a path, several paths, or not given."""
+    return isinstance(value, Path | None) or (
+        isinstance(value, tuple) and any(isinstance(each, Path) for each in value)
+    )
 
 
 def _installed_version(package: str) -> str | None:

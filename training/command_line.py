@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import DisallowNone, HelptextFromCommentsOff, OmitArgPrefixes, arg
 
-from models.common.commands import Count
+from models.common.commands import Count, optional
 from training.config import (
     Config,
     DataOptions,
@@ -62,7 +62,7 @@ class Command:
 class _RunOptions(RunOptions):
     __doc__ = RunOptions.__doc__
 
-    resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: start a new run)")] = None
+    resume: Annotated[Path | None, optional("RUN", "start a new run")] = None
     """Folder of a run to continue. On the same device and with the same number of threads, the result
     is bit-for-bit that of an uninterrupted run; a GPU also needs --deterministic.
     `train --resume RUN --help` shows the options that may change."""
@@ -84,29 +84,23 @@ class _NewRun:
     logging: LoggingOptions
 
 
-def _kept(metavar: str) -> object:
-    return arg(metavar=metavar, help_behavior_hint="(default: as in the run)")
-
-
 @dataclass(frozen=True)
 class _ResumedRun:
     """Continue a run. Only these options may change; all others stay as they are in the run."""
 
     resume: Annotated[Path, arg(metavar="RUN")]
     """Folder of the run."""
-    data_dir: Annotated[Path | None, _kept("PATH")] = None
+    data_dir: Annotated[Path | None, optional("PATH", "as in the run")] = None
     """Folder where the data is now. The data must be the same."""
-    epochs: Annotated[float | None, _kept("EPOCHS")] = None
+    epochs: Annotated[float | None, optional("EPOCHS", "as in the run")] = None
     """New total number of epochs; above 0."""
-    images: Annotated[Count | None, _kept("IMAGES")] = None
+    images: Annotated[Count | None, optional("IMAGES", "as in the run")] = None
     """New total number of real images that the discriminator sees, for example 600k or 6M; at least 1."""
-    minutes: Annotated[float | None, arg(metavar="MINUTES", help_behavior_hint="(default: the total of the run)")] = (
-        None
-    )
+    minutes: Annotated[float | None, optional("MINUTES", "the total of the run")] = None
     """Approximate time to train from now on, in minutes; above 0."""
-    device: Annotated[Literal["auto", "cpu", "cuda"] | None, _kept("{auto,cpu,cuda}")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, optional("{auto,cpu,cuda}", "as in the run")] = None
     """Device to continue on, in the precision of the run. Another device computes other bits."""
-    threads: Annotated[int | None, _kept("THREADS")] = None
+    threads: Annotated[int | None, optional("THREADS", "as in the run")] = None
     """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     dry_run: Switch = False
     """Check everything that training needs, print the configuration and the networks, and write nothing."""

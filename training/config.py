@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from tyro.conf import arg
 
-from models.common.commands import Count
+from models.common.commands import Count, optional
 from models.common.threads import MAX_THREADS
 from models.onnx_file.card import first_validation_error
 from training.data_dir import default_data_dir
@@ -36,14 +36,6 @@ ImageCount = Annotated[Count, Field(ge=0), arg(metavar="IMAGES")]
 Switch = Annotated[bool, arg(help_behavior_hint=lambda default: f"(default: {'on' if default == 'True' else 'off'})")]
 
 
-def _unset(metavar: str, meaning: str) -> object:
-    """Returns the help for an option that may be None: a word for its value, and the default that None stands for."""
-    return arg(
-        metavar=metavar,
-        help_behavior_hint=lambda default: f"(default: {meaning if default in ('None', '') else default})",
-    )
-
-
 # The help shows each line of a docstring as a line of its own, so they are broken between sentences.
 
 
@@ -59,7 +51,7 @@ class RunOptions:
     r3gan: class-conditional residual networks (Huang et al., 2024), for a GPU."""
     out: Path = Path("runs/latest")
     """Folder of the run, which is created. It must not contain the checkpoints of another run."""
-    init: Annotated[Path | None, _unset("RUN", "random weights")] = None
+    init: Annotated[Path | None, optional("RUN", "random weights")] = None
     """Folder of another run, whose weights this run starts from. Both need the same networks."""
 
 
@@ -78,9 +70,9 @@ class DataOptions:
     stacked-mnist: three digits of MNIST as the channels of one RGB image; 1,000 classes.
     uci-digits: 1,797 digits, which scikit-learn contains; needs no download.
     folder: your own images in --data-dir, with one subfolder per class."""
-    image_size: Annotated[int | None, _unset("PIXELS", "28 for a folder, otherwise the size of the images")] = None
+    image_size: Annotated[int | None, optional("PIXELS", "28 for a folder, otherwise the size of the images")] = None
     """Height and width to which the images are resampled, in pixels; at least 8."""
-    channels: Annotated[Literal[1, 3] | None, _unset("{1,3}", "as in the images")] = None
+    channels: Annotated[Literal[1, 3] | None, optional("{1,3}", "as in the images")] = None
     """Number of channels: 1 for grey, 3 for RGB."""
 
 
@@ -94,12 +86,12 @@ class NetworkOptions:
     """Architecture of the discriminator; need not be that of the generator."""
     latent_dim: Positive = 100
     """Length of a latent vector; at least 1."""
-    generator_widths: Annotated[Widths | None, _unset("WIDTH [WIDTH ...]", "the preset's")] = None
+    generator_widths: Annotated[Widths | None, optional("WIDTH [WIDTH ...]", "the preset's")] = None
     """Widths of the generator, each at least 1.
     mlp: sizes of the hidden layers, from the latent to the image.
     dcgan and residual: channels at each resolution, from the coarsest to the finest.
     The default widths are for images of up to 32 x 32 pixels. Each doubling of that size adds one resolution."""
-    discriminator_widths: Annotated[Widths | None, _unset("WIDTH [WIDTH ...]", "the preset's")] = None
+    discriminator_widths: Annotated[Widths | None, optional("WIDTH [WIDTH ...]", "the preset's")] = None
     """Widths of the discriminator, in the order from the image to the logit; otherwise like --generator-widths."""
     discriminator_normalization: Literal["batch", "spectral"] = "batch"
     """Normalization of a dcgan discriminator.
@@ -116,12 +108,12 @@ class DurationOptions:
 
     epochs: Above0 = 50
     """Number of passes over the data set; above 0, and may be a fraction."""
-    images: Annotated[Annotated[Count, Field(ge=1)] | None, _unset("IMAGES", "the number that --epochs amounts to")] = (
-        None
-    )
+    images: Annotated[
+        Annotated[Count, Field(ge=1)] | None, optional("IMAGES", "the number that --epochs amounts to")
+    ] = None
     """Number of real images that the discriminator sees, repetitions included, for example 600k or 6M; at least 1.
     Replaces --epochs."""
-    minutes: Annotated[Above0 | None, _unset("MINUTES", "the time that --epochs takes")] = None
+    minutes: Annotated[Above0 | None, optional("MINUTES", "the time that --epochs takes")] = None
     """Approximate training time in minutes; above 0. A short measurement of the speed converts it to a
     number of images.
     Replaces --epochs."""
@@ -168,9 +160,9 @@ class PenaltyOptions:
     burn_in: ImageCount = 0
     """Number of images over which gamma and Adam's beta2 change from their start values to --gamma and --betas.
     0: no burn-in, the final values from the first step on."""
-    gamma_start: Annotated[AtLeast0 | None, _unset("FLOAT", "the value of --gamma")] = None
+    gamma_start: Annotated[AtLeast0 | None, optional("FLOAT", "the value of --gamma")] = None
     """Weight of the penalty at the start of the burn-in; at least 0."""
-    beta2_start: Annotated[Beta | None, _unset("FLOAT", "the second value of --betas")] = None
+    beta2_start: Annotated[Beta | None, optional("FLOAT", "the second value of --betas")] = None
     """Adam's beta2 at the start of the burn-in; at least 0 and below 1."""
 
 
@@ -182,7 +174,7 @@ class ExecutionOptions:
     """Device to train on. auto: a GPU if PyTorch finds one, otherwise the CPU."""
     threads: Annotated[
         Annotated[int, Field(ge=1, le=MAX_THREADS)] | None,
-        _unset("THREADS", "$OMP_NUM_THREADS, or the number of idle CPUs if that is not set"),
+        optional("THREADS", "$OMP_NUM_THREADS, or the number of idle CPUs if that is not set"),
     ] = None
     """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

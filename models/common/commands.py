@@ -1,4 +1,4 @@
-"""Shared by the commands: options for large numbers, and errors as one line on stderr instead of a traceback."""
+"""Shared by the commands: types and help texts of options, and errors as one line on stderr instead of a traceback."""
 
 import errno
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from models.common.errors import InputError, MnistGanError
@@ -46,6 +47,19 @@ Count = Annotated[
     ),
 ]
 """Type of an option that is parsed by `count`."""
+
+
+def optional(metavar: str, default: str) -> object:
+    """Returns the annotation of an option that may be None, for the help text.
+
+    Args:
+        metavar: a word for the value of the option.
+        default: what the option means while it is None.
+    """
+    return arg(
+        metavar=metavar,
+        help_behavior_hint=lambda value: f"(default: {default if value in ('None', '') else value})",
+    )
 
 
 @contextmanager

@@ -14,14 +14,9 @@ from typing import Annotated
 
 import tyro
 
-from models.common.commands import interruptible_imports, report_errors_in_one_line
+from models.common.commands import interruptible_imports, optional, report_errors_in_one_line
 from models.common.files import check_writable, write_atomically
 from models.common.threads import set_threads
-
-
-def _option(metavar: str, default: str) -> object:
-    """Sets the name of an option's value and the description of its default in the help text."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True)
@@ -33,17 +28,17 @@ class Options:
     the same metrics; only its speed is measured anew.
     """
 
-    sources: Annotated[tuple[Path, ...], tyro.conf.Positional, _option("SOURCE ...", "none")]
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional, optional("SOURCE ...", "none")]
     """Model files (.onnx), runs or checkpoints, which are measured with and without EMA, and .npz files.
     An .npz file has an array "images" (uint8) and optionally "labels"."""
-    data_dir: Annotated[Path | None, _option("DIR", "$MNIST_GAN_DATA, else data")] = None
+    data_dir: Annotated[Path | None, optional("DIR", "$MNIST_GAN_DATA, else data")] = None
     """Folder of the data sets. Missing ones are downloaded.
     For models of a folder of images: the folder itself, which must be given."""
-    dataset: Annotated[str | None, _option("NAME", "the data set of the first model, else mnist")] = None
+    dataset: Annotated[str | None, optional("NAME", "the data set of the first model, else mnist")] = None
     """Real images with which the sources are compared."""
-    n: Annotated[int | None, _option("INT", "10000; for stacked-mnist 26000, by its protocol")] = None
+    n: Annotated[int | None, optional("INT", "10000; for stacked-mnist 26000, by its protocol")] = None
     """Number of images of each source."""
-    metrics: Annotated[tuple[str, ...] | None, _option("NAME ...", "all")] = None
+    metrics: Annotated[tuple[str, ...] | None, optional("NAME ...", "all")] = None
     """Metrics to measure:
     fid, kid, precision, recall, density, coverage, modes,
     class_balance, label_agreement, confidence,
@@ -53,11 +48,11 @@ class Options:
     All data sets need it except mnist and stacked-mnist, which have a pinned classifier."""
     allow_weak_classifier: bool = False
     """Measure all metrics even if the classifier does not separate the classes of real images."""
-    threads: Annotated[int | None, _option("INT", "$OMP_NUM_THREADS, else the number of CPUs that are idle")] = None
+    threads: Annotated[int | None, optional("INT", "$OMP_NUM_THREADS, else the number of CPUs that are idle")] = None
     """Number of CPU threads."""
-    json: Annotated[Path | None, _option("FILE", "no file")] = None
+    json: Annotated[Path | None, optional("FILE", "no file")] = None
     """JSON file to write the metrics to."""
-    report: Annotated[Path | None, _option("DIR", "no page")] = None
+    report: Annotated[Path | None, optional("DIR", "no page")] = None
     """Folder to write an HTML page with the metrics and pictures to."""
 
 

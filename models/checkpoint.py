@@ -69,14 +69,18 @@ class Checkpoint:
             if name.startswith(f"{prefix}.")
         }
 
+    def inference_weights(self) -> dict[str, Tensor]:
+        """Returns the weights that generate images: the EMA weights, or the generator's if there are none."""
+        return self.part("ema") or self.part("generator")
+
     def build(self) -> Network:
-        """Builds the generator on the CPU, in evaluation mode, with the EMA weights if there are any.
+        """Builds the generator on the CPU, in evaluation mode, with `inference_weights`.
 
         Raises:
             ValueError, RuntimeError: the config is invalid, or the weights do not fit it.
         """
         generator = build_generator(self.generator)
-        generator.load_state_dict(self.part("ema") or self.part("generator"))
+        generator.load_state_dict(self.inference_weights())
         return generator.eval()
 
 

@@ -148,7 +148,7 @@ def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | 
     elif config.init:
         source = load_checkpoint(config.init)
         try:
-            state.inference_generator.load_state_dict(source.part("ema") or source.part("generator"))
+            state.inference_generator.load_state_dict(source.inference_weights())
             state.generator.load_state_dict(state.inference_generator.state_dict())
             state.discriminator.load_state_dict(source.part("discriminator"))
         except RuntimeError as error:

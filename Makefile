@@ -9,7 +9,7 @@ READY := .venv/ready-$(RUNTIME)
 export BENTOML_DO_NOT_TRACK := true
 export ORT_DISABLE_TELEMETRY := 1
 
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable
 
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -27,7 +27,7 @@ $(READY): pyproject.toml requirements.lock
 		+ sys.version.split()[0] + ": try make PYTHON=python3.13")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet $(UV)
-	$(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable '.[$(RUNTIME),serving,training,shards,dev]'
+	$(INSTALL) '.[$(RUNTIME),serving,training,shards,dev]'
 	@touch $@
 
 demo: setup ## train, export and serve a small GAN and request a grid of digits, in four to five minutes; writes demo/

@@ -1,7 +1,9 @@
 """Builds the documentation site: generates its reference pages, then runs Zensical in strict mode.
 
-python -m tools.documentation build      # into site/
-python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
+    python -m tools.documentation build      # into site/
+    python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
+
+`make docs` and `make docs-serve` call it.
 """
 
 import os
@@ -15,6 +17,8 @@ DOCS = ROOT / "docs"
 COMMANDS = ("train", "export-onnx", "evaluate", "sample")
 HELP_WIDTH = 110
 """Width in characters of the help texts on the page of commands."""
+BOUNDS = {"array": ("minItems", "maxItems", " items"), "string": ("minLength", "maxLength", " characters")}
+"""Names of the bounds in JSON Schema, and the unit of their values, for types other than numbers."""
 
 
 def main() -> None:
@@ -89,25 +93,20 @@ def _values(field: dict[str, Any], schemas: dict[str, Any]) -> str:
         return "object: " + ", ".join(f"`{name}`" for name in inner["properties"])
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
-    kind = {"integer": "integer", "number": "number", "string": "string", "array": "list"}.get(
-        field.get("type", ""), ""
-    )
-    if field.get("type") == "array":
+    kind = field["type"]
+    low_key, high_key, unit = BOUNDS.get(kind, ("minimum", "maximum", ""))
+    low, high = field.get(low_key), field.get(high_key)
+    if kind == "array":
         kind = f"list of {_values(field['items'], schemas)}"
-        low, high, unit = field.get("minItems"), field.get("maxItems"), " items"
-    elif field.get("type") == "string":
-        low, high, unit = field.get("minLength"), field.get("maxLength"), " characters"
-    else:
-        low, high, unit = field.get("minimum"), field.get("maximum"), ""
-        if "exclusiveMinimum" in field:
-            kind += f" above {field['exclusiveMinimum']}"
-        if field.get("exclusiveMaximum") == 2**53:
-            return f"{kind} from {low} to 2^53 - 1"
-    if low is not None and high is not None:
-        return f"{kind} from {low:,} to {high:,}{unit}" if not unit else f"{kind} of {low:,} to {high:,}{unit}"
-    if high is not None:
+    if field.get("exclusiveMaximum") == 2**53:
+        return f"{kind} from {low} to 2^53 - 1"
+    if "exclusiveMinimum" in field:
+        kind += f" above {field['exclusiveMinimum']}"
+    if high is None:
+        return kind
+    if low is None:
         return f"{kind}, at most {high:,}{unit}"
-    return kind
+    return f"{kind} {'of' if unit else 'from'} {low:,} to {high:,}{unit}"
 
 
 def _resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Starts the real server for a test, with the command that a user runs."""
+"""Starts the real server for tests and benchmarks, with the command that a user runs."""
 
 import os
 import resource

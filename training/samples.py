@@ -20,8 +20,8 @@ def grid_latents(config: Config, dataset: Dataset) -> tuple[NDArray[np.float32],
         latents: float32 (sample_images, latent_dim).
         labels: int64 (sample_images,), or None if the generator is unconditional.
     """
-    class_counts = dataset.class_weights if config.conditional else ()
-    return draw_latents(SAMPLE_SEED, 0, config.sample_images, config.latent_dim, class_counts)
+    class_weights = dataset.class_weights if config.conditional else ()
+    return draw_latents(SAMPLE_SEED, 0, config.sample_images, config.latent_dim, class_weights)
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def class_weights(self) -> tuple[int, ...]:
-        """Relative frequency of each class: `class_counts`, or 1 for every class if these are unknown."""
+        """Relative frequencies of the classes: `class_counts` if they are known, otherwise 1 for every class."""
         return (1,) * len(self.class_names) if self.class_counts is None else self.class_counts
 
 

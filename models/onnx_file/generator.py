@@ -4,7 +4,7 @@
 
     images, labels = Generator.open("generator.onnx").images(seed=1, first=0, n=64)
 
-Needs neither torch nor BentoML.
+This module needs neither torch nor BentoML.
 """
 
 import os
@@ -85,8 +85,8 @@ class Generator:
         """Opens a model file that is in memory, with the same checks as `open`.
 
         Raises:
-            ModelFileError: a check fails, or onnxruntime cannot use the provider. If a check of
-                this module or of the graph fails, the message begins with its name.
+            ModelFileError: a check fails, or onnxruntime cannot use the provider. If a check of this
+                module or of the graph fails, the message begins with the name of the check.
         """
         if len(file) > graph_checks.MAX_FILE_BYTES:
             raise ModelFileError(

@@ -149,7 +149,8 @@ def _read_query(query: bytes) -> QueryParams:
 def is_authorized(header: bytes, token: str) -> bool:
     """Returns whether an Authorization header has the token, in the scheme Bearer of RFC 6750.
 
-    The comparison takes the same time for every wrong token. The scheme is case-insensitive (RFC 9110, section 11.4).
+    The duration of the comparison does not reveal how many characters of a wrong token are right. The scheme is
+    case-insensitive (RFC 9110, section 11.4).
     """
     scheme, _, credentials = header.strip(b" \t").partition(b" ")
     return scheme.lower() == b"bearer" and hmac.compare_digest(credentials.lstrip(b" "), token.encode())

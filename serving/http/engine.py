@@ -3,8 +3,8 @@
 Small requests are decoded on the event loop, in one batch with others of the same iteration of the loop, because a
 hand-over to a thread and back would take longer than decoding. Larger requests are split into batches for engine
 threads. Batches take rows from the queued requests round-robin, so a large request does not delay a small one. A batch
-is never delayed to fill it. Images do not depend on their batch; `models.export.parity` checks this for every exported
-file.
+starts immediately, even if it is not full. Images do not depend on their batch; `models.export.parity` checks this for
+every exported file.
 """
 
 import asyncio

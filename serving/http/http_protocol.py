@@ -1,8 +1,8 @@
 """uvicorn's HTTP connection with limits for the size and time of a request head and for the number of connections.
 
-The methods without an underscore override methods of uvicorn and run for every request. Three attributes are uvicorn's:
-`scope` is the request whose head began last, `cycle` is the request whose head was completed last, and `pipeline` has
-the requests that wait for the responses to earlier ones.
+The methods without an underscore override methods of uvicorn and run for every request. uvicorn itself defines three of
+the attributes: `scope` is the request whose head began last, `cycle` is the request whose head was completed last, and
+`pipeline` has the requests that wait for the responses to earlier ones.
 """
 
 import asyncio

@@ -79,7 +79,7 @@ def test_the_image_has_the_service_but_no_training_code_tests_or_build_tools(eng
     assert not [name for name in files if name.startswith(("root/.cache/", "home/bentoml/bento/env/docker"))]
     assert set(SHELLS) <= files, "the shells that the engine hides"
     # A read-only root cannot receive bytecode later, so the modules that a start imports are compiled.
-    assert [name for name in files if "/src/serving/__pycache__/service.cpython" in name]
+    assert [name for name in files if "/src/serving/http/__pycache__/service.cpython" in name]
 
 
 def test_kubernetes_uses_the_entrypoint_and_the_user_of_the_image(engine):

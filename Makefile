@@ -64,8 +64,8 @@ docs-serve: setup ## show the documentation site on http://localhost:8000 and re
 	$(INSTALL) '.[docs]'
 	$(BIN)/python -m tools.documentation serve
 
-container: setup ## build the container image with docker or buildah, and test it
-	$(BIN)/pytest -m slow tests/deploy/test_container.py
+container: setup ## build the container image with docker or buildah, and try it
+	@$(BIN)/python -m tools.container mnist-gan:$(VERSION)$(MNIST_GAN_IMAGE:%=-%)
 
 release: setup ## write the Bento with the pretrained generator, the SBOMs of the images, and SHA256SUMS to dist/
 	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \

@@ -1,10 +1,13 @@
 """The container image, built and run with docker, or with buildah where there is no docker daemon.
 
-The tests use the image for CPUs, or the one that MNIST_GAN_IMAGE names: `MNIST_GAN_IMAGE=cuda make container`.
+The tests use the image for CPUs, or the one that MNIST_GAN_IMAGE names:
+`MNIST_GAN_IMAGE=cuda pytest -m slow tests/deploy/test_container.py`.
 """
 
 import os
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,24 +19,39 @@ import yaml
 
 from models.common.image_files import grid, png
 from models.onnx_file.generator import Generator
-from tests.deploy.engines import PACKED, SHELLS, Buildah, Docker, Engine
+from tools.container_engines import SHELLS, Docker, Engine, EngineError, usable_engine
 from tools.ports import free_port
 from tools.service_process import ROOT
 
 pytestmark = pytest.mark.slow
 
+IMAGE = "mnist-gan:test"
+PACKED = ROOT / "models/pretrained/mnist-fast.onnx"
+"""Model that the image contains; it is not the one that an image contains by default."""
 DEPLOYMENT = ROOT / "deploy/kubernetes/base/deployment.yaml"
 CUDA = os.environ.get("MNIST_GAN_IMAGE") == "cuda"
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory) -> Iterator[Engine]:
-    missing = {kind: kind.missing() for kind in (Docker, Buildah)}
-    usable = [kind for kind in missing if not missing[kind]]
-    if not usable:
-        pytest.skip("needs " + ", or ".join(filter(None, missing.values())))
-    with usable[0](tmp_path_factory.mktemp("home")) as engine:
-        yield engine
+def built(tmp_path_factory) -> Iterator[tuple[Engine, str]]:
+    """Builds the image with the command of `make container`, and yields the command's output, too."""
+    try:
+        engine = usable_engine()(IMAGE)
+    except EngineError as error:
+        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
+        register = f"register(Generator.open({str(PACKED)!r}))"
+        imports = "from models.onnx_file.generator import Generator; from models.onnx_file.store import register"
+        engine.run(sys.executable, "-c", f"{imports}; {register}")
+        output = engine.run(sys.executable, "-m", "tools.container", IMAGE)
+    yield engine, output
+    engine.remove()
+
+
+@pytest.fixture(scope="module")
+def engine(built) -> Engine:
+    return built[0]
 
 
 @contextmanager
@@ -65,6 +83,13 @@ def served(engine: Engine, folder: Path, **environment: str) -> Iterator[tuple[h
 def running(engine, tmp_path_factory) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
     with served(engine, tmp_path_factory.mktemp("container")) as client_and_process:
         yield client_and_process
+
+
+def test_the_command_prints_the_size_of_the_image_its_time_to_ready_and_how_to_run_it(built):
+    engine, output = built
+    assert re.search(rf"^{IMAGE}: \d.*B, ready \d+\.\d s after its start \(median of 3\)$", output, re.MULTILINE)
+    assert output.endswith(f"docker run --rm --read-only --tmpfs /tmp -p 3000:3000 {IMAGE}\n")
+    assert ("docker load" in output) != isinstance(engine, Docker)
 
 
 def test_the_image_has_the_service_but_no_training_code_tests_or_build_tools(engine):

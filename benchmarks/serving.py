@@ -10,34 +10,27 @@ onnxruntime in this process on one thread, with batches of the same size, withou
 
 import io
 import json
-import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import httpx
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from benchmarks.process_usage import process_tree
 from benchmarks.report import print_table, write_json
+from benchmarks.servers import COLOURS, PACKAGES, ROOT, SERVERS, TITLES, Server, running
 from models.onnx_file.generator import Generator
-from tools.ports import free_port
 
-ROOT = Path(__file__).parents[1]
-SERVERS = ("ours", "fastapi", "litserve")
 WITHOUT_DECODE = ("litserve",)
 """Servers without /decode with an array: LitServe's hooks read JSON."""
 CASES = (
@@ -45,7 +38,6 @@ CASES = (
     *(("/dataset", n, connections) for n in (16, 256, 1_000) for connections in (1, 4)),
     *(("/decode", n, connections) for n in (1, 64, 256) for connections in (1, 4, 16)),
 )
-PACKAGES = ("onnxruntime", "bentoml", "uvicorn", "fastapi", "litserve", "pillow", "numpy")
 WRK_REPORT = """
 done = function(summary, latency, requests)
   io.write(string.format('{"requests": %d, "seconds": %f, "errors": %d, "p50": %f, "p95": %f, "p99": %f}',
@@ -68,7 +60,7 @@ class Options:
     """Number of rounds. The medians are reported."""
     cases: tuple[str, ...] = ()
     """Cases to measure, each as route:images:connections, for example generate:1:1; all cases if left out."""
-    servers: tuple[Literal["ours", "fastapi", "litserve"], ...] = SERVERS
+    servers: tuple[Server, ...] = SERVERS
     before: Path | None = None
     """Another checkout of this project. Its service is measured as well, under the name `before`."""
     json: Path | None = None
@@ -89,23 +81,21 @@ def main(options: Options) -> None:
     limits: dict[int, list[float]] = {n: [] for _, n, _ in cases}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = {name: stack.enter_context(_running(name, options, folder)) for name in names}
+        servers = {name: stack.enter_context(running(name, options.model, folder, options.before)) for name in names}
         for _ in track(range(options.rounds), "rounds"):
             for n in limits:
                 limits[n].append(_in_process(generator, n, options.seconds / 2))
             for route, n, connections in cases:
-                for name, (process, port) in servers.items():
+                for name, server in servers.items():
                     if route == "/decode" and name in WITHOUT_DECODE:
                         continue
-                    _send(process, signal.SIGCONT)
                     script = _script(folder, generator, route, n)
-                    url = f"http://127.0.0.1:{port}{route}" + ("?labels=0123456789" if route == "/decode" else "")
-                    _wrk(script, url, connections, 0.3)
+                    query = "?labels=0123456789" if route == "/decode" else ""
+                    url = f"http://127.0.0.1:{server.port}{route}{query}"
                     seconds = options.seconds * max(1, connections // 16)
-                    measured[route, n, connections][name].append(_wrk(script, url, connections, seconds))
-                    _send(process, signal.SIGSTOP)
-        for process, _ in servers.values():
-            _send(process, signal.SIGCONT)
+                    with server.measured():
+                        _wrk(script, url, connections, 0.3)
+                        measured[route, n, connections][name].append(_wrk(script, url, connections, seconds))
 
     limit = {n: statistics.median(rounds) for n, rounds in limits.items()}
     for name in names:
@@ -129,44 +119,6 @@ def _case(text: str) -> tuple[str, int, int]:
     if not match:
         sys.exit(f"serving: --cases: {text!r} is not of the form route:images:connections, for example generate:1:1")
     return f"/{match[1]}", int(match[2]), int(match[3])
-
-
-@contextmanager
-def _running(name: str, options: Options, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """Starts a server, waits for its first response, and stops it with SIGSTOP until it is measured."""
-    port = free_port()
-    binaries = Path(sys.executable).parent
-    command = [sys.executable, "-m", "benchmarks.serving_peers", name, str(port), options.model.resolve()]
-    if name in ("ours", "before"):
-        command = [binaries / "bentoml", "serve", "--port", str(port)]
-    model = options.model.resolve()
-    if name == "before" and options.before and model.is_relative_to(ROOT):
-        model = options.before.resolve() / model.relative_to(ROOT)  # its own copy: the format of the card may differ
-    environment = os.environ | {"MNIST_GAN_MODEL": str(model), "BENTOML_HOME": str(folder / name)}
-    with (folder / f"{name}.log").open("w") as log:
-        checkout = options.before if name == "before" else ROOT
-        process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                httpx.post(f"http://127.0.0.1:{port}/generate", json={"n": 1}, timeout=30).raise_for_status()
-                break
-            except httpx.HTTPError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    sys.exit(f"serving: {name} does not respond:\n{(folder / f'{name}.log').read_text()}")
-                time.sleep(0.5)
-        _send(process, signal.SIGSTOP)
-        yield process, port
-    finally:
-        _send(process, signal.SIGKILL)
-        process.wait()
-
-
-def _send(process: subprocess.Popen, number: int) -> None:
-    """Sends a signal to a server and all its descendants."""
-    for process_id in process_tree(process.pid):  # its process group lacks BentoML's workers, which have own sessions
-        os.kill(process_id, number)
 
 
 def _script(folder: Path, generator: Generator, route: str, n: int) -> Path:
@@ -244,18 +196,12 @@ def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
         for result in results
     ]
     positions = np.arange(len(results))
-    colours = {"ours": "tab:blue", "fastapi": "tab:orange", "litserve": "tab:green"}
-    titles = {
-        "ours": "this project",
-        "fastapi": "FastAPI",
-        "litserve": "LitServe",
-    }
     for name in SERVERS:
         rates = [
             result[name]["requests_per_second"] / result["fastapi"]["requests_per_second"] if name in result else np.nan
             for result in results
         ]
-        axes.scatter(rates, positions, s=36, color=colours[name], label=titles[name], zorder=2)
+        axes.scatter(rates, positions, s=36, color=COLOURS[name], label=TITLES[name], zorder=2)
     axes.set_yticks(positions, cases, fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)

@@ -11,6 +11,8 @@ computed in fp32.
 import torch
 from torch import Tensor
 
+from models.networks.double_backward import input_gradients_only
+
 
 def squared_gradient_norms(logits: Tensor, images: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Returns |grad_x D(x)|^2 of each image, summed over its pixels; it can be differentiated again.
@@ -31,7 +33,8 @@ def squared_gradient_norms(logits: Tensor, images: Tensor, scale: Tensor | float
     Returns:
         fp32 (n,), each at least 0.
     """
-    (gradients,) = torch.autograd.grad(scale * logits.float().mean(), images, create_graph=True)
+    with input_gradients_only():
+        (gradients,) = torch.autograd.grad(scale * logits.float().mean(), images, create_graph=True)
     return (gradients.float() * (logits.numel() / scale)).square().flatten(1).sum(1)
 
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from models.networks.base import LEAK, Network, NetworkConfig, append, check_halvings, feature_size, project
+from models.networks.double_backward import Conv2d, Halve
 
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
@@ -80,15 +81,14 @@ class Discriminator(Network):
         height, width = feature_size(config, blocks - 1)
         self.input = nn.Sequential(
             OrderedDict(
-                convolution=_scale(nn.Conv2d(config.image_shape[0], first, 3, padding=1)), block=Block(first, blocks)
+                convolution=_scale(Conv2d(config.image_shape[0], first, 3, padding=1)),
+                block=Block(first, blocks, Conv2d),
             )
         )
         self.stages = nn.Sequential()
         for before, after in pairwise(config.widths):
-            resize = nn.AvgPool2d(2, ceil_mode=True)
-            self.stages.append(
-                nn.Sequential(OrderedDict(resize=resize, linear=_linear(before, after), block=Block(after, blocks)))
-            )
+            linear, block = _linear(before, after, Conv2d), Block(after, blocks, Conv2d)
+            self.stages.append(nn.Sequential(OrderedDict(resize=Halve(), linear=linear, block=block)))
         self.features = _scale(nn.Linear(last * height * width, last))
         self.activation = nn.LeakyReLU(LEAK)
         self.output = _scale(nn.Linear(last, 1), ACTIVATION_GAIN)
@@ -107,16 +107,17 @@ class Block(nn.Module):
     Args:
         width: number of channels.
         blocks: number of residual blocks in the network; scales the initial weights (Fixup).
+        convolution: class of the convolutions, `double_backward.Conv2d` in a discriminator.
     """
 
-    def __init__(self, width: int, blocks: int):
+    def __init__(self, width: int, blocks: int, convolution: type[nn.Conv2d] = nn.Conv2d):
         super().__init__()
         narrow = max(width // 2, 1)
         # Fixup's L^(-1/(2m-2)) with L blocks of m = 3 layers: the first update moves the output equally at any depth.
         gain = ACTIVATION_GAIN * blocks**-0.25
-        self.reduce = _scale(nn.Conv2d(width, narrow, 1), gain)
-        self.mix = _scale(nn.Conv2d(narrow, narrow, 3, padding=1), gain)
-        self.expand = _scale(nn.Conv2d(narrow, width, 1), gain=0)
+        self.reduce = _scale(convolution(width, narrow, 1), gain)
+        self.mix = _scale(convolution(narrow, narrow, 3, padding=1), gain)
+        self.expand = _scale(convolution(narrow, width, 1), gain=0)
         self.activation = nn.LeakyReLU(LEAK)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -124,9 +125,9 @@ class Block(nn.Module):
         return features + self.expand(self.activation(mixed))
 
 
-def _linear(before: int, after: int) -> nn.Module:
+def _linear(before: int, after: int, convolution: type[nn.Conv2d] = nn.Conv2d) -> nn.Module:
     """1x1 convolution that changes the number of channels, or the identity if it stays the same."""
-    return nn.Identity() if before == after else _scale(nn.Conv2d(before, after, 1))
+    return nn.Identity() if before == after else _scale(convolution(before, after, 1))
 
 
 def _scale(layer: _Layer, gain: float = 1.0) -> _Layer:

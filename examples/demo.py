@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from models.common.commands import report_errors_in_one_line
+from models.common.commands import command
 from models.onnx_file.store import SHIPPED
 
 DEMO = Path("demo")
@@ -24,7 +24,7 @@ MINUTES = 3
 READY_SECONDS = 120
 
 
-@report_errors_in_one_line("demo")
+@command("demo")
 def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from models.common.commands import report_errors_in_one_line
+from models.common.commands import command
 from models.onnx_file.store import SHIPPED
 
 DEMO = Path("demo")
@@ -24,10 +24,13 @@ MINUTES = 3
 READY_SECONDS = 120
 
 
-@report_errors_in_one_line("demo")
+@command("demo")
 def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
+
+    print(f"""This demo trains a GAN on handwritten digits, exports it and serves it, in about five minutes.
+While it trains, {DEMO}/run/samples/ shows its digits after each epoch.""")
 
     say(f"1. Train a small class-conditional GAN for {MINUTES} minutes.")
     if train("mnist") == os.EX_NOINPUT:
@@ -61,11 +64,14 @@ def main() -> None:
 
     say(f"""Done. Open {DEMO}/grid.png to see the digits, and {DEMO}/run/samples.gif to see how they developed.
 
+Serve this model on port 3000, and request digits from a second terminal:
+  MNIST_GAN_MODEL={model} make serve
+  {curl("localhost:3000/generate", query, "digits.png")}
+
 Next:
-  MNIST_GAN_MODEL={model} make serve              serve this model on http://localhost:3000
-  .venv/bin/sample {model} --n 1000 --out digits.npz     write 1,000 images to a file
-  .venv/bin/train --preset fast --minutes 10 --out runs/a     train for longer
-  .venv/bin/train --help                                      list the options
+  .venv/bin/sample {model} --n 1000 --out digits.npz   write 1,000 images to a file
+  .venv/bin/train --preset fast --minutes 10 --out runs/a          train for longer
+  .venv/bin/train --help                                           list the options
 
 `make serve` without MNIST_GAN_MODEL serves {default_model()}.
 It serves the demo's model after this command, which registers it in the BentoML model store:
@@ -115,12 +121,16 @@ def wait_until_ready(service: subprocess.Popen, url: str, model: Path) -> None:
 
 def generate(url: str, query: dict[str, object], out: Path) -> None:
     """Sends the request, saves the picture, and prints the equivalent curl command."""
-    body = json.dumps(query)
-    print(f"$ curl -X POST {url} -H 'content-type: application/json' -d {shlex.quote(body)} -o {out}", flush=True)
-    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
+    print(f"$ {curl(url, query, out)}", flush=True)
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as response:
         out.write_bytes(response.read())
         print(f"{out}: {out.stat().st_size:,} bytes, seed {response.headers['X-Seed']}")
+
+
+def curl(url: str, query: dict[str, object], out: Path | str) -> str:
+    """Returns the curl command that sends the request and saves the picture."""
+    return f"curl -X POST {url} -H 'content-type: application/json' -d {shlex.quote(json.dumps(query))} -o {out}"
 
 
 def say(text: str) -> None:

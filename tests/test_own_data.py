@@ -35,9 +35,9 @@ def test_the_shell_commands_of_the_page_work_in_order(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
     card = Generator.open(clone / "shapes.onnx").card
-    assert (sorted(card.class_names), card.image_shape) == (["cross", "disc", "square"], (1, 16, 16))
+    assert (sorted(card.class_names), card.image_shape) == (["flower", "heart", "star"], (3, 24, 24))
     with Image.open(clone / "served.png") as served:
-        assert served.size == (4 * 16 * 4, 3 * 16 * 4)
+        assert served.size == (6 * 24 * 4, 2 * 24 * 4)
     with Image.open(clone / "shapes.png") as grid:
-        assert grid.size == (7 * 16 * 2, 7 * 16 * 2)
+        assert grid.size == (9 * 24 * 3, 3 * 24 * 3)
     assert list((tmp_path / "bentoml" / "bentos" / "mnist-gan").iterdir())

@@ -40,7 +40,10 @@ def format_formula(source: str, language: str, css_class: str, *_: Any, **__: An
 
 def command_page() -> str:
     """Returns the page of commands: the help text of each, as the installed command prints it."""
-    parts = ["# Commands\n\nThe commands are in `.venv/bin`. This page shows their `--help`."]
+    parts = [
+        "# Commands\n\nThe commands are in `.venv/bin`. This page shows their `--help`. In bash, with the environment "
+        "active, `source tools/completion.bash` turns on the completion of options and their values."
+    ]
     for command in COMMANDS:
         parts.append(f"## {command}\n\n```text\n{help_text(command)}\n```")
     return "\n\n".join(parts) + "\n"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 from tyro.conf import DisallowNone, HelptextFromCommentsOff, OmitArgPrefixes, arg
 
-from models.common.commands import Count, optional
+from models.common.commands import Count, Version, optional
 from training.config import (
     Config,
     DataOptions,
@@ -68,6 +68,7 @@ class _RunOptions(RunOptions):
     `train --resume RUN --help` shows the options that may change."""
     dry_run: Switch = False
     """Check everything that training needs, print the configuration and the networks, and write nothing."""
+    version: Version = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class _ResumedRun:
     """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     dry_run: Switch = False
     """Check everything that training needs, print the configuration and the networks, and write nothing."""
+    version: Version = False
 
 
 def parse(args: Sequence[str] | None = None) -> Command:
@@ -148,7 +150,7 @@ def _parse_new_run(preset: Preset, args: Sequence[str] | None) -> Command:
     values = {name: value for group in vars(options).values() for name, value in vars(group).items()}
     _check_duration([name for name in ("images", "minutes") if values[name] is not None])
     dry_run = values.pop("dry_run")
-    del values["resume"]
+    del values["resume"], values["version"]
     return Command(Config(**values), dry_run=dry_run, threads=values["threads"])
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from models.common.commands import interruptible_imports, report_errors_in_one_line
+from models.common.commands import Version, command, interruptible_imports
 from models.common.errors import InputError
 from models.common.files import check_writable, write_together
 from models.common.threads import set_threads
@@ -56,9 +56,10 @@ class Options:
     """JSON file to write, with every parity metric and its bound, and with the evaluation if there was one."""
     register: bool = True
     """Add the file to the BentoML model store ($BENTOML_HOME, else ~/bentoml) as mnist-gan, for `bentoml serve`."""
+    version: Version = False
 
 
-@report_errors_in_one_line("export-onnx")
+@command("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
     check_report_path(options)

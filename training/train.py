@@ -22,11 +22,11 @@ import shlex
 import sys
 from dataclasses import replace
 
-from models.common.commands import interruptible_imports, report_errors_in_one_line
+from models.common.commands import command, interruptible_imports
 from models.common.threads import set_threads
 
 
-@report_errors_in_one_line("train")
+@command("train")
 def main() -> None:
     """Runs the command with the arguments of the program."""
     from training.command_line import parse

@@ -1,4 +1,4 @@
-"""Shared by the commands: types and help texts of options, and errors as one line on stderr instead of a traceback."""
+"""Shared by the commands: types and help texts of options, --version, and errors as one line instead of a traceback."""
 
 import errno
 import os
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from models.common.errors import InputError, MnistGanError
+from models.common.version import version
 
 EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray"}
 """Extra of pyproject.toml that installs an optional library. The extra `training` installs all others."""
@@ -48,6 +49,9 @@ Count = Annotated[
 ]
 """Type of an option that is parsed by `count`."""
 
+Version = FlagCreatePairsOff[Annotated[bool, arg(help="Print the version and exit.", help_behavior_hint=lambda _: "")]]
+"""Type of the option --version of every command. It is only there for the help text: `command` handles the option."""
+
 
 def optional(metavar: str, default: str) -> object:
     """Returns the annotation of an option that may be None, for the help text.
@@ -63,21 +67,24 @@ def optional(metavar: str, default: str) -> object:
 
 
 @contextmanager
-def report_errors_in_one_line(command: str) -> Iterator[None]:
-    """Context manager around a whole command. Turns errors that a user can correct into one line on stderr and an exit
-    code.
+def command(name: str) -> Iterator[None]:
+    """Context manager around a whole command. If --version is an argument of the program, prints the version and exits.
+    Turns errors that a user can correct into one line on stderr and an exit code.
 
     The exit code is 130 after Ctrl-C, `exit_code` of an `MnistGanError`, and 1 if a file cannot be read or written,
     memory runs out or a library is not installed. If the reader of standard output has closed it, as in `train --help |
     head`, the command ends with exit code 1 and without a message.
 
     Args:
-        command: name of the command, with which the line begins.
+        name: name of the command, with which the line begins.
     """
     try:
         try:
+            if "--version" in sys.argv[1:]:
+                print(name, version())
+                sys.exit()
             yield
-        except SystemExit:  # after --help, or an invalid option
+        except SystemExit:  # after --help, --version, or an invalid option
             sys.stdout.flush()
             raise
         sys.stdout.flush()  # Python's own flush at exit would print a traceback
@@ -103,23 +110,23 @@ def report_errors_in_one_line(command: str) -> Iterator[None]:
         library = str(error.name).partition(".")[0]
         extra = EXTRAS.get(library, "training")
         message, code = f"needs {library}, which is not installed: pip install '.[{extra}]'", 1
-    print(f"{command}: {message}", file=sys.stderr)
+    print(f"{name}: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 @contextmanager
-def interruptible_imports(command: str, library: str = "") -> Iterator[None]:
+def interruptible_imports(name: str, library: str = "") -> Iterator[None]:
     """Context manager around a command's slow imports. Ctrl-C ends the process immediately with exit code 130.
 
     Without it, libraries in C turn a KeyboardInterrupt during their import into errors of their own.
 
     Args:
-        command: name of the command, with which the message begins.
+        name: name of the command, with which the message begins.
         library: slowest library, whose loading is reported on stderr if that is a terminal. Empty: no report.
     """
 
     def end(*_: object) -> None:
-        os.write(sys.stderr.fileno(), f"{command}: interrupted\n".encode())
+        os.write(sys.stderr.fileno(), f"{name}: interrupted\n".encode())
         os._exit(INTERRUPTED)
 
     if library and sys.stderr.isatty():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from models.common.commands import interruptible_imports, report_errors_in_one_line
+from models.common.commands import Version, command, interruptible_imports
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Options:
 
     file: tyro.conf.Positional[Path]
     """An ONNX file that export-onnx wrote."""
+    version: Version = False
 
 
-@report_errors_in_one_line("models.onnx_file")
+@command("models.onnx_file")
 def main() -> None:
     options = tyro.cli(Options, prog="python -m models.onnx_file")
 

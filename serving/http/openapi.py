@@ -5,15 +5,14 @@ for each route, another error format, and only the first type of each union.
 """
 
 import math
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from models.common.version import version
 from models.onnx_file.card import Card
 from models.onnx_file.store import MODEL_NAME
 from serving.http import request_fields
@@ -21,8 +20,6 @@ from serving.http.encodings import NPY, NPZ, PNG
 from serving.http.errors import error_code
 from serving.http.settings import SETTINGS
 
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-"""Source of the version. A Bento contains this file, but no metadata of an installed package."""
 REFERENCE = "#/components/schemas/{model}"
 CARD_REFERENCE = "#/components/schemas/Card{model}"
 """Names of the parts of the card, such as CardDataset; without the prefix, they could collide with
@@ -128,18 +125,12 @@ def specification(card: Card | None) -> dict[str, Any]:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": MODEL_NAME, "version": _version(), "description": _description(card)},
+        "info": {"title": MODEL_NAME, "version": version(), "description": _description(card)},
         "servers": [{"url": "."}],
         "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "components": components,
     }
-
-
-@cache
-def _version() -> str:
-    """Returns the version of this project."""
-    return tomllib.loads(PYPROJECT.read_text())["project"]["version"]
 
 
 def _is_usable(path: str, card: Card | None) -> bool:

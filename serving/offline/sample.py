@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from models.common.commands import Count, interruptible_imports, report_errors_in_one_line
+from models.common.commands import Count, Version, command, interruptible_imports
 from models.common.errors import InputError
 from models.common.files import write_atomically
 from models.common.threads import available_cpus
@@ -57,9 +57,10 @@ class Options:
     ray: str | None = None
     """Address of a Ray cluster that writes the shards instead of local processes; its machines must share the output
     folder. "local" starts a cluster on this machine."""
+    version: Version = False
 
 
-@report_errors_in_one_line("sample")
+@command("sample")
 def main() -> None:
     options = tyro.cli(Options, prog="sample")
     check_grid_options(options)

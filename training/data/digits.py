@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from training.data.labelled_images import IMAGE_SIZE, DataError, Loaded, LoadOptions, Split
-from training.data.resampling import resample
 
 STACKED_IMAGES: dict[Split, int] = {"train": 128_000, "test": 26_000}
 """Number of images of each split of stacked MNIST, as in Lin et al. (2018), "PacGAN"."""
@@ -38,7 +37,10 @@ def stacked_mnist(options: LoadOptions, load_mnist: Callable[[LoadOptions], Load
 
 
 def uci_digits(options: LoadOptions) -> Loaded:
-    """Loads 1,797 handwritten digits of 8 x 8 pixels with 17 levels of grey, enlarged to 28 x 28 pixels.
+    """Loads 1,797 handwritten digits of 8 x 8 pixels with 17 levels of grey, enlarged to `image_size` or 28 pixels.
+
+    The originals fill their frames. An enlarged digit gets a margin on each side: a seventh of the frame, as in MNIST,
+    or as much as leaves 8 pixels for the digit. So images of 8 x 8 pixels are the originals.
 
     Alpaydin and Kaynak (1998), "Optical recognition of handwritten digits". scikit-learn contains them.
     """
@@ -46,6 +48,8 @@ def uci_digits(options: LoadOptions) -> Loaded:
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).unsqueeze(1) * (255 / 16)
-    images = interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bicubic").round().clamp(0, 255).to(torch.uint8)
-    images, notes = resample(images, options)
-    return Loaded(images, torch.from_numpy(digits.target), [str(digit) for digit in range(10)], notes)
+    size = options.image_size or IMAGE_SIZE
+    margin = min(round(size / 7), (size - images.shape[-1]) // 2)
+    images = interpolate(images, size=size - 2 * margin, mode="bicubic").round().clamp(0, 255).to(torch.uint8)
+    images = pad(images, (margin,) * 4).expand(-1, options.channels or 1, -1, -1).contiguous()
+    return Loaded(images, torch.from_numpy(digits.target), [str(digit) for digit in range(10)])

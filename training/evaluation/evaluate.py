@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from models.common.commands import interruptible_imports, optional, report_errors_in_one_line
+from models.common.commands import Version, command, interruptible_imports, optional
 from models.common.files import check_writable, write_atomically
 from models.common.threads import set_threads
 
@@ -54,9 +54,10 @@ class Options:
     """JSON file to write the metrics to."""
     report: Annotated[Path | None, optional("DIR", "no page")] = None
     """Folder to write an HTML page with the metrics and pictures to."""
+    version: Version = False
 
 
-@report_errors_in_one_line("evaluate")
+@command("evaluate")
 def main() -> None:
     options = tyro.cli(Options, prog="evaluate", args=sys.argv[1:] or ["--help"])
     threads = set_threads(options.threads)

@@ -1,15 +1,17 @@
-"""Commands report errors in one line. A fake slow library makes the moment of Ctrl-C certain."""
+"""Commands report their version, and errors in one line. A fake slow library makes the moment of Ctrl-C certain."""
 
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from models.common.commands import count
+from models.common.version import PYPROJECT, version
 from tests.conftest import run_with_file_limit
 from training.train import main as train
 
@@ -20,6 +22,25 @@ COMMANDS = {
     "sample": ("onnxruntime", ["a.onnx", "--out", "a.png"]),
 }
 MODULES = {"train": "training.train", "export-onnx": "training.export_onnx", "sample": "serving.offline.sample"}
+ALL_MODULES = MODULES | {"evaluate": "training.evaluation.evaluate", "models.onnx_file": "models.onnx_file.__main__"}
+
+
+@pytest.mark.parametrize("command", ALL_MODULES)
+def test_version_is_printed_without_loading_a_slow_library(command):
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'onnxruntime', 'onnx')); "
+        f"from {ALL_MODULES[command]} import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout == f"{command} {tomllib.loads(PYPROJECT.read_text())['project']['version']}\n"
+
+
+def test_the_version_without_pyproject_toml_is_that_of_the_installed_package(monkeypatch, tmp_path):
+    monkeypatch.setattr("models.common.version.PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr("importlib.metadata.version", {"mnist-gan": "1.2.3"}.__getitem__)
+    assert version.__wrapped__() == "1.2.3"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,7 +82,7 @@ def test_a_missing_library_is_reported_with_the_command_that_installs_it(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", [*MODULES.values(), "training.evaluation.evaluate", "models.onnx_file"])
+@pytest.mark.parametrize("module", ALL_MODULES.values())
 def test_a_command_prints_no_error_if_its_output_pipe_is_closed(module):
     """`train --help | head` closes the pipe early."""
     reader, writer = os.pipe()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from tests.training.data.examples import DIGITS
 from training import data
@@ -15,6 +16,18 @@ def test_uci_digits_need_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert load_dataset("uci-digits", tmp_path, image_size=28, channels=1).info == loaded.info
     assert load_dataset("uci-digits", tmp_path, image_size=32, channels=3).info.image_shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("size", "margin"), [(8, 0), (9, 0), (10, 1), (12, 2), (16, 2), (28, 4), (32, 5), (64, 9)])
+def test_uci_digits_have_a_margin_unless_they_are_too_small_for_one(tmp_path, size, margin):
+    images = load_dataset("uci-digits", tmp_path, image_size=size).images
+    rows, columns = images.amax(0)[0].nonzero().T
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (margin, size - 1 - margin)
+
+
+def test_uci_digits_of_8_pixels_are_the_originals(tmp_path):
+    images = load_dataset("uci-digits", tmp_path, image_size=8).images
+    assert torch.equal((images[:, 0] / 255 * 16).round(), torch.from_numpy(load_digits().images).float())
 
 
 @pytest.fixture

@@ -89,6 +89,8 @@ def time_training(options: Options, thread_options: list[str]) -> tuple[float, i
                 stdout=subprocess.DEVNULL,
             )
             duration = time.perf_counter() - started
+        except subprocess.CalledProcessError as error:
+            sys.exit(error.returncode)  # train has printed the reason
         except subprocess.TimeoutExpired:
             duration = options.limit
         config = run / "config.json"

@@ -15,6 +15,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.report import print_table, write_json
+from models.common.commands import command
 from models.onnx_file.generator import Generator
 from training.evaluation.evaluator import evaluate_sources
 from training.evaluation.sources import ImageSource
@@ -36,6 +37,7 @@ class Options:
     """PNG file to write the chart to."""
 
 
+@command("benchmarks.frontier")
 def main() -> None:
     options = tyro.cli(Options, config=(tyro.conf.HelptextFromCommentsOff,))
     generators = {file.stem: Generator.open(file) for file in options.files}

@@ -15,6 +15,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.report import print_table, write_json
+from models.common.commands import command
 from training.config import Architecture, Config
 from training.data_dir import default_data_dir
 from training.evaluation.evaluator import evaluate_sources
@@ -41,6 +42,7 @@ class Options:
     """File for the measurements."""
 
 
+@command("benchmarks.penalties")
 def main(options: Options) -> None:
     config = Config(
         data_dir=options.data_dir,

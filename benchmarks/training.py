@@ -25,6 +25,7 @@ from benchmarks.training_loops import (
     step_flops,
     tutorial_loop,
 )
+from models.common.commands import command
 from training.batches import Batches
 from training.config import Config
 from training.data import LabelledImages, load_dataset
@@ -118,6 +119,7 @@ def print_speeds(title: str, speeds: dict[str, list[float]], baseline: str) -> N
     print_table(("loop", "images/s", "minimum", "maximum", "ratio"), rows, title=title)
 
 
+@command("benchmarks.training")
 def main(options: Options) -> None:
     device = resolve_device("auto")
     textbook_results = textbook(options, device)

@@ -110,8 +110,10 @@ class IdxSet:
                     if not self._find(data_dir, name):
                         (self._raw(Path(temporary)) / name).rename(self._raw(data_dir) / name)
         except (RuntimeError, OSError, HTTPException) as error:
+            reason = " ".join(str(error).split())  # torchvision's message has one or two lines for each mirror
             raise DataUnavailableError(
-                f"{self.torchvision_class} is not in {self._raw(data_dir)} and cannot be downloaded ({error}); {advice}"
+                f"{self.torchvision_class} is not in {self._raw(data_dir)} and cannot be downloaded ({reason}); "
+                f"{advice}"
             ) from error
 
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import bentoml
+from bentoml import get_current_service
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +33,8 @@ TOKEN_PATHS = ("/card",)
 """Pages that require the token. The other pages describe only the API."""
 MAX_FULL_BODIES = 8
 """Limit of the memory for all request bodies together, in multiples of the largest allowed body."""
+
+NO_QUERY = QueryParams()
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -110,7 +112,7 @@ class Application:
             try:
                 with exchange.cancel_on_disconnect():
                     fields = method.input_spec.parse(body, _read_query(scope["query_string"]), headers)
-                    response = await method.func(bentoml.get_current_service(), **fields)
+                    response = await method.func(get_current_service(), **fields)
                     await response(scope, receive, exchange.send)
             finally:
                 self._active -= 1
@@ -141,6 +143,8 @@ def _read_query(query: bytes) -> QueryParams:
     Raises:
         RequestError: 400 if the query has more than MAX_FIELDS fields. Each takes time to parse; no route has so many.
     """
+    if not query:
+        return NO_QUERY
     if query.count(b"&") >= MAX_FIELDS:
         raise RequestError(400, f"The query has more than {MAX_FIELDS} fields")
     return QueryParams(query)

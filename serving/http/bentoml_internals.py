@@ -12,14 +12,17 @@ from importlib.metadata import version
 from typing import Any
 
 import click
+from opentelemetry.instrumentation import asgi
 from starlette.types import Receive, Scope, Send
+
+from serving.http.metrics import remember_labels
 
 REQUIRED_NAMES = (
     ("bentoml._internal.container", "BentoMLContainer.http.host"),
     ("bentoml._internal.container", "BentoMLContainer.http.port"),
     ("bentoml._internal.container", "BentoMLContainer.metrics_client"),
     ("bentoml._internal.container", "BentoMLContainer.tracer_provider"),
-    ("bentoml._internal.server.http.instruments", "RunnerTrafficMetricsMiddleware"),
+    ("bentoml._internal.server.http.instruments", "RunnerTrafficMetricsMiddleware._setup"),
     ("bentoml._internal.server.http.traffic", "TimeoutMiddleware"),
     ("bentoml._internal.server.metrics.prometheus", "PrometheusClient"),
     ("bentoml._internal.utils.analytics.usage_stats", "do_not_track.cache_clear"),
@@ -87,6 +90,11 @@ def drop_timeout() -> None:
     traffic.TimeoutMiddleware = lambda app, timeout: app  # type: ignore[assignment,misc,return-value]
 
 
+def drop_tracing() -> None:
+    """Removes the middleware that creates a span for each request. Without a collector nobody receives the spans."""
+    asgi.OpenTelemetryMiddleware = lambda app, **_: app  # type: ignore[assignment,misc]
+
+
 def count_only(paths: Collection[str]) -> None:
     """Makes BentoML's request metrics ignore all paths except these.
 
@@ -95,6 +103,12 @@ def count_only(paths: Collection[str]) -> None:
     """
 
     class LimitedMetricsMiddleware(instruments.RunnerTrafficMetricsMiddleware):
+        def _setup(self, *args: Any, **options: Any) -> None:
+            super()._setup(*args, **options)
+            for name, metric in vars(self).items():
+                if name.startswith("metrics_") and hasattr(metric, "labels"):
+                    remember_labels(metric)
+
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             known = scope["type"] != "http" or scope["path"] in paths
             await (super().__call__ if known else self.app)(scope, receive, send)

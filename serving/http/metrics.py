@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.common.files import write_atomically
 
@@ -31,6 +31,9 @@ FOLDER_PREFIX = "mnist-gan-metrics-"
 FILE_BYTES = 1 << 20
 """Size of each metrics file. The series of all routes, statuses and buckets take half of it."""
 
+AnyMetric = TypeVar("AnyMetric", bound=Any)
+"""A metric of prometheus_client."""
+
 logger = logging.getLogger("bentoml.mnist-gan")
 
 
@@ -44,8 +47,8 @@ class Metrics:
         def name(suffix: str) -> str:
             return f"mnist_gan_{suffix}"
 
-        self.images = Counter(name("images"), "Generated images in responses, by route.", ["route"])
-        self.errors = Counter(name("errors"), "Error responses, by error code.", ["code"])
+        self.images = remember_labels(Counter(name("images"), "Generated images in responses, by route.", ["route"]))
+        self.errors = remember_labels(Counter(name("errors"), "Error responses, by error code.", ["code"]))
         self.queued_images = Gauge(
             name("queued_images"), "Images in the queue that are not yet in a batch.", multiprocess_mode="livesum"
         )
@@ -60,11 +63,13 @@ class Metrics:
         self.model_seconds = Histogram(
             name("model_seconds"), "Duration of one run of the network.", buckets=SECONDS_BUCKETS
         )
-        self.encode_seconds = Histogram(
-            name("encode_seconds"),
-            "Time to encode the images of a response, by route.",
-            ["route"],
-            buckets=SECONDS_BUCKETS,
+        self.encode_seconds = remember_labels(
+            Histogram(
+                name("encode_seconds"),
+                "Time to encode the images of a response, by route.",
+                ["route"],
+                buckets=SECONDS_BUCKETS,
+            )
         )
         self.model_info = Gauge(
             name("model_info"),
@@ -78,6 +83,16 @@ class Metrics:
             multiprocess_mode="max",
         )
         workers_replaced.set(int(os.environ.get(WORKERS_REPLACED, 0)))
+
+
+def remember_labels(metric: AnyMetric) -> AnyMetric:
+    """Makes `metric.labels(...)` return a remembered series, and returns the metric.
+
+    prometheus_client takes a lock and converts all labels at each call, which takes several microseconds. Use it for
+    labels that have few values.
+    """
+    metric.labels = cache(metric.labels)
+    return metric
 
 
 @cache

@@ -12,12 +12,10 @@ EXPORT_SECONDS = 5
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Returns the `tracing` options of a BentoML service.
-
-    Without a collector they exclude all URLs, because creating spans takes time.
-    """
+    """Returns the `tracing` options of a BentoML service. Without a collector there is no tracing."""
     if not settings.traces_endpoint:
-        return {"excluded_urls": [".*"]}
+        bentoml_internals.drop_tracing()
+        return {}
     collector = {"protocol": "http", "endpoint": settings.traces_endpoint}
     return {"exporter_type": "otlp", "sample_rate": settings.traces_share, "otlp": collector}
 

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import bentoml
-import onnxruntime
 
 from models.common.errors import ModelFileError
 from models.onnx_file.generator import Generator
@@ -44,7 +43,9 @@ def open_model(path: Path, device: str) -> Generator:
     Raises:
         ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use a GPU.
     """
-    if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
+    from onnxruntime import get_available_providers
+
+    if device == "cuda" or (device == "auto" and CUDA in get_available_providers()):
         try:
             return Generator.open(path, CUDA)
         except ModelFileError as error:

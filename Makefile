@@ -41,11 +41,11 @@ serve: setup ## serve MNIST_GAN_MODEL, or the newest model of the BentoML store,
 test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-lowest: ## run them with the lowest versions of dependencies that pyproject.toml allows, in .venv-lowest
+test-lowest: ## run the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	rm -rf .venv-lowest
 	$(MAKE) test VENV=.venv-lowest VERSIONS='--resolution lowest-direct --only-binary :all:'
 
-test-newest: ## run them with the newest versions that pyproject.toml allows, in .venv-newest
+test-newest: ## run the same tests with the newest versions that pyproject.toml allows, in .venv-newest
 	rm -rf .venv-newest
 	$(MAKE) test VENV=.venv-newest VERSIONS='--resolution highest --only-binary :all:'
 

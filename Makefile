@@ -3,18 +3,20 @@
 PYTHON ?= python3
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 UV := uv==0.13.9
-BIN := $(CURDIR)/.venv/bin
-READY := .venv/ready-$(RUNTIME)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/ready-$(RUNTIME)
 
 export BENTOML_DO_NOT_TRACK := true
 export ORT_DISABLE_TELEMETRY := 1
 
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint requirements.lock --editable
+VERSIONS := --constraint requirements.lock
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(VERSIONS) --editable
 
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup demo serve test test-all gpu-check gpu-bundle lint docs docs-serve container release lock
+.PHONY: help setup demo serve test test-lowest test-newest test-all gpu-check gpu-bundle lint docs docs-serve container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,9 +25,9 @@ help: ## list the targets
 setup: $(READY) ## install everything into .venv, in pinned versions (onnxruntime-gpu if there is an NVIDIA GPU)
 
 $(READY): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " \
-		+ sys.version.split()[0] + ": try make PYTHON=python3.13")'
-	$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, " \
+		+ "$(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.13")'
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet $(UV)
 	$(INSTALL) '.[$(RUNTIME),serving,training,shards,dev]'
 	@touch $@
@@ -38,6 +40,14 @@ serve: setup ## serve MNIST_GAN_MODEL, or the newest model of the BentoML store,
 
 test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+test-lowest: ## run the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	rm -rf .venv-lowest
+	$(MAKE) test VENV=.venv-lowest VERSIONS='--resolution lowest-direct --only-binary :all:'
+
+test-newest: ## run the same tests with the newest versions that pyproject.toml allows, in .venv-newest
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest VERSIONS='--resolution highest --only-binary :all:'
 
 test-all: test ## run all tests
 	$(INSTALL) '.[ray,docs]'

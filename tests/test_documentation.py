@@ -26,10 +26,13 @@ SYSTEM_COMMANDS = {
 }
 
 
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+
+
 def links(text: str) -> Iterator[str]:
     """Targets of links and pictures, outside code."""
-    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
-    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+    yield from re.findall(r"\]\(([^)\s]+)\)", without_code(text))
 
 
 def anchors(path: Path) -> set[str]:
@@ -64,6 +67,11 @@ def test_every_link_and_picture_leads_to_something_that_exists(path):
             assert file.is_relative_to(ROOT / "docs"), f"{target} is outside of docs/, so the site does not have it"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{target}: there is no such heading"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_placeholder_in_capitals_is_left_outside_code(path):
+    assert re.findall(r"\b[A-Z]+_[A-Z_]+\b", without_code(path.read_text())) == []
 
 
 def test_the_navigation_lists_every_page_once():

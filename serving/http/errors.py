@@ -15,6 +15,9 @@ CODES = {
     404: "not_found",
     408: "head_timeout",
     413: "too_large",
+    414: "uri_too_long",
+    416: "range_not_satisfiable",
+    422: "unprocessable_content",
     429: "overloaded",
     431: "head_too_large",
     CLIENT_CLOSED_REQUEST: "client_closed_request",
@@ -22,7 +25,10 @@ CODES = {
     503: "not_ready",
     504: "timeout",
 }
-"""Error codes by HTTP status. The code of any other status is the name of the status in lower case."""
+"""Error codes by HTTP status. The code of any other status is the name of the status in lower case.
+
+414, 416 and 422 are here because Python 3.13 renamed them.
+"""
 
 ABORT = "mnist_gan.abort"
 """Name of the ASGI extension that has a function `abort`: it closes the connection and discards buffered data."""

@@ -4,7 +4,7 @@ PyTorch's own layers give the same values, but their second derivatives are slow
 large tensors and computes the gradient of the weights as a convolution with a kernel as large as the image, and
 `nn.AvgPool2d` adds tensors of zeros in another memory format. The layers here express first derivatives by operations
 whose own derivatives are fast. Karras et al. (2020), "Training generative adversarial networks with limited data", do
-the same for the convolutions of StyleGAN2 on a GPU. On a CPU a step of the preset r3gan takes 0.7 times as long.
+the same for the convolutions of StyleGAN2 on a GPU. On a CPU the preset r3gan trains 1.4 times as fast.
 """
 
 from collections.abc import Iterator
@@ -58,8 +58,18 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        differentiable = torch.is_grad_enabled() and needs_input
+        mask = (
+            needs_input and not differentiable,
+            needs_weight and _weights_need_gradients,
+            needs_bias and _weights_need_gradients,
+        )
         grad_input = grad_weight = grad_bias = None
-        if needs_input:
+        if any(mask):
+            options = (weight.shape[:1], ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1)  # not transposed, one group
+            gradients = torch.ops.aten.convolution_backward(grad_output, input, weight, *options, mask)
+            grad_input, grad_weight, grad_bias = gradients
+        if differentiable:
             # A transposed convolution is the gradient of a convolution. Its own gradients are ordinary convolutions.
             smallest = [
                 (grad_output.shape[2 + i] - 1) * ctx.stride[i] - 2 * ctx.padding[i] + weight.shape[2 + i]
@@ -67,22 +77,6 @@ class _Convolution(torch.autograd.Function):
             ]
             output_padding = [size - least for size, least in zip(input.shape[2:], smallest, strict=True)]
             grad_input = functional.conv_transpose2d(grad_output, weight, None, ctx.stride, ctx.padding, output_padding)
-        if needs_weight and _weights_need_gradients:
-            _, grad_weight, _ = torch.ops.aten.convolution_backward(
-                grad_output,
-                input,
-                weight,
-                bias_sizes=None,
-                stride=ctx.stride,
-                padding=ctx.padding,
-                dilation=(1, 1),
-                transposed=False,
-                output_padding=(0, 0),
-                groups=1,
-                output_mask=(False, True, False),
-            )
-        if needs_bias and _weights_need_gradients:
-            grad_bias = grad_output.sum((0, 2, 3))
         return grad_input, grad_weight, grad_bias, None, None
 
 

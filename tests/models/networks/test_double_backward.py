@@ -84,6 +84,6 @@ def test_a_gradient_penalty_computes_each_gradient_once_and_copies_no_feature_ma
     assert first.count["convolution_backward"] == 0
     with Operations() as second:
         (logits.mean() + gradients.square().sum()).backward()
-    assert second.count["convolution"] == convolutions
+    assert second.count["convolution"] == 0
     assert second.count["convolution_backward"] == 2 * convolutions
     assert not second.count.keys() & {"copy_", "zeros", "transpose"}

@@ -21,11 +21,6 @@ def test_serving_and_sampling_load_neither_torch_nor_onnxscript(module):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_server_process_which_opens_no_model_loads_neither_onnx_nor_onnxruntime():
-    code = "import serving.http.service, sys; assert not {'onnx', 'onnxruntime'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_the_bento_includes_every_module_that_the_service_imports():
     code = (
         "import serving.http.service, sys; "

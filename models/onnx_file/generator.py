@@ -4,8 +4,7 @@
 
     images, labels = Generator.open("generator.onnx").images(seed=1, first=0, n=64)
 
-This module needs neither torch nor BentoML. It imports onnx and onnxruntime when a file is opened, because the process
-that starts the workers of the service opens none, and would take longer to start.
+This module needs neither torch nor BentoML.
 """
 
 import os
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from models.common.array_types import Images, Labels, Latents
 from models.common.checksum import verify_checksum
 from models.common.errors import InputError, ModelFileError
+from models.onnx_file import graph_checks
 from models.onnx_file.card import Card, CardError
 from models.onnx_file.golden import GoldenComparison, compare_golden
+from models.onnx_file.graph_memory import measure_memory
 from models.onnx_file.latent_sources import SeededLatents, cycle_labels
 from models.onnx_file.latents import LATENTS_VERSION, check_range
 from models.onnx_file.session import CPU, MAX_ROWS_PER_RUN, make_feeds, open_session, run
@@ -71,8 +72,6 @@ class Generator:
             ModelFileError: the file cannot be read, or a check fails, or onnxruntime cannot use the provider. The
                 message begins with the path of the file.
         """
-        from models.onnx_file import graph_checks
-
         try:
             with Path(path).open("rb") as stream:
                 return cls.from_bytes(stream.read(graph_checks.MAX_FILE_BYTES + 1), provider)
@@ -89,9 +88,6 @@ class Generator:
             ModelFileError: a check fails, or onnxruntime cannot use the provider. If a check of this
                 module or of the graph fails, the message begins with the name of the check.
         """
-        from models.onnx_file import graph_checks
-        from models.onnx_file.graph_memory import measure_memory
-
         if len(file) > graph_checks.MAX_FILE_BYTES:
             raise ModelFileError(
                 f"size: the file is larger than the maximum of {graph_checks.MAX_FILE_BYTES >> 20} MiB"

@@ -1,16 +1,13 @@
 """onnxruntime sessions: how they are opened, what they are fed, and how many rows they compute at a time."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.common.array_types import Labels, Latents
 from models.common.errors import ModelFileError
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 """Names of onnxruntime's execution providers."""
@@ -21,7 +18,7 @@ MAX_ROWS_PER_RUN = 256
 """Maximum number of rows that a session computes at a time: enough for full speed, few enough for the CPU's cache."""
 
 
-def open_session(file: bytes, provider: str = CPU) -> "InferenceSession":
+def open_session(file: bytes, provider: str = CPU) -> ort.InferenceSession:
     """Opens a session on the bytes of an ONNX file, for which onnxruntime loads no external data.
 
     A call of the session uses one thread. Parallel work comes from several threads that call the same session: threads
@@ -34,8 +31,6 @@ def open_session(file: bytes, provider: str = CPU) -> "InferenceSession":
     Raises:
         ModelFileError: onnxruntime rejects the file, or cannot use the provider.
     """
-    import onnxruntime as ort
-
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -65,7 +60,7 @@ def split(feeds: dict[str, NDArray], rows: int) -> Iterator[dict[str, NDArray]]:
         yield {name: values[start : start + rows] for name, values in feeds.items()}
 
 
-def run(session: "InferenceSession", feeds: dict[str, NDArray], rows: int = MAX_ROWS_PER_RUN) -> dict[str, NDArray]:
+def run(session: ort.InferenceSession, feeds: dict[str, NDArray], rows: int = MAX_ROWS_PER_RUN) -> dict[str, NDArray]:
     """Computes all outputs of a session, `rows` rows at a time.
 
     Args:

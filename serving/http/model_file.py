@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import bentoml
+import onnxruntime
 
 from models.common.errors import ModelFileError
 from models.onnx_file.generator import Generator
@@ -43,9 +44,7 @@ def open_model(path: Path, device: str) -> Generator:
     Raises:
         ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use a GPU.
     """
-    from onnxruntime import get_available_providers
-
-    if device == "cuda" or (device == "auto" and CUDA in get_available_providers()):
+    if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
         try:
             return Generator.open(path, CUDA)
         except ModelFileError as error:

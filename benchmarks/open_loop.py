@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from benchmarks.open_loop_client import Client, Sample, run
-from benchmarks.report import print_table, write_json
+from benchmarks.report import median_of_rounds, print_table, write_json
 from benchmarks.servers import COLOURS, PACKAGES, ROOT, SERVERS, TITLES, Server, running
 
 CAPACITY_CONNECTIONS = 16
@@ -68,7 +68,7 @@ def main(options: Options) -> None:
                 with server.measured():
                     rounds[name].append(run(measure(server.port, options, seed=number)))
     results = {
-        name: [_median([measured[i] for measured in by_round]) for i in range(len(options.loads))]
+        name: [median_of_rounds([measured[i] for measured in by_round]) for i in range(len(options.loads))]
         for name, by_round in rounds.items()
     }
     print_results(results, options)
@@ -174,10 +174,6 @@ def _request(fields: dict[str, Any]) -> bytes:
     body = json.dumps(fields).encode()
     head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return b"POST /generate HTTP/1.1\r\n" + head.encode() + body
-
-
-def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(result[name] for result in rounds) for name in rounds[0]}
 
 
 if __name__ == "__main__":

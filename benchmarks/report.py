@@ -1,6 +1,7 @@
-"""Output that all benchmarks share: a table on the terminal, and a JSON file that names the machine and the options."""
+"""Results that all benchmarks report: medians, a table on the terminal, and a JSON file with machine and options."""
 
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     for row in rows:
         table.add_row(*row)
     Console(width=max(MIN_WIDTH, Console().width)).print(table)
+
+
+def median_of_rounds(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the median of each metric over the rounds of a benchmark, which all have the same metrics."""
+    return {name: statistics.median(measured[name] for measured in rounds) for name in rounds[0]}
 
 
 def write_json(

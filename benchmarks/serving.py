@@ -27,7 +27,7 @@ import tyro
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import median_of_rounds, print_table, write_json
 from benchmarks.servers import COLOURS, PACKAGES, ROOT, SERVERS, TITLES, Server, running
 from models.onnx_file.generator import Generator
 
@@ -104,7 +104,7 @@ def main(options: Options) -> None:
             print(f"{name}: up to {failed:.1%} of the requests failed")
     results = [
         {"route": route, "n": n, "connections": connections, "limit_images_per_second": limit[n]}
-        | {name: _median(rounds) for name, rounds in by_server.items() if rounds}
+        | {name: median_of_rounds(rounds) for name, rounds in by_server.items() if rounds}
         for (route, n, connections), by_server in measured.items()
     ]
     _print_results(results, names, options.model.stem)
@@ -161,10 +161,6 @@ def _in_process(generator: Generator, n: int, seconds: float) -> float:
         generator.decode(latents, labels)
         images += n
     return images / elapsed
-
-
-def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(sample[name] for sample in rounds) for name in rounds[0]}
 
 
 def _print_results(results: list[dict[str, Any]], servers: tuple[str, ...], model: str) -> None:

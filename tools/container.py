@@ -27,8 +27,10 @@ def main(image: str) -> None:
         engine = usable_engine()(image)
         print(f"building {image} with {type(engine).__name__.lower()}; this takes one to three minutes", flush=True)
         engine.build()
-        seconds = median(seconds_until_ready(engine) for _ in range(STARTS))
-        engine.clean_up()
+        try:
+            seconds = median(seconds_until_ready(engine) for _ in range(STARTS))
+        finally:
+            engine.clean_up()
         print(f"{image}: {engine.size()}, ready {seconds:.1f} s after its start (median of {STARTS})")
     except EngineError as error:
         sys.exit(f"container: {error}")

@@ -53,7 +53,7 @@ def main() -> None:
 def _download_wheels(folder: Path) -> None:
     pins = [line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("\n".join(pins))  # if pip saw one hash, it would demand one for every package
+        constraints.write("\n".join(pins))  # without hashes: pip checks either all packages or none
         constraints.flush()
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", folder]
         command += ["--python-version", "3.12", "--implementation", "cp", "--constraint", constraints.name]

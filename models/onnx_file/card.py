@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def class_weights(self) -> tuple[int, ...]:
-        """Relative frequencies of the classes: `class_counts` if they are known, otherwise 1 for every class."""
+        """Weights for drawing a class: `class_counts`. If the counts are unknown, each class has weight 1."""
         return (1,) * len(self.class_names) if self.class_counts is None else self.class_counts
 
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any
 
 import click
-from opentelemetry.instrumentation import asgi
 from starlette.types import Receive, Scope, Send
 
 from serving.http.metrics import remember_labels
@@ -92,6 +91,8 @@ def drop_timeout() -> None:
 
 def drop_tracing() -> None:
     """Removes the middleware that creates a span for each request. Without a collector nobody receives the spans."""
+    from opentelemetry.instrumentation import asgi
+
     asgi.OpenTelemetryMiddleware = lambda app, **_: app  # type: ignore[assignment,misc]
 
 

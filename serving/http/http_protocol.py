@@ -1,7 +1,7 @@
 """uvicorn's HTTP connection with limits for the size and time of a request head and for the number of connections.
 
-The methods without an underscore override methods of uvicorn and run for every request. uvicorn itself defines three of
-the attributes: `scope` is the request whose head began last, `cycle` is the request whose head was completed last, and
+The methods without an underscore override methods of uvicorn and run for every request. Three attributes come from
+uvicorn: `scope` is the request whose head began last, `cycle` is the request whose head was completed last, and
 `pipeline` has the requests that wait for the responses to earlier ones.
 """
 

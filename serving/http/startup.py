@@ -37,6 +37,8 @@ def _prepare_worker() -> None:
         metrics.allocate_files()
     else:
         bentoml_internals.keep_metrics_in_memory()
+    if not SETTINGS.traces_endpoint:
+        bentoml_internals.drop_tracing()
 
 
 def _prepare_server(host: str, port: int) -> None:

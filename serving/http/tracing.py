@@ -12,10 +12,9 @@ EXPORT_SECONDS = 5
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Returns the `tracing` options of a BentoML service. Without a collector there is no tracing."""
+    """Returns the `tracing` options of a BentoML service. Without a collector they exclude all URLs."""
     if not settings.traces_endpoint:
-        bentoml_internals.drop_tracing()
-        return {}
+        return {"excluded_urls": [".*"]}
     collector = {"protocol": "http", "endpoint": settings.traces_endpoint}
     return {"exporter_type": "otlp", "sample_rate": settings.traces_share, "otlp": collector}
 

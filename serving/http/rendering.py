@@ -76,6 +76,21 @@ class Renderer:
         self._max_response_bytes = settings.max_response_bytes
         self._budget = Budget(settings.max_total_response_bytes, "responses")
 
+    def pixel_bytes(self, source: LatentSource, encoding: Encoding) -> int:
+        """Returns the number of pixel bytes of a response, before compression.
+
+        Raises:
+            RequestError: 400 if the response would be too large.
+        """
+        pixel_bytes = encoding.pixel_bytes(len(source), self._generator.card.image_shape)
+        if pixel_bytes > self._max_response_bytes:
+            raise RequestError(
+                400,
+                f"The response would have {pixel_bytes:,} bytes of pixels; the limit is {self._max_response_bytes:,}. "
+                "Request fewer images or a smaller scale",
+            )
+        return pixel_bytes
+
     async def respond(
         self, route: str, source: LatentSource, encoding: Encoding, headers: Mapping[str, str]
     ) -> Response:
@@ -91,13 +106,7 @@ class Renderer:
             RequestError: 400 if the response would be too large; 429 if too many images are queued, or if all responses
                 together would be too large.
         """
-        pixel_bytes = encoding.pixel_bytes(len(source), self._generator.card.image_shape)
-        if pixel_bytes > self._max_response_bytes:
-            raise RequestError(
-                400,
-                f"The response would have {pixel_bytes:,} bytes of pixels; the limit is {self._max_response_bytes:,}. "
-                "Request fewer images or a smaller scale",
-            )
+        pixel_bytes = self.pixel_bytes(source, encoding)
 
         def encode(images: Images, labels: Labels) -> bytes:
             with metrics().encode_seconds.labels(route).time():

@@ -14,6 +14,7 @@ import gc
 import logging
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ from models.onnx_file.latent_sources import LatentBatch
 from models.onnx_file.latents import INDEX_LIMIT
 from models.onnx_file.latents import interpolate as interpolate_latents
 from models.onnx_file.store import MODEL_NAME
-from serving.http import bentoml_internals, logs, pages, request_fields, startup, tracing
+from serving.http import bentoml_internals, logs, pages, protocols, request_fields, startup, tracing
 from serving.http.application import BENTOML_PATHS, Application
 from serving.http.connections import limit_connections, replace_uvicorn_protocol
 from serving.http.container import image
@@ -41,6 +42,7 @@ from serving.http.malloc import keep_freed_memory
 from serving.http.metrics import metrics
 from serving.http.model_file import model_file, newest_in_store, open_model
 from serving.http.pages import PAGES
+from serving.http.protocols.routing import template_of
 from serving.http.rendering import Renderer
 from serving.http.settings import SETTINGS
 
@@ -95,6 +97,11 @@ class MnistGan:
         if self._generator is None:
             raise RequestError(503, "The service could not open its model file; its log has the reason")
         return self._generator
+
+    @property
+    def renderer(self) -> Renderer:
+        """Makes responses from the latents of requests. Exists only if `generator` does."""
+        return self._renderer
 
     @bentoml.api(input_spec=request_fields.Generate)
     async def generate(
@@ -189,11 +196,15 @@ CORS = {
     "allow_headers": ["*"],
     "expose_headers": EXPOSED_HEADERS,
 }
+PROTOCOLS = protocols.enabled(SETTINGS)
 # mypy takes MnistGan for the class. The decorator has replaced it by a bentoml.Service, which has `apis`.
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((Cors, CORS),) if SETTINGS.cors_origins else ()),
-    (Application, {"settings": SETTINGS, "methods": MnistGan.apis.values(), "pages": PAGES}),  # type: ignore[attr-defined]
+    (
+        Application,
+        {"settings": SETTINGS, "methods": MnistGan.apis.values(), "pages": PAGES, "protocols": PROTOCOLS},  # type: ignore[attr-defined]
+    ),
 )
 """ASGI middleware and its options, outermost first."""
 for middleware, options in MIDDLEWARE:
@@ -201,4 +212,7 @@ for middleware, options in MIDDLEWARE:
 
 replace_uvicorn_protocol()
 bentoml_internals.drop_timeout()
-bentoml_internals.count_only({*BENTOML_PATHS, *PAGES, *(method.route for method in MnistGan.apis.values())})  # type: ignore[attr-defined]
+bentoml_internals.count_only(
+    {*BENTOML_PATHS, *PAGES, *(method.route for method in MnistGan.apis.values())},  # type: ignore[attr-defined]
+    partial(template_of, PROTOCOLS),
+)

@@ -96,7 +96,7 @@ ROUTES = {
         has_seed=False,
     ),
     "/card": Route(
-        request_fields.NoFields,
+        request_fields.ModelFields,
         "Get the model card",
         "Returns the card of the model: its name, image shape, classes, training data, configuration and metrics.",
         ("application/json",),

@@ -22,20 +22,22 @@ PLAYGROUND_FILES = {
 """File name and media type of each path of the playground."""
 
 
-def card() -> Response:
-    """Returns the card of the model as JSON.
+def card(model: str | None = None) -> Response:
+    """Returns the card of a model as JSON.
+
+    Args:
+        model: name of the model; None for the default model.
 
     Raises:
-        RequestError: 503 if the model file could not be opened.
+        RequestError: 400 if no model has this name, 503 if its file could not be opened.
     """
-    card = bentoml.get_current_service().generator.card
+    card = bentoml.get_current_service().models.get(model).card
     return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
 
 def description() -> Response:
     """Returns the OpenAPI document."""
-    service = bentoml.get_current_service()
-    return JSONResponse(specification(service.generator.card if service.__is_ready__() else None))
+    return JSONResponse(specification(bentoml.get_current_service().models.default_card))
 
 
 def swagger() -> Response:

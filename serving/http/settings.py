@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import click
@@ -14,11 +15,12 @@ from pydantic import AnyUrl, BeforeValidator, Field, TypeAdapter, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.onnx_file.store import MODEL_NAME
 from serving.http import logs
 from serving.http.metrics import WORKERS_REPLACED
 
 PREFIX = "MNIST_GAN_"
-OTHER_VARIABLES = ("CONTAINER_BASE", "DATA", "IMAGE", "MODEL", WORKERS_REPLACED.removeprefix(PREFIX))
+OTHER_VARIABLES = ("CONTAINER_BASE", "DATA", "IMAGE", WORKERS_REPLACED.removeprefix(PREFIX))
 """Variables of other parts of the project, without the prefix."""
 IGNORED_VARIABLES = re.compile(
     r"TEST_\w+"  # set for the tests
@@ -30,6 +32,8 @@ MAX_TOKEN_LENGTH = 8_192
 
 PROTOCOLS = ("images",)
 """Names of the protocols that the service speaks in addition to its own; serving/http/protocols has their modules."""
+MODEL_NAMES = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
+"""Names by which requests choose a model."""
 
 _URL: TypeAdapter[AnyUrl] = TypeAdapter(AnyUrl)
 
@@ -40,6 +44,23 @@ class StartupError(click.ClickException):
 
 class SettingError(StartupError):
     """One or more environment variables are invalid. The message has one line for each."""
+
+
+def _parse_models(text: str) -> dict[str, str]:
+    if not {",", "="} & set(text) or Path(text).is_file():
+        return {MODEL_NAME: text}
+    models: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, source = (piece.strip() for piece in part.partition("="))
+        if not MODEL_NAMES.fullmatch(name) or not source:
+            raise ValueError(
+                f"is not an existing file, and {part.strip()!r} is not NAME=FILE or NAME=TAG; write for example "
+                "digits=a.onnx,letters=b.onnx, with letters, digits, '-', '_' and '.' in the names"
+            )
+        if name in models:
+            raise ValueError(f"has the name {name} twice; each model needs a name of its own")
+        models[name] = source
+    return models
 
 
 def _parse_token(text: str) -> str:
@@ -117,6 +138,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=False)
 
+    model: Annotated[dict[str, str], NoDecode, BeforeValidator(_parse_models)] | None = None
+    """Model files, or tags of the BentoML model store, by the names of the models; written as one file or tag, or as
+    `NAME=FILE,NAME=TAG`. The first model is the default. None means the newest model of the store, or the pretrained
+    generator if there is none."""
     api_token: Annotated[str, BeforeValidator(_parse_token)] | None = Field(default=None, repr=False)
     """Token that clients must send as `Authorization: Bearer TOKEN`; None accepts requests without a token."""
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)] = ()

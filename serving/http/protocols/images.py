@@ -35,7 +35,7 @@ from serving.http.request_fields import (
     MAX_TEXT,
     OMITTED_LABELS,
     Index,
-    RequestFields,
+    ModelFields,
     Scale,
     Seed,
     Truncation,
@@ -64,14 +64,13 @@ Digits = BeforeValidator(_check_digits)
 """Allows only digits for an integer. pydantic would also accept signs, underscores, spaces and ".0"."""
 
 
-class PictureFields(RequestFields):
+class PictureFields(ModelFields):
     """Fields of the URL of a picture."""
 
     model_config = ConfigDict(strict=False)  # all values arrive as text
 
     seed: Annotated[Seed, Digits] = Field(description="Seed of the images.", examples=[7])
     truncation: Truncation = 1.0
-    model: str = optional(max_length=MAX_NAME, description="Name of the model. If omitted, the default model.")
     v: str = optional(
         pattern=f"^[0-9a-f]{{{MIN_HASH_DIGITS},64}}$",
         description=f"First digits of the card's `file_sha256`, at least {MIN_HASH_DIGITS}. The picture then never "
@@ -148,17 +147,17 @@ async def respond(template: str, format: UrlFormat, private: bool, call: Call) -
         RequestError: 400 if a field is invalid, 404 if the service does not have the model or the model file.
     """
     fields = _read(template, call)
-    generator, renderer = find_model(fields["model"])
-    card = generator.card
+    model, renderer = find_model(fields["model"])
+    card = model.card
     if fields["v"] and not card.file_sha256.startswith(fields["v"]):
         raise RequestError(404, f"The service has the model file {card.file_sha256}, which does not begin with v", "v")
     first, labels, picture = _image(card, format, fields) if "index" in fields else _text(card, format, fields)
     n = 1 if labels is None else len(labels)
     with input_errors_as_400(first="index" if "index" in fields else "first"):
-        source: LatentSource = generator.seeded_latents(
+        source: LatentSource = model.generator.seeded_latents(
             fields["seed"], first, n, labels and list(np.roll(labels, first % n)), fields["truncation"]
         )
-    renderer.pixel_bytes(source, picture)
+    renderer.pixel_bytes(model, source, picture)
     headers = {
         "X-Seed": str(fields["seed"]),
         "Cache-Control": _cache_control(private, fixed=fields["v"] is not None),
@@ -166,7 +165,7 @@ async def respond(template: str, format: UrlFormat, private: bool, call: Call) -
     }
     known = _has_tag(call.headers.get(b"if-none-match", b""), headers["ETag"])
     if not known and call.scope["method"] == "GET":
-        return await renderer.respond(template, source, picture, headers)
+        return await renderer.respond(template, model, source, picture, headers)
     headers["X-Model"] = card.file_sha256
     if known:
         return Response(status_code=304, headers=headers)

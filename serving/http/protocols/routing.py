@@ -12,10 +12,13 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from models.onnx_file.card import Card
-from models.onnx_file.generator import Generator
 from serving.http.errors import RequestError
+from serving.http.loaded_model import LoadedModel
 from serving.http.rendering import Renderer
 from serving.http.request_body import BodyLimits
+
+MAX_NAME = 100
+"""Number of characters of the name of a model that are compared; no name has as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,15 @@ def template_of(protocols: Sequence[Protocol], path: str) -> str | None:
     return None
 
 
-def find_model(name: str | None) -> tuple[Generator, Renderer]:
-    """Returns a model by its name and what makes responses from it; None selects the default model.
+def find_model(name: str | None) -> tuple[LoadedModel, Renderer]:
+    """Returns a model by its name, and what makes responses from it; None selects the default model.
 
     Raises:
         RequestError: 404 if there is no such model, 503 if its file could not be opened.
     """
     service = bentoml.get_current_service()
-    generator = service.generator
-    if name not in (None, generator.card.name):
-        raise RequestError(404, f"There is no model {name!r:.80}; the service has {generator.card.name}", "model")
-    return generator, service.renderer
+    try:
+        return service.models.get(name and name[:MAX_NAME]), service.renderer
+    except RequestError as error:
+        status = 404 if error.status == 400 else error.status
+        raise RequestError(status, error.message, error.field) from None

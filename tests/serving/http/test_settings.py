@@ -14,6 +14,15 @@ from tools.service_process import ROOT
 
 OPERATIONS = ROOT / "docs/operations.md"
 INVALID = {
+    "MODEL": [
+        "a.onnx,b.onnx",
+        "digits=a.onnx,b.onnx",
+        "digits=a.onnx,digits=b.onnx",
+        "digits=,letters=b.onnx",
+        "digits=a.onnx,",
+        "my digits=a.onnx",
+        "../digits=a.onnx",
+    ],
     "API_TOKEN": ["", " \n", "two words", "sch\u00f6n", "a\x07b", "x" * 10_000],
     "CORS_ORIGINS": [
         "a.example",
@@ -67,10 +76,11 @@ def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 def test_the_documentation_lists_every_setting_with_its_default(monkeypatch):
     rows = [line.split(" | ") for line in OPERATIONS.read_text().splitlines() if line.startswith("| `MNIST_GAN_")]
     documented = {name.strip("| `"): default.strip("`") for name, default, *_ in rows}
-    assert documented.pop("MNIST_GAN_MODEL")
     assert documented.keys() == Settings.variables().keys()
     for name, default in documented.items():
-        if default not in ("none", "the CPUs that the service may use; 2 for a GPU"):
+        if default not in ("none", "the CPUs that the service may use; 2 for a GPU") and not default.startswith(
+            "newest"
+        ):
             monkeypatch.setenv(name, default)
     assert Settings.from_environment() == Settings.model_construct()
 
@@ -118,6 +128,28 @@ def test_printed_settings_do_not_contain_the_token(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        ("a.onnx", {"mnist-gan": "a.onnx"}),
+        ("mnist-gan:latest", {"mnist-gan": "mnist-gan:latest"}),
+        ("digits=a.onnx", {"digits": "a.onnx"}),
+        (
+            "digits=a.onnx, letters = runs/lr=1/b.onnx,stored=mnist-gan:latest",
+            {"digits": "a.onnx", "letters": "runs/lr=1/b.onnx", "stored": "mnist-gan:latest"},
+        ),
+    ],
+)
+def test_models_are_one_file_or_tag_or_a_list_with_names(monkeypatch, text, models):
+    assert list(read(monkeypatch, MODEL=text).model.items()) == list(models.items())
+
+
+def test_the_path_of_an_existing_file_is_one_model_whatever_characters_it_has(monkeypatch, tmp_path):
+    file = tmp_path / "digits=a.onnx,letters=b.onnx"
+    file.touch()
+    assert read(monkeypatch, MODEL=str(file)).model == {"mnist-gan": str(file)}
+
+
+@pytest.mark.parametrize(
     ("text", "origins"),
     [
         ("*", ("*",)),
@@ -148,7 +180,6 @@ def test_an_unknown_variable_is_reported_without_its_value(monkeypatch, name, su
 @pytest.mark.parametrize(
     "name",
     [
-        "MODEL",
         "DATA",
         "IMAGE",
         "CONTAINER_BASE",

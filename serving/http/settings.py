@@ -30,7 +30,7 @@ IGNORED_VARIABLES = re.compile(
 MAX_TOKEN_LENGTH = 8_192
 """Maximum length of the token. Servers and proxies reject longer header fields."""
 
-PROTOCOLS = ("images",)
+PROTOCOLS = ("inference", "images")
 """Names of the protocols that the service speaks in addition to its own; serving/http/protocols has their modules."""
 MODEL_NAMES = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
 """Names by which requests choose a model."""
@@ -182,8 +182,8 @@ class Settings(BaseSettings):
     """Time in which a client must accept a whole response."""
 
     protocols: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_protocols)] = PROTOCOLS
-    """Protocols that the service speaks in addition to its own, separated by commas: `images` (images by URL); `none`
-    turns all off."""
+    """Protocols that the service speaks in addition to its own, separated by commas: `inference` (Open
+    Inference Protocol) and `images` (images by URL); `none` turns all off."""
     public_images: bool = False
     """Whether images by URL need no token. An image on a web page cannot send one."""
 

@@ -16,7 +16,10 @@ from serving.http.settings import Settings
 from tests.serving.http.renamed_classes import write_with_class_names
 from tools.service_process import ROOT, serving
 
-FREE_PATHS = ("/livez", "/readyz", "/metrics")
+FREE_PATHS = (
+    *("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
+    *("/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"),
+)
 LONG_NAMES = ("t-shirt", "ankle boot", "a, b", "10", "7up", "x" * 300, "café", " dress", "ab", "bag")
 
 

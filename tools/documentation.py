@@ -58,17 +58,17 @@ def help_text(command: str) -> str:
 
 
 def route_sections() -> str:
-    """Returns a section for each route of the HTTP API, from the OpenAPI description for the pretrained generator."""
+    """Returns a section for each route of the service's own API, from the OpenAPI description for the pretrained
+    generator. Other protocols have pages of their own."""
     from models.onnx_file.generator import Generator
     from models.onnx_file.store import SHIPPED
-    from serving.http.openapi import specification
+    from serving.http.openapi import ROUTES, specification
 
     description = specification(Generator.open(SHIPPED).card)
     schemas = description["components"]["schemas"]
     sections = []
-    for path, methods in description["paths"].items():
-        if "post" in methods:
-            sections.append(_route_section(path, methods["post"], schemas))
+    for path in ROUTES:
+        sections.append(_route_section(path, description["paths"][path]["post"], schemas))
     return "\n\n".join(sections) + "\n"
 
 

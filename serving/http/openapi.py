@@ -1,7 +1,8 @@
 """OpenAPI description of the HTTP API, for the model that is served. The Swagger page at / shows it.
 
-It is generated from the models that validate the requests. BentoML's own description is not used: it has one media type
-for each route, another error format, and only the first type of each union.
+It is generated from the models that validate the requests; other protocols describe their routes themselves. BentoML's
+own description is not used: it has one media type for each route, another error format, and only the first type of each
+union.
 """
 
 import math
@@ -15,10 +16,11 @@ from pydantic.json_schema import models_json_schema
 from models.common.version import version
 from models.onnx_file.card import Card
 from models.onnx_file.store import MODEL_NAME
-from serving.http import request_fields
+from serving.http import protocols, request_fields
 from serving.http.encodings import NPY, NPZ, PNG
 from serving.http.errors import error_code
 from serving.http.model_loading import LoadFields
+from serving.http.protocols.routing import Protocol
 from serving.http.settings import SETTINGS
 
 REFERENCE = "#/components/schemas/{model}"
@@ -132,13 +134,19 @@ def specification(card: Card | None) -> dict[str, Any]:
     components: dict[str, Any] = {
         "schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema(), "Model": _model_schema()}
     }
+    tags = dict(TAGS)
+    for protocol in protocols.enabled(SETTINGS):
+        tags[protocol.title] = protocol.description
+        components["schemas"] |= protocol.schemas
+        for template, operations in _protocol_paths(protocol, card).items():
+            paths[template] = paths.get(template, {}) | operations
     if SETTINGS.api_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": MODEL_NAME, "version": version(), "description": _description(card)},
         "servers": [{"url": "."}],
-        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in tags.items()],
         "paths": paths,
         "components": components,
     }
@@ -258,8 +266,21 @@ def _security() -> dict[str, Any]:
     return {"security": [{"token": []}]} if SETTINGS.api_token else {}
 
 
-def _errors(statuses: tuple[int, ...]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}}
+def _protocol_paths(protocol: Protocol, card: Card | None) -> dict[str, Any]:
+    """Describes the routes of another protocol."""
+    paths: dict[str, Any] = {}
+    for route in protocol.routes:
+        operation = route.operation(card)
+        if operation is not None:
+            statuses = (401, *route.error_statuses) if route.needs_token else route.error_statuses
+            operation["responses"] |= _errors(tuple(sorted(statuses)), protocol.error_schema)
+            operation = {"tags": [protocol.title]} | operation | (_security() if route.needs_token else {})
+            paths.setdefault(route.template, {})[route.http_method.lower()] = operation
+    return paths
+
+
+def _errors(statuses: tuple[int, ...], schema: str = "Error") -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=schema)}}}
     return {
         str(status): {"description": f"Error `{error_code(status)}`", "content": content}
         for status in statuses

@@ -129,7 +129,18 @@ class RequestFields(bentoml.IODescriptor):
             name = next(iter(query))
             message = f"Send the fields in the JSON body, not in the query of the URL; got {name:.80}"
             raise RequestError(400, message, name)
-        fields = read_json(body, headers)
+        return cls.check(read_json(body, headers))
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Checks the fields of a request.
+
+        Returns:
+            the values of all fields by their Python names, defaults included.
+
+        Raises:
+            RequestError: 400 if a field is unknown, missing or invalid.
+        """
         try:
             request = cls.model_validate(fields)
         except ValidationError as errors:

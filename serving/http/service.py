@@ -13,6 +13,7 @@ Each method receives the checked fields of its request (`request_fields`), build
 import gc
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ from models.onnx_file.latent_sources import LatentBatch
 from models.onnx_file.latents import INDEX_LIMIT
 from models.onnx_file.latents import interpolate as interpolate_latents
 from models.onnx_file.store import MODEL_NAME
-from serving.http import bentoml_internals, logs, pages, request_fields, startup, tracing
+from serving.http import bentoml_internals, logs, pages, protocols, request_fields, startup, tracing
 from serving.http.application import BENTOML_PATHS, Application
 from serving.http.connections import limit_connections, replace_uvicorn_protocol
 from serving.http.container import image
@@ -39,6 +40,7 @@ from serving.http.model_file import newest_in_store
 from serving.http.model_loading import LoadMethod
 from serving.http.model_registry import ModelRegistry
 from serving.http.pages import PAGES
+from serving.http.protocols.routing import template_of
 from serving.http.rendering import Renderer
 from serving.http.settings import SETTINGS
 
@@ -73,6 +75,11 @@ class MnistGan:
 
     def __is_ready__(self) -> bool:
         return self.models.ready
+
+    @property
+    def renderer(self) -> Renderer:
+        """Makes the responses with images."""
+        return self._renderer
 
     @bentoml.api(input_spec=request_fields.Generate)
     async def generate(
@@ -182,12 +189,13 @@ CORS = {
     "allow_headers": ["*"],
     "expose_headers": EXPOSED_HEADERS,
 }
+PROTOCOLS = protocols.enabled(SETTINGS)
 # mypy takes MnistGan for the class. The decorator has replaced it by a bentoml.Service, which has `apis`.
 METHODS = (*MnistGan.apis.values(), *map(LoadMethod, SETTINGS.models))  # type: ignore[attr-defined]
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((Cors, CORS),) if SETTINGS.cors_origins else ()),
-    (Application, {"settings": SETTINGS, "methods": METHODS, "pages": PAGES}),
+    (Application, {"settings": SETTINGS, "methods": METHODS, "pages": PAGES, "protocols": PROTOCOLS}),
 )
 """ASGI middleware and its options, outermost first."""
 for middleware, options in MIDDLEWARE:
@@ -195,4 +203,6 @@ for middleware, options in MIDDLEWARE:
 
 replace_uvicorn_protocol()
 bentoml_internals.drop_timeout()
-bentoml_internals.count_only({*BENTOML_PATHS, *PAGES, *(method.route for method in METHODS)})
+bentoml_internals.count_only(
+    {*BENTOML_PATHS, *PAGES, *(method.route for method in METHODS)}, partial(template_of, PROTOCOLS)
+)

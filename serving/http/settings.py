@@ -30,6 +30,8 @@ IGNORED_VARIABLES = re.compile(
 MAX_TOKEN_LENGTH = 8_192
 """Maximum length of the token. Servers and proxies reject longer header fields."""
 
+PROTOCOLS = ("inference", "images")
+"""Names of the protocols that the service speaks in addition to its own; serving/http/protocols has their modules."""
 MODEL_NAMES = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
 """Names by which requests choose a model."""
 
@@ -116,6 +118,16 @@ def _parse_traces_endpoint(text: str) -> str:
     return text
 
 
+def _parse_protocols(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.replace(",", " ").split()))
+    if names == ("none",):
+        return ()
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        known = ", ".join(PROTOCOLS)
+        raise ValueError(f"contains {unknown[0]!r}; write a list of {known}, or none")
+    return names
+
+
 Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Threads = Annotated[int, Field(ge=1, le=1_024)]
@@ -177,6 +189,12 @@ class Settings(BaseSettings):
     response_timeout_seconds: Seconds = 300.0
     """Time in which a client must accept a whole response."""
 
+    protocols: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_protocols)] = PROTOCOLS
+    """Protocols that the service speaks in addition to its own, separated by commas: `inference` (Open
+    Inference Protocol) and `images` (images by URL); `none` turns all off."""
+    public_images: bool = False
+    """Whether images by URL need no token. An image on a web page cannot send one."""
+
     access_log: bool = False
     """Whether to log one line per request."""
     log_format: Literal["text", "json"] = "text"
@@ -234,6 +252,8 @@ class Settings(BaseSettings):
                 continue
             similar = get_close_matches(name, known, n=1)
             yield f"{name} is not a setting and has no effect" + (f"; did you mean {similar[0]}?" if similar else "")
+        if self.public_images and "images" not in self.protocols:
+            yield f"{variable('public_images')} has no effect without images in {variable('protocols')}"
         if "traces_share" in self.model_fields_set and not self.traces_endpoint:
             yield f"{variable('traces_share')} has no effect without {variable('traces_endpoint')}"
         if self.load_folder and self.workers > 1:
@@ -253,7 +273,8 @@ def _describe(error: Any) -> str:
     name = error["loc"][0]
     value = "the value" if name == "api_token" else repr(error["input"])
     default = Settings.model_fields[name].default
-    return f"{variable(name)}: {value} {message} (default: {'unset' if default in (None, ()) else default})"
+    default = ",".join(default) if isinstance(default, tuple) else default
+    return f"{variable(name)}: {value} {message} (default: {'unset' if default in (None, '') else default})"
 
 
 def _load() -> Settings:

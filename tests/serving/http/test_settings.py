@@ -50,6 +50,8 @@ INVALID = {
     "HEAD_TIMEOUT_SECONDS": ["0", "inf"],
     "RESPONSE_TIMEOUT_SECONDS": ["-5", "five"],
     "TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "1e9", "1m"],
+    "PROTOCOLS": ["images,grpc", "none,images", "OpenAI"],
+    "PUBLIC_IMAGES": ["2", "yes please"],
     "ACCESS_LOG": ["2", "loud"],
     "LOG_FORMAT": ["JSON", "xml"],
     "TRACES_ENDPOINT": ["collector", "collector:4318", "grpc://collector:4317", "http://collector:4318"],

@@ -68,7 +68,7 @@ class MnistGan:
         self._generator: Generator | None = None
         try:
             path = model_file()
-            self._generator = open_model(path, SETTINGS.device)
+            self._generator = open_model(path, SETTINGS.device, SETTINGS.public_key, SETTINGS.model_sha256)
             self._renderer = Renderer(self._generator, SETTINGS)
             card = self._generator.card
             metrics().model_info.labels(card.name, card.file_sha256, card.dataset.name, card.precision).set(1)

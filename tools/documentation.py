@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-COMMANDS = ("train", "export-onnx", "evaluate", "sample")
+COMMANDS = ("train", "export-onnx", "evaluate", "verify-model", "sample")
 HELP_WIDTH = 110
 """Width in characters of the help texts on the page of commands."""
 BOUNDS = {"array": ("minItems", "maxItems", " items"), "string": ("minLength", "maxLength", " characters")}

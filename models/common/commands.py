@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from models.common.errors import InputError, MnistGanError
 from models.common.version import version
 
-EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray"}
+EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray", "cryptography": "signing"}
 """Extra of pyproject.toml that installs an optional library. The extra `training` installs all others."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, the same that a shell reports for a process that SIGINT ended."""

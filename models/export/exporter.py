@@ -26,7 +26,7 @@ from models.export.variants import convert
 from models.networks import GENERATORS, Network
 from models.networks.pixels import quantize
 from models.onnx_file import graph_checks
-from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision
+from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision, QualityCheck
 from models.onnx_file.generator import Generator
 from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
@@ -111,14 +111,16 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
     return _check_and_pack(checkpoint.build(), debug_graph, second_graph, card)
 
 
-def with_quality(exported: Export, quality: dict[str, Any]) -> Export:
-    """Copies an export and adds quality metrics to its card, which changes `file_sha256`.
+def with_quality(exported: Export, quality: dict[str, Any] | None, quality_check: QualityCheck | None = None) -> Export:
+    """Copies an export and adds measurements to its card, which changes `file_sha256`.
 
     Args:
         exported: an export; it is not changed.
-        quality: values by name of the metric, in types that JSON has; see `training.export_quality.card_quality`.
+        quality: values by name of the metric, in types that JSON has; see `training.export_quality.card_quality`. None:
+            the generator was not evaluated.
+        quality_check: result of `training.quality_check`. None: it was not made.
     """
-    card = replace(exported.generator.card, quality=quality)
+    card = replace(exported.generator.card, quality=quality, quality_check=quality_check)
     file = _serialize_with_card(_without_pixels(exported.debug_graph), card)
     return replace(exported, generator=Generator.from_bytes(file))
 
@@ -147,7 +149,7 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
         # version even if they know every operator. PyTorch and onnxruntime each write a version of their own.
         graph.ir_version = onnx.helper.find_min_ir_version_for(list(graph.opset_import))
     model = _without_pixels(debug_graph)
-    checks = graph_checks.check(model, card)
+    graph_checks.check(model, card)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -159,7 +161,7 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
         metrics.append(metric)
         if not metric.passes:
             break
-    parity = ParityReport((*checks, "onnx.checker"), tuple(metrics))
+    parity = ParityReport((*graph_checks.NAMES, "onnx.checker"), tuple(metrics))
     parity.check()
 
     latents, labels = draw_latents(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_weights)

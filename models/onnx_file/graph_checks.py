@@ -94,21 +94,23 @@ def read_card(model: ModelProto) -> Card:
     return Card.from_json(text)
 
 
-def check(model: ModelProto, card: Card) -> tuple[str, ...]:
-    """Checks that a graph is allowed in a model file and agrees with its card.
+def check(model: ModelProto, card: Card, begin: Callable[[str], None] = lambda name: None) -> None:
+    """Checks that a graph is allowed in a model file and agrees with its card, with the checks of `NAMES`.
 
-    Returns:
-        The names of all checks.
+    Args:
+        model: the graph.
+        card: the card in the same file.
+        begin: is called with the name of each check, before it is made.
 
     Raises:
         GraphError: a check failed; the message begins with its name.
     """
     for name, check_one in _CHECKS.items():
+        begin(name)
         try:
             check_one(model, card)
         except GraphError as error:
             raise GraphError(f"{name}: {error}") from None
-    return tuple(_CHECKS)
 
 
 def _standard_domain(model: ModelProto, card: Card) -> None:
@@ -253,6 +255,8 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "sizes": _sizes,
 }
 """The checks by name, in the order in which they run: each may rely on those before it."""
+NAMES = tuple(_CHECKS)
+"""Names of the checks of a graph."""
 
 
 def _tensors(graph: GraphProto) -> list[TensorProto]:

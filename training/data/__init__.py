@@ -100,8 +100,21 @@ def load_dataset(
     sha256.update(labels.numpy().data)
     _, channel_count, height, width = images.shape
     shape = (channel_count, height, width)
-    info = Dataset(name, sha256.hexdigest(), shape, tuple(class_names), tuple(counts.tolist()))
+    info = Dataset(name, sha256.hexdigest(), shape, tuple(class_names), tuple(counts.tolist()), *_statistics(images))
     return LabelledImages(images, labels, info, (_describe(info), *loaded.notes))
+
+
+def _statistics(images: torch.Tensor) -> tuple[float, float]:
+    """Returns the mean of the pixels and the mean standard deviation within an image, as `Dataset` defines them.
+
+    Args:
+        images: uint8 (n, channels, height, width), with n at least 1. They are converted to floats in parts, to save
+            memory.
+    """
+    deviations, means = zip(
+        *(torch.std_mean(part.flatten(1).float(), 1, correction=0) for part in images.split(4096)), strict=True
+    )
+    return torch.cat(means).double().mean().item(), torch.cat(deviations).double().mean().item()
 
 
 def _describe(info: Dataset) -> str:

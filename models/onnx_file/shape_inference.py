@@ -103,6 +103,8 @@ class _Inference:
         self._check_axes(node)
         if node.op_type == "Div" and self._types[node.input[0]].tensor_type.elem_type not in _FLOATS:
             raise GraphError("Div divides integers, which would end the process if a divisor is 0")
+        if node.op_type == "PRelu":
+            self._check_slope(node)
         if node.op_type in ("Expand", "Tile"):
             inferred = self._infer_repeated(node)
         else:
@@ -185,6 +187,19 @@ class _Inference:
         if axes is None or any(not isinstance(axis, int) or axis % len(shape) == 0 for axis in axes):
             raise GraphError(f"{node.op_type} combines the rows of {node.input[0]}, or its axes are unknown")
 
+    def _check_slope(self, node: NodeProto) -> None:
+        """Checks that the slope of PRelu is not larger than its input. onnxruntime would enlarge the output, but ONNX
+        infers the shape of the input.
+
+        Raises:
+            GraphError: it is larger.
+        """
+        shape, slope = (self.shapes[name] for name in node.input)
+        if len(slope) > len(shape) or any(
+            size not in (1, of_input) for size, of_input in zip(_padded(slope, len(shape)), shape, strict=True)
+        ):
+            raise GraphError(f"{node.input[1]}, the slope of PRelu, does not fit {node.input[0]}")
+
     def _infer_repeated(self, node: NodeProto) -> dict[str, TypeProto]:
         """Infers Expand or Tile, whose sizes may contain the batch size. ONNX's inference knows only numbers.
 
@@ -262,10 +277,9 @@ class _Inference:
         elif node.op_type == "Reshape":
             sizes = self._sizes.get(node.input[0], ())
         elif node.op_type == "Slice" and node.input[0] in self._sizes:
-            limits = [self._values(name) for name in node.input[1:3]]
-            if len(node.input) < 5 and all(limit and isinstance(limit[0], int) for limit in limits):
-                start, end = (limit[0] for limit in limits if limit)
-                sizes = self._sizes[node.input[0]][start:end]  # type: ignore[misc]  # they are integers
+            limits = [limit for name in node.input[1:3] for limit in self._values(name) or () if isinstance(limit, int)]
+            if len(node.input) < 5 and len(limits) == 2:
+                sizes = self._sizes[node.input[0]][slice(*limits)]
         elif node.op_type == "Concat" and any(name in self._sizes for name in node.input):
             parts = [self._values(name) for name in node.input]
             values = tuple(size for part in parts for size in part or ("?",))

@@ -217,6 +217,10 @@ def a_split_of_the_batch(graph: Draft) -> None:
     graph.nodes.append(helper.make_node("Split", ["latent"], ["upper", "lower"], axis=0, num_outputs=2))
 
 
+def a_slope_that_is_larger_than_its_input(graph: Draft) -> None:
+    graph.append("PRelu", [image(graph, 1, 1, LATENT), "latent"], "grown")
+
+
 def an_expansion_to_a_large_size(graph: Draft) -> None:
     rows = graph.append("Shape", ["latent"], "rows", start=0, end=1)
     sizes = graph.append("Concat", [rows, graph.integers([10_000, 10_000])], "sizes", axis=0)
@@ -275,6 +279,7 @@ def many_positions_of_a_mean(graph: Draft) -> None:
         ("Softmax combines the rows of latent", a_softmax_over_the_batch),
         ("LayerNormalization combines the rows of latent", a_normalization_over_the_batch),
         ("Split combines the rows of latent", a_split_of_the_batch),
+        ("latent, the slope of PRelu, does not fit large_image", a_slope_that_is_larger_than_its_input),
         ("large, which Expand computes, .* 100,000,000 elements a row", an_expansion_to_a_large_size),
         (r"square, which Expand computes, has the shape \[batch, batch\]", an_expansion_to_the_square_of_the_batch),
         ("Expand has unknown sizes", an_expansion_to_computed_sizes),

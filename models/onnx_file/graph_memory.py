@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto
 
 from models.common.errors import GraphError
-from models.onnx_file.shape_inference import BATCH, Shape, elements, infer_shapes
+from models.onnx_file.shape_inference import BATCH, Shape, attribute, elements, infer_shapes
 
 MAX_NODES = 4096
 """Maximum number of operators of a graph."""
@@ -22,6 +22,22 @@ CHANNEL_BLOCK = 16
 multiple on other processors."""
 _MATRIX_ELEMENTS = 32
 """Working memory of MatMul for each matrix of a stack, for offsets and the like, in elements."""
+_RESIZE_ARRAYS = {b"nearest": 2, b"linear": 16}
+"""Working memory of Resize for each position along each axis, by mode, in elements: positions in the input and, if
+linear, weights."""
+_COPIES = {
+    "Gelu": 1,
+    "LayerNormalization": 3,  # if it computes in float32 what is stored in fp16
+    "Max": 2,
+    "Min": 2,
+    "ReduceL2": 4,  # positions of the elements as 8 bytes, and a transposed copy
+    "ReduceMax": 4,
+    "ReduceMean": 4,
+    "ReduceSum": 4,
+    "Softmax": 2,  # a transposed copy of the input and of the output
+    "Where": 2,  # the two selections before they are merged
+}
+"""Number of buffers of the size of the largest input or output that an operator may allocate."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,10 @@ def _working_memory(node: NodeProto, shapes: dict[str, Shape]) -> list[Shape]:
     if node.op_type == "MatMul":
         return [(*output[:-2], _MATRIX_ELEMENTS)]
     if node.op_type == "Resize":
-        # For each position along each axis, the position in the input as 8 bytes.
-        return [(2, sum(size for size in output if isinstance(size, int)))]
+        arrays = _RESIZE_ARRAYS[attribute(node, "mode", b"nearest")]
+        return [(arrays, sum(size for size in output if isinstance(size, int)))]
+    if node.op_type in _COPIES:
+        largest = max((shapes[name] for name in (*node.input, *node.output) if name), key=elements)
+        batch = (BATCH,) if any(shapes[name][:1] == (BATCH,) for name in node.input if name) else ()
+        return [(*batch, _COPIES[node.op_type], elements(largest))]
     return []

@@ -135,13 +135,14 @@ def test_a_planted_fault_is_reported_by_its_check_and_leaves_no_file(
 
 
 def test_an_image_that_depends_on_the_rest_of_its_batch_is_reported(runs, tmp_path, monkeypatch):
-    """Adds the mean latent of the batch to the pixels of each image."""
+    """Adds the mean of the first latent of the batch to the pixels of each image."""
     trace = exporter._trace
 
     def faulty(*arguments):
         model = trace(*arguments)
-        monkeypatch.setattr("models.onnx_file.graph_checks.OPERATORS", exporter.graph_checks.OPERATORS | {"ReduceMean"})
-        mean = onnx.helper.make_node("ReduceMean", ["latent"], ["mean"], keepdims=1, name="mean")
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+        first = onnx.helper.make_node("Gather", ["latent", "zero"], ["first"], axis=0, name="first")
+        mean = onnx.helper.make_node("ReduceMean", ["first"], ["mean"], keepdims=1, name="mean")
         pixels = next(node for node in model.graph.node if node.op_type == "Round")
         model.graph.initializer.append(numpy_helper.from_array(np.float32(10), "ten"))
         by_ten = onnx.helper.make_node("Mul", ["mean", "ten"], ["shift_"], name="by_ten")
@@ -150,9 +151,9 @@ def test_an_image_that_depends_on_the_rest_of_its_batch_is_reported(runs, tmp_pa
         reshape = onnx.helper.make_node("Reshape", ["shift_", "ones"], ["shift"], name="reshape_shift")
         add = onnx.helper.make_node("Add", [pixels.input[0], "shift"], ["shifted"], name="add_shift")
         at = list(model.graph.node).index(pixels)
-        for node in (add, reshape, by_ten, mean):
+        for node in (add, reshape, by_ten, mean, first):
             model.graph.node.insert(at, node)
-        model.graph.node[at + 4].input[0] = "shifted"
+        model.graph.node[at + 5].input[0] = "shifted"
         return model
 
     monkeypatch.setattr(exporter, "_trace", faulty)

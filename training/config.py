@@ -167,6 +167,20 @@ class PenaltyOptions:
 
 
 @dataclass(frozen=True)
+class AugmentationOptions:
+    """Measures against overfitting on few images."""
+
+    augment: Literal["auto", "none", "diff", "ada"] = "auto"
+    """Random changes of all images that the discriminator sees, so that it cannot memorize few training images.
+    auto: diff for a folder with fewer than 5,000 images, otherwise none.
+    diff: moves, covers and colours every image (Zhao et al., 2020).
+    ada: changes as many images as the overfitting of the discriminator requires (Karras et al., 2020)."""
+    mirror: Switch = False
+    """Mirror half of the training images horizontally, chosen at random each time.
+    Not for images whose mirror image looks wrong, such as digits and text."""
+
+
+@dataclass(frozen=True)
 class ExecutionOptions:
     """The hardware and the precision."""
 
@@ -203,6 +217,7 @@ class Config(
     # A dataclass takes the fields of its last base class first.
     LoggingOptions,
     ExecutionOptions,
+    AugmentationOptions,
     PenaltyOptions,
     OptimizationOptions,
     DurationOptions,
@@ -259,7 +274,8 @@ class Config(
             values = json.loads((run / "config.json").read_text())
             if "preset" not in values:  # every field has a default, so any {} would pass for a run
                 raise ValueError("it has no preset")
-            return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
+            values = {"augment": "none"} | values | {"out": str(run)}  # the first runs had no augmentation
+            return TypeAdapter(cls).validate_json(json.dumps(values))
         except FileNotFoundError:
             raise ValueError(f"{run} is not the folder of a run: it has no config.json") from None
         except (TypeError, OSError, ValueError) as error:

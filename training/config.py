@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from tyro.conf import arg
 
-from models.common.commands import Count, optional
+from models.common.commands import Count, ImageSize, optional
 from models.common.threads import MAX_THREADS
 from models.onnx_file.card import first_validation_error
 from training.data_dir import default_data_dir
+from training.fit import DEFAULT_BACKGROUND, Fit
 from training.schedules import LrSchedule
 
 Preset = Literal["mlp", "dcgan", "fast", "r3gan"]
@@ -70,10 +71,18 @@ class DataOptions:
     stacked-mnist: three digits of MNIST as the channels of one RGB image; 1,000 classes.
     uci-digits: 1,797 digits, which scikit-learn contains; needs no download.
     folder: your own images in --data-dir, with one subfolder per class."""
-    image_size: Annotated[int | None, optional("PIXELS", "28 for a folder, otherwise the size of the images")] = None
-    """Height and width to which the images are resampled, in pixels; at least 8."""
+    image_size: Annotated[
+        ImageSize | None, optional("PIXELS|WIDTHxHEIGHT", "the size of the images; 28 for a folder with several sizes")
+    ] = None
+    """Size to which the images are resampled, in pixels: the side of a square, or width x height such as 96x32.
+    Each side from 8 to 256."""
     channels: Annotated[Literal[1, 3] | None, optional("{1,3}", "as in the images")] = None
     """Number of channels: 1 for grey, 3 for RGB."""
+    fit: Fit = "crop"
+    """How images of a folder become --image-size if they have other proportions.
+    crop: their middle is used. pad: they are surrounded by --background. stretch: they are distorted."""
+    background: Annotated[str, arg(metavar="COLOUR")] = DEFAULT_BACKGROUND
+    """Colour behind transparent images of a folder and around padded ones: a name such as black, or #rrggbb."""
 
 
 @dataclass(frozen=True)

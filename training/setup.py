@@ -125,7 +125,15 @@ def make_evaluator(run: Run) -> "TrainingEvaluator | None":
 
 
 def _load_data(config: Config, download: bool) -> LabelledImages:
-    data = load_dataset(config.dataset, config.data_dir, config.image_size, config.channels, download=download)
+    data = load_dataset(
+        config.dataset,
+        config.data_dir,
+        config.image_size,
+        config.channels,
+        config.fit,
+        config.background,
+        download=download,
+    )
     if config.batch_size > len(data):
         raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
     return data.to(torch.device(config.device))

@@ -16,6 +16,9 @@ MAX_ELEMENTS = 2**24
 """Maximum total number of elements of the tensors that a graph computes for one image."""
 MAX_RUN_ELEMENTS = 2**28
 """Maximum memory of one run for all of its rows, with working memory, in elements: 1 GiB in float32."""
+PREFERRED_RUN_ELEMENTS = 2**26
+"""Memory of a run that further rows do not exceed, in elements: 256 MiB in float32. Each thread of the service has a
+run of its own, and larger batches of large images are not faster."""
 
 CHANNEL_BLOCK = 16
 """onnxruntime pads the channels of an image to a multiple of this number on processors with AVX-512, and to a smaller
@@ -57,7 +60,9 @@ class GraphMemory:
     one row."""
 
     def rows(self, maximum: int) -> int:
-        """Returns the largest number of rows, from 1 to `maximum`, whose run stays within `MAX_RUN_ELEMENTS`.
+        """Returns the largest number of rows, from 1 to `maximum`, whose run stays within `PREFERRED_RUN_ELEMENTS`.
+
+        It is 1 if a single row exceeds that.
 
         Raises:
             GraphError: one image takes more than `MAX_ELEMENTS`, or a run of one row more than `MAX_RUN_ELEMENTS`.
@@ -71,7 +76,8 @@ class GraphMemory:
                 f"a run of one row takes memory for {self.fixed + self.row:,} elements, at most {MAX_RUN_ELEMENTS:,} "
                 "are allowed"
             )
-        return min(maximum, (MAX_RUN_ELEMENTS - self.fixed) // max(self.row, 1))
+        limit = min(PREFERRED_RUN_ELEMENTS, MAX_RUN_ELEMENTS)
+        return max(1, min(maximum, (limit - self.fixed) // max(self.row, 1)))
 
 
 def measure_memory(model: ModelProto) -> GraphMemory:

@@ -16,7 +16,7 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(VERSIONS) --editable
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup demo serve test test-lowest test-newest test-all gpu-check gpu-bundle lint docs docs-serve container release lock
+.PHONY: help setup demo serve site test test-lowest test-newest test-all gpu-check gpu-bundle lint docs docs-serve container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ demo: setup ## train, export and serve a small GAN and request a grid of digits,
 
 serve: setup ## serve MNIST_GAN_MODEL, or the newest model of the BentoML store, or the pretrained one, on port 3000
 	$(BIN)/bentoml serve
+
+site: setup ## write the playground with the pretrained model as static files to dist/site/; needs npm
+	$(BIN)/export-site models/pretrained/mnist.onnx --out $(DIST)/site
 
 test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile

@@ -30,14 +30,15 @@ def settle(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
-def picture(page: Page, canvas: str = "grid-image") -> np.ndarray:
-    """Returns the pixels of a canvas of the page."""
+def picture(page: Page, canvas: str = "grid-image", mode: str = "L") -> np.ndarray:
+    """Returns the pixels of a canvas of the page, as grey levels or in another mode of Pillow."""
     url = page.evaluate("id => document.getElementById(id).toDataURL()", canvas)
-    return pixels(base64.b64decode(url.partition(",")[2]))
+    return pixels(base64.b64decode(url.partition(",")[2]), mode)
 
 
-def pixels(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+def pixels(png: bytes, mode: str = "L") -> np.ndarray:
+    """Returns the pixels of a PNG file."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert(mode))
 
 
 def expected_grid(

@@ -91,6 +91,7 @@ function redraw() {
 }
 
 async function drawGrid() {
+  form.first.max = 2 ** 53 - Number(form.n.value);
   const invalid = document.querySelector("#request :invalid");
   if (invalid) throw new Error(`${invalid.name}: ${invalid.validationMessage}`);
   const fields = requestFields();

@@ -80,10 +80,10 @@ docs-serve: setup ## show the documentation site on http://localhost:8000 and re
 container: setup ## build the container image with docker or buildah, and try it
 	@$(BIN)/python -m tools.container mnist-gan:$(VERSION)$(MNIST_GAN_IMAGE:%=-%)
 
-release: setup ## write the Bento with the pretrained generator, the SBOMs of the images, and SHA256SUMS to dist/
+release: setup ## write the Bento, the page without a server, the SBOMs of the images, and SHA256SUMS to dist/; needs npm
 	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
 		&& mkdir -p $(DIST) && $(BIN)/python deploy/release.py $(DIST) $(VERSION)
-	cd $(DIST) && sha256sum *.bento *.cdx.json > SHA256SUMS
+	cd $(DIST) && sha256sum *.bento *.tar.xz *.cdx.json > SHA256SUMS
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
 

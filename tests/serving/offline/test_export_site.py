@@ -27,9 +27,9 @@ from models.onnx_file.session import open_session
 from models.onnx_file.store import SHIPPED
 from serving.offline.export_site import MODEL_FILE, ONNXRUNTIME_WEB
 from tests.models.onnx_file.graph_draft import model_file, small_card
-from tests.serving.offline.static_server import StaticServer, static_server
 from tests.serving.playground import INSECURE_HOST, cell, expected_grid, picture, pixels, settle, violations
 from tools.service_process import serving
+from tools.static_server import StaticServer, static_server
 
 BIN = Path(sys.executable).parent
 MODEL = SHIPPED.with_stem("mnist-fast")

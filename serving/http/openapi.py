@@ -182,6 +182,8 @@ def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
             "description": "Seed of the images, from the request or chosen by the service.",
             "schema": {"type": "integer"},
         }
+    if path == "/card":
+        headers["X-Model-Bytes"] = {"description": "Size of the model file in bytes.", "schema": {"type": "integer"}}
     response_schema = {"$ref": REFERENCE.format(model="Card")} if path == "/card" else BINARY
     operation: dict[str, Any] = {
         "tags": [route.tag],

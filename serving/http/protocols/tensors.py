@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.common.array_types import Images
 from models.onnx_file.latents import INDEX_LIMIT
-from serving.http.body_parsing import read_json, shorten
+from serving.http.body_parsing import read_json
 from serving.http.encodings import Shape
 from serving.http.engine import Labels
 from serving.http.errors import RequestError
+from serving.http.protocols.routing import validate
 
 LENGTH_HEADER = b"inference-header-content-length"
 """Header with the length of the JSON, if raw bytes follow it."""
@@ -150,14 +151,7 @@ def read_message(body: bytes, headers: Mapping[bytes, bytes], max_json_bytes: in
         length = int(text)
     if length > max_json_bytes:
         raise RequestError(413, f"The JSON of the request has {length:,} bytes; at most {max_json_bytes:,} are allowed")
-    fields = read_json(body[:length], headers)
-    try:
-        request = InferRequest.model_validate(fields)
-    except ValidationError as errors:
-        error = errors.errors(include_url=False)[0]
-        value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
-        location = ".".join(str(part)[:50] for part in error["loc"])
-        raise RequestError(400, error["msg"] + value, location or None) from None
+    request = validate(InferRequest, read_json(body[:length], headers))
     for output in request.outputs or ():
         if output.name != OUTPUT:
             raise RequestError(400, f"There is no output {output.name!r:.80}; the output is {OUTPUT}")

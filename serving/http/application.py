@@ -31,7 +31,7 @@ BENTOML_PATHS = (*HEALTH_PATHS, "/schema.json")
 """Paths that BentoML serves."""
 BENTOML_FOLDER = "/static_content/"
 """Path prefix of the Swagger UI files, which BentoML serves."""
-TOKEN_PATHS = ("/card",)
+TOKEN_PATHS = ("/card", "/models")
 """Pages that require the token. The other pages describe only the API."""
 MAX_FULL_BODIES = 8
 """Limit of the memory for all request bodies together, in multiples of the largest allowed body."""
@@ -51,7 +51,8 @@ class Application:
     Args:
         app: BentoML's ASGI application.
         settings: limits and the token.
-        methods: BentoML's `APIMethod` of each route. A POST request to the route calls it.
+        methods: BentoML's `APIMethod` of each route, or an object with the same attributes `route`, `input_spec` and
+            `func`. A POST request to the route calls it.
         pages: functions by path. A GET or HEAD request to the path calls the function, which returns the response.
         protocols: other protocols. Their routes come after the methods and pages.
     """

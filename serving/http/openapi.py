@@ -19,6 +19,7 @@ from models.onnx_file.store import MODEL_NAME
 from serving.http import protocols, request_fields
 from serving.http.encodings import NPY, NPZ, PNG
 from serving.http.errors import error_code
+from serving.http.model_loading import LoadFields
 from serving.http.protocols.routing import Protocol
 from serving.http.settings import SETTINGS
 
@@ -31,13 +32,17 @@ ERROR_STATUSES = (400, 401, 413, 415, 429, 500, 503, 504)
 """Statuses of error responses to a POST request; 401 only if the service has a token."""
 CARD_ERROR_STATUSES = (401, 500, 503, 504)
 """Statuses of error responses to GET /card."""
+MODELS_ERROR_STATUSES = (401, 500, 504)
+"""Statuses of error responses to GET /models."""
+LOAD_ERROR_STATUSES = (400, 401, 403, 409, 413, 415, 429, 500, 504)
+"""Statuses of error responses to POST /models/{name}/load."""
 EXAMPLE_CLASSES = 10
 """Maximum number of classes in an example or a description."""
 
 IMAGES_TAG, MODEL_TAG, MONITORING_TAG = "Images", "Model", "Monitoring"
 TAGS = {
     IMAGES_TAG: "Images as PNG, NumPy files or animations.",
-    MODEL_TAG: "The model that is served.",
+    MODEL_TAG: "The models that are served.",
     MONITORING_TAG: "Health checks and metrics. They need no token.",
 }
 
@@ -112,17 +117,23 @@ def specification(card: Card | None) -> dict[str, Any]:
     Args:
         card: card of the model that is served, for which every example is a valid request. None if no model is served.
     """
-    _, schemas = models_json_schema([(route.fields, "validation") for route in ROUTES.values()], ref_template=REFERENCE)
+    fields = [*(route.fields for route in ROUTES.values()), *([LoadFields] if SETTINGS.load_folder else [])]
+    _, schemas = models_json_schema([(model, "validation") for model in fields], ref_template=REFERENCE)
     paths: dict[str, Any] = {
         path: {"post": _operation(path, route, card)} for path, route in ROUTES.items() if _is_usable(path, card)
     }
     paths["/card"] = {"get": _card_by_get(paths["/card"]["post"])} | paths["/card"]
+    paths["/models"] = {"get": _list_models()}
+    if SETTINGS.load_folder:
+        paths["/models/{name}/load"] = {"post": _load_model()}
     paths |= {
         "/livez": _monitoring("Check liveness", "The process is running."),
         "/readyz": _monitoring("Check readiness", "The model file was opened and passed its checks.", unready=True),
         "/metrics": _monitoring("Get metrics", "Metrics in the Prometheus text format."),
     }
-    components: dict[str, Any] = {"schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema()}}
+    components: dict[str, Any] = {
+        "schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema(), "Model": _model_schema()}
+    }
     tags = dict(TAGS)
     for protocol in protocols.enabled(SETTINGS):
         tags[protocol.title] = protocol.description
@@ -208,6 +219,42 @@ def _card_by_get(post: dict[str, Any]) -> dict[str, Any]:
     return same | {"responses": {"200": post["responses"]["200"]} | _errors(CARD_ERROR_STATUSES)} | _security()
 
 
+def _list_models() -> dict[str, Any]:
+    """Describes GET /models."""
+    schema = {
+        "type": "object",
+        "properties": {"models": {"type": "array", "items": {"$ref": REFERENCE.format(model="Model")}}},
+        "required": ["models"],
+    }
+    return {
+        "tags": [MODEL_TAG],
+        "summary": "List the models",
+        "description": "Returns the name, the state and the hash of each model.",
+        "responses": {"200": {"description": "Success", "content": {"application/json": {"schema": schema}}}}
+        | _errors(MODELS_ERROR_STATUSES),
+    } | _security()
+
+
+def _load_model() -> dict[str, Any]:
+    """Describes POST /models/{name}/load."""
+    body, model = (REFERENCE.format(model=name) for name in (LoadFields.__name__, "Model"))
+    return {
+        "tags": [MODEL_TAG],
+        "summary": "Replace the file of a model",
+        "description": "Opens and checks a model file, and serves it from then on. If a check fails, the present file "
+        "stays.",
+        "parameters": [
+            {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": [*SETTINGS.models]}}
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": body}, "example": {"source": "generator.onnx"}}},
+        },
+        "responses": {"200": {"description": "Success", "content": {"application/json": {"schema": {"$ref": model}}}}}
+        | _errors(LOAD_ERROR_STATUSES),
+    } | _security()
+
+
 def _monitoring(summary: str, success: str, unready: bool = False) -> dict[str, Any]:
     """Describes a path for health checks or metrics."""
     responses = {"200": {"description": success}} | (_errors((503,)) if unready else {})
@@ -273,6 +320,22 @@ def _card_schemas() -> dict[str, Any]:
     parts = card.pop("$defs")
     card["required"] = list(card["properties"])  # a response also contains the fields that have defaults
     return {"Card": card} | {f"Card{name}": schema for name, schema in parts.items()}
+
+
+def _model_schema() -> dict[str, Any]:
+    """Returns the schema of `ModelRegistry.describe`."""
+    fields = {
+        "name": {"type": "string", "description": "Name by which requests choose the model."},
+        "default": {"type": "boolean", "description": "Whether it is the model of requests that name none."},
+        "state": {
+            "enum": ["ready", "loading", "failed"],
+            "description": "loading: its new file is being opened, and the present one is served. failed: its file "
+            "could not be opened.",
+        },
+        "card_name": {"type": ["string", "null"], "description": "`name` in the card of the file that is served."},
+        "file_sha256": {"type": ["string", "null"], "description": "`file_sha256` in that card, as in X-Model."},
+    }
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _error_schema() -> dict[str, Any]:

@@ -35,6 +35,11 @@ def card(model: str | None = None) -> Response:
     return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
 
 
+def models() -> Response:
+    """Returns the name, the state and the hash of each model as JSON."""
+    return JSONResponse({"models": bentoml.get_current_service().models.describe_all()})
+
+
 def description() -> Response:
     """Returns the OpenAPI document."""
     return JSONResponse(specification(bentoml.get_current_service().models.default_card))
@@ -60,6 +65,7 @@ PAGES = {
     "/": swagger,
     "/docs.json": description,
     "/card": card,
+    "/models": models,
     **{path: partial(playground, path) for path in PLAYGROUND_FILES},
 }
 """Functions that return the response to a GET request, by path."""

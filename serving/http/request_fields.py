@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import bentoml
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 
@@ -44,7 +52,9 @@ def _expect(description: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-ModelField = Annotated[str, Field(max_length=MAX_NAME)]
+ModelField = Annotated[
+    str, Field(max_length=MAX_NAME), WithJsonSchema({"type": "string", "enum": list(SETTINGS.models)})
+]
 ClassName = Annotated[str, Field(max_length=MAX_NAME)]
 LabelField = Annotated[ClassName | int, _expect("a class name or index")]
 LabelsField = Annotated[

@@ -37,6 +37,7 @@ from serving.http.engine import LatentSource
 from serving.http.loaded_model import LoadedModel
 from serving.http.malloc import keep_freed_memory
 from serving.http.model_file import newest_in_store
+from serving.http.model_loading import LoadMethod
 from serving.http.model_registry import ModelRegistry
 from serving.http.pages import PAGES
 from serving.http.protocols.routing import template_of
@@ -63,7 +64,7 @@ class MnistGan:
     def __init__(self) -> None:
         limit_connections(SETTINGS)
         keep_freed_memory()
-        self.models = ModelRegistry(SETTINGS.model or {MODEL_NAME: None}, SETTINGS.device)
+        self.models = ModelRegistry(SETTINGS.models, SETTINGS.device)
         self._renderer = Renderer(SETTINGS, self.models.gpu)
         gc.freeze()  # a full collection that examines all loaded modules blocks the process for 30 ms
 
@@ -190,13 +191,11 @@ CORS = {
 }
 PROTOCOLS = protocols.enabled(SETTINGS)
 # mypy takes MnistGan for the class. The decorator has replaced it by a bentoml.Service, which has `apis`.
+METHODS = (*MnistGan.apis.values(), *map(LoadMethod, SETTINGS.models))  # type: ignore[attr-defined]
 MIDDLEWARE: tuple[tuple[Any, dict[str, Any]], ...] = (
     *(((logs.RequestLog, {}),) if SETTINGS.access_log else ()),
     *(((Cors, CORS),) if SETTINGS.cors_origins else ()),
-    (
-        Application,
-        {"settings": SETTINGS, "methods": MnistGan.apis.values(), "pages": PAGES, "protocols": PROTOCOLS},  # type: ignore[attr-defined]
-    ),
+    (Application, {"settings": SETTINGS, "methods": METHODS, "pages": PAGES, "protocols": PROTOCOLS}),
 )
 """ASGI middleware and its options, outermost first."""
 for middleware, options in MIDDLEWARE:
@@ -205,6 +204,5 @@ for middleware, options in MIDDLEWARE:
 replace_uvicorn_protocol()
 bentoml_internals.drop_timeout()
 bentoml_internals.count_only(
-    {*BENTOML_PATHS, *PAGES, *(method.route for method in MnistGan.apis.values())},  # type: ignore[attr-defined]
-    partial(template_of, PROTOCOLS),
+    {*BENTOML_PATHS, *PAGES, *(method.route for method in METHODS)}, partial(template_of, PROTOCOLS)
 )

@@ -63,6 +63,12 @@ def _parse_models(text: str) -> dict[str, str]:
     return models
 
 
+def _parse_folder(text: str) -> Path:
+    if not (folder := Path(text)).is_dir():
+        raise ValueError("is not a folder")
+    return folder.resolve()
+
+
 def _parse_token(text: str) -> str:
     token = text.strip()  # a secret that was created from a file ends in a newline
     if not token:
@@ -142,6 +148,8 @@ class Settings(BaseSettings):
     """Model files, or tags of the BentoML model store, by the names of the models; written as one file or tag, or as
     `NAME=FILE,NAME=TAG`. The first model is the default. None means the newest model of the store, or the pretrained
     generator if there is none."""
+    load_folder: Annotated[Path, BeforeValidator(_parse_folder)] | None = None
+    """Folder below which POST /models/NAME/load may load files. None disables that route."""
     api_token: Annotated[str, BeforeValidator(_parse_token)] | None = Field(default=None, repr=False)
     """Token that clients must send as `Authorization: Bearer TOKEN`; None accepts requests without a token."""
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)] = ()
@@ -203,13 +211,15 @@ class Settings(BaseSettings):
         return {name: value for name, value in stripped.items() if value != "" or name == "api_token"}
 
     @model_validator(mode="after")
-    def _check_limits(self) -> Self:
+    def _check_relations(self) -> Self:
         for part, whole in (("max_json_bytes", "max_body_bytes"), ("max_response_bytes", "max_total_response_bytes")):
             if getattr(self, part) > getattr(self, whole):
                 raise ValueError(
                     f"{variable(part)}: {getattr(self, part)} exceeds {variable(whole)} ({getattr(self, whole)}); "
                     f"lower {variable(part)} or raise {variable(whole)}"
                 )
+        if self.load_folder and not self.api_token:
+            raise ValueError(f"{variable('load_folder')} needs {variable('api_token')}; set it to a secret text")
         return self
 
     @classmethod
@@ -223,6 +233,11 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise SettingError("\n".join(map(_describe, error.errors()))) from None  # the cause would print the token
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        """Files or tags of all models by name, the default first. None means the file that is served by default."""
+        return {**self.model} if self.model else {MODEL_NAME: None}
 
     @classmethod
     def variables(cls) -> dict[str, FieldInfo]:
@@ -241,6 +256,8 @@ class Settings(BaseSettings):
             yield f"{variable('public_images')} has no effect without images in {variable('protocols')}"
         if "traces_share" in self.model_fields_set and not self.traces_endpoint:
             yield f"{variable('traces_share')} has no effect without {variable('traces_endpoint')}"
+        if self.load_folder and self.workers > 1:
+            yield f"{variable('load_folder')} has no effect with several workers, which share no model"
 
 
 def variable(name: str) -> str:
@@ -251,7 +268,7 @@ def variable(name: str) -> str:
 def _describe(error: Any) -> str:
     """Describes an error of pydantic in one line: variable, value (unless it is the token), reason and default."""
     message = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"].removeprefix("Input ")
-    if not error["loc"]:  # from `_check_limits`, whose messages name the variables
+    if not error["loc"]:  # from `_check_relations`, whose messages name the variables
         return message
     name = error["loc"][0]
     value = "the value" if name == "api_token" else repr(error["input"])

@@ -120,7 +120,7 @@ class Base64Pictures:
 
 def protocol(settings: Settings) -> Protocol:
     """Returns the routes."""
-    default = next(iter(settings.model or {}), MODEL_NAME)
+    default = next(iter(settings.models))
 
     def light(template: str, handler: Handler, summary: str, *statuses: int) -> Route:
         """Returns a GET route that does not use the engine."""
@@ -264,7 +264,7 @@ def _reads_differently(card: Card, text: str, labels: list[int]) -> bool:
 async def list_models(call: Call) -> Response:
     """Responds with all models that can be used."""
     models = bentoml.get_current_service().models.describe()
-    data = [_describe_model(model["name"]) for model in models if model["state"] == "ready"]
+    data = [_describe_model(model["name"]) for model in models if model["file_sha256"]]
     return JSONResponse({"object": "list", "data": data})
 
 

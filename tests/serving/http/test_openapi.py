@@ -84,9 +84,9 @@ def test_every_example_is_within_the_limits_of_the_settings(small_limits_client)
 
 def test_every_route_of_the_service_is_described(conditional_client):
     paths = conditional_client.get("/docs.json").json()["paths"]
-    routes = {"/generate", "/dataset", "/decode", "/write", "/interpolate", "/card"}
-    by_protocol = {route.template for protocol in enabled(Settings()) for route in protocol.routes}
-    assert set(paths) == routes | {"/livez", "/readyz", "/metrics"} | by_protocol
+    routes = {"/generate", "/dataset", "/decode", "/write", "/interpolate", "/card", "/models"}
+    described = [route for protocol in enabled(Settings()) for route in protocol.routes if route.operation(None)]
+    assert set(paths) == routes | {"/livez", "/readyz", "/metrics"} | {route.template for route in described}
     assert list(paths["/generate"]["post"]["responses"]["200"]["content"]) == ["image/png"]
 
 
@@ -99,6 +99,15 @@ def test_the_token_is_required_for_the_routes_and_not_for_the_free_paths(shipped
         free = path in FREE_PATHS
         assert operation.get("security") == (None if free else [{"token": []}]), path
         assert ("401" in operation["responses"]) == (not free)
+
+
+def test_loading_a_model_is_described_if_a_setting_enables_it(shipped_card, monkeypatch, tmp_path):
+    assert "/models/{name}/load" not in specification(shipped_card)["paths"]
+    enabled = Settings(api_token="secret", load_folder=str(tmp_path), model="digits=a.onnx,letters=b.onnx")
+    monkeypatch.setattr("serving.http.openapi.SETTINGS", enabled)
+    operation = specification(shipped_card)["paths"]["/models/{name}/load"]["post"]
+    assert operation["parameters"][0]["schema"]["enum"] == ["digits", "letters"]
+    assert operation["security"] == [{"token": []}]
 
 
 def test_a_service_without_a_token_describes_no_security(shipped_card):

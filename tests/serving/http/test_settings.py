@@ -14,6 +14,7 @@ from tools.service_process import ROOT
 
 OPERATIONS = ROOT / "docs/operations.md"
 INVALID = {
+    "LOAD_FOLDER": ["/nowhere", str(OPERATIONS)],
     "MODEL": [
         "a.onnx,b.onnx",
         "digits=a.onnx,b.onnx",
@@ -101,6 +102,12 @@ def test_an_invalid_value_is_rejected_with_one_line_that_names_the_variable(monk
         assert not value.strip() or value.strip() not in line
     else:
         assert value in line
+
+
+def test_loading_models_needs_a_token(monkeypatch, tmp_path):
+    with pytest.raises(SettingError, match="MNIST_GAN_LOAD_FOLDER needs MNIST_GAN_API_TOKEN"):
+        read(monkeypatch, LOAD_FOLDER=str(tmp_path))
+    assert read(monkeypatch, API_TOKEN="secret").load_folder == tmp_path
 
 
 def test_each_invalid_variable_has_its_own_line(monkeypatch):

@@ -132,7 +132,7 @@ async def repository_index(call: Call) -> Response:
                 "state": "READY" if model["file_sha256"] else "UNAVAILABLE",
                 "reason": "" if model["file_sha256"] else "The service could not open the model file",
             }
-            for model in bentoml.get_current_service().models.describe()
+            for model in bentoml.get_current_service().models.describe_all()
         ]
     )
 

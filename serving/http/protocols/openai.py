@@ -263,7 +263,7 @@ def _reads_differently(card: Card, text: str, labels: list[int]) -> bool:
 
 async def list_models(call: Call) -> Response:
     """Responds with all models that can be used."""
-    models = bentoml.get_current_service().models.describe()
+    models = bentoml.get_current_service().models.describe_all()
     data = [_describe_model(model["name"]) for model in models if model["file_sha256"]]
     return JSONResponse({"object": "list", "data": data})
 

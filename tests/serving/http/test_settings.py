@@ -212,6 +212,20 @@ def test_a_fraction_of_traces_without_a_collector_is_reported(monkeypatch):
     assert "MNIST_GAN_TRACES_SHARE has no effect without MNIST_GAN_TRACES_ENDPOINT" in warning
 
 
+def test_public_images_without_images_are_reported(monkeypatch):
+    (warning,) = read(monkeypatch, PUBLIC_IMAGES="1", PROTOCOLS="openai").warnings()
+    assert "MNIST_GAN_PUBLIC_IMAGES has no effect without images in MNIST_GAN_PROTOCOLS" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "protocols"),
+    [("none", ()), ("images", ("images",)), ("openai, images,openai", ("openai", "images")), ("", None)],
+)
+def test_protocols_are_a_list_or_none(monkeypatch, text, protocols):
+    default = Settings.model_construct().protocols
+    assert read(monkeypatch, PROTOCOLS=text).protocols == (default if protocols is None else protocols)
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_invalid_settings_abort_the_start_with_one_line_each(tmp_path, log_format):
     ended = subprocess.run(

@@ -31,12 +31,16 @@ from benchmarks.report import median_of_rounds, print_table, write_json
 from benchmarks.servers import COLOURS, PACKAGES, ROOT, SERVERS, TITLES, Server, running
 from models.onnx_file.generator import Generator
 
-WITHOUT_DECODE = ("litserve",)
-"""Servers without /decode with an array: LitServe's hooks read JSON."""
+WITHOUT = {"/decode": ("litserve",), "/infer": ("before", "fastapi", "litserve")}
+"""Servers that are not measured with a route. LitServe's hooks read JSON and no arrays. /infer is to be compared with
+/decode, which takes the same latents as an .npy file."""
+PATHS = {"/decode": "/decode?labels=0123456789", "/infer": "/v2/models/mnist-gan/infer"}
+"""Path of each route that differs from its name. /infer is the Open Inference Protocol with raw bytes both ways."""
 CASES = (
     *(("/generate", n, connections) for n in (1, 16, 64) for connections in (1, 16, 64)),
     *(("/dataset", n, connections) for n in (16, 256, 1_000) for connections in (1, 4)),
     *(("/decode", n, connections) for n in (1, 64, 256) for connections in (1, 4, 16)),
+    *(("/infer", n, connections) for n in (64, 256) for connections in (1, 4, 16)),
 )
 WRK_REPORT = """
 done = function(summary, latency, requests)
@@ -87,11 +91,10 @@ def main(options: Options) -> None:
                 limits[n].append(_in_process(generator, n, options.seconds / 2))
             for route, n, connections in cases:
                 for name, server in servers.items():
-                    if route == "/decode" and name in WITHOUT_DECODE:
+                    if name in WITHOUT.get(route, ()):
                         continue
                     script = _script(folder, generator, route, n)
-                    query = "?labels=0123456789" if route == "/decode" else ""
-                    url = f"http://127.0.0.1:{server.port}{route}{query}"
+                    url = f"http://127.0.0.1:{server.port}{PATHS.get(route, route)}"
                     seconds = options.seconds * max(1, connections // 16)
                     with server.measured():
                         _wrk(script, url, connections, 0.3)
@@ -115,7 +118,7 @@ def main(options: Options) -> None:
 
 def _case(text: str) -> tuple[str, int, int]:
     """Parses a value of --cases into route, images and connections."""
-    match = re.fullmatch(r"/?(generate|dataset|decode):(\d+):(\d+)", text)
+    match = re.fullmatch(r"/?(generate|dataset|decode|infer):(\d+):(\d+)", text)
     if not match:
         sys.exit(f"serving: --cases: {text!r} is not of the form route:images:connections, for example generate:1:1")
     return f"/{match[1]}", int(match[2]), int(match[3])
@@ -124,19 +127,37 @@ def _case(text: str) -> tuple[str, int, int]:
 def _script(folder: Path, generator: Generator, route: str, n: int) -> Path:
     """Writes the script from which wrk reads the request, and returns its path."""
     body = folder / f"{route[1:]}-{n}.body"
-    if route == "/decode":
+    headers = {"Content-Type": "application/json"}
+    if route == "/infer":
+        content, length = _infer_request(generator, n)
+        body.write_bytes(content)
+        headers = {"Inference-Header-Content-Length": str(length)}
+    elif route == "/decode":
+        headers = {"Content-Type": "application/x-npy"}
         stream = io.BytesIO()
         np.save(stream, generator.draw(0, 0, n)[0])
         body.write_bytes(stream.getvalue())
     else:
         body.write_text(json.dumps({"n": n, "seed": 7}))
     script = body.with_suffix(".lua")
-    media_type = "application/x-npy" if route == "/decode" else "application/json"
+    fields = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in headers.items())
     script.write_text(
-        f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "{media_type}"\n'
+        f'wrk.method = "POST"\n{fields}'
         f'local file = io.open("{body}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n{WRK_REPORT}'
     )
     return script
+
+
+def _infer_request(generator: Generator, n: int) -> tuple[bytes, int]:
+    """Returns a request of the Open Inference Protocol for n images, and the length of its JSON."""
+    latents, labels = generator.draw(0, 0, n)
+    tensors = [("latent", "FP32", latents)] + ([] if labels is None else [("label", "INT64", labels)])
+    inputs = [
+        {"name": name, "shape": array.shape, "datatype": kind, "parameters": {"binary_data_size": array.nbytes}}
+        for name, kind, array in tensors
+    ]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    return b"".join((head, *(array.tobytes() for _, _, array in tensors))), len(head)
 
 
 def _wrk(script: Path, url: str, connections: int, seconds: float) -> dict[str, float]:
@@ -185,6 +206,7 @@ def _print_results(results: list[dict[str, Any]], servers: tuple[str, ...], mode
 
 
 def _draw(results: list[dict[str, Any]], model: str, path: Path) -> None:
+    results = [result for result in results if "fastapi" in result]
     figure = Figure(figsize=(8, 0.28 * len(results) + 1.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     cases = [

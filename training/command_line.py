@@ -11,6 +11,7 @@ from tyro.conf import DisallowNone, HelptextFromCommentsOff, OmitArgPrefixes, ar
 
 from models.common.commands import Count, Version, optional
 from training.config import (
+    AugmentationOptions,
     Config,
     DataOptions,
     DurationOptions,
@@ -81,6 +82,7 @@ class _NewRun:
     duration: DurationOptions
     optimization: OptimizationOptions
     penalty: PenaltyOptions
+    augmentation: AugmentationOptions
     execution: ExecutionOptions
     logging: LoggingOptions
 

@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from tyro.conf import arg
 
-from models.common.commands import Count, optional
+from models.common.commands import Count, ImageSize, optional
 from models.common.threads import MAX_THREADS
 from models.onnx_file.card import first_validation_error
 from training.data_dir import default_data_dir
+from training.fit import DEFAULT_BACKGROUND, Fit
 from training.schedules import LrSchedule
 
 Preset = Literal["mlp", "dcgan", "fast", "r3gan"]
@@ -70,10 +71,18 @@ class DataOptions:
     stacked-mnist: three digits of MNIST as the channels of one RGB image; 1,000 classes.
     uci-digits: 1,797 digits, which scikit-learn contains; needs no download.
     folder: your own images in --data-dir, with one subfolder per class."""
-    image_size: Annotated[int | None, optional("PIXELS", "28 for a folder, otherwise the size of the images")] = None
-    """Height and width to which the images are resampled, in pixels; at least 8."""
+    image_size: Annotated[
+        ImageSize | None, optional("PIXELS|WIDTHxHEIGHT", "the size of the images; 28 for a folder with several sizes")
+    ] = None
+    """Size to which the images are resampled, in pixels: the side of a square, or width x height such as 96x32.
+    Each side from 8 to 256."""
     channels: Annotated[Literal[1, 3] | None, optional("{1,3}", "as in the images")] = None
     """Number of channels: 1 for grey, 3 for RGB."""
+    fit: Fit = "crop"
+    """How images of a folder become --image-size if they have other proportions.
+    crop: their middle is used. pad: they are surrounded by --background. stretch: they are distorted."""
+    background: Annotated[str, arg(metavar="COLOUR")] = DEFAULT_BACKGROUND
+    """Colour behind transparent images of a folder and around padded ones: a name such as black, or #rrggbb."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,20 @@ class PenaltyOptions:
 
 
 @dataclass(frozen=True)
+class AugmentationOptions:
+    """Measures against overfitting on few images."""
+
+    augment: Literal["auto", "none", "diff", "ada"] = "auto"
+    """Random changes of all images that the discriminator sees, so that it cannot memorize few training images.
+    auto: diff for a folder with fewer than 5,000 images, otherwise none.
+    diff: moves, covers and colours every image (Zhao et al., 2020).
+    ada: changes as many images as the overfitting of the discriminator requires (Karras et al., 2020)."""
+    mirror: Switch = False
+    """Mirror half of the training images horizontally, chosen at random each time.
+    Not for images whose mirror image looks wrong, such as digits and text."""
+
+
+@dataclass(frozen=True)
 class ExecutionOptions:
     """The hardware and the precision."""
 
@@ -203,6 +226,7 @@ class Config(
     # A dataclass takes the fields of its last base class first.
     LoggingOptions,
     ExecutionOptions,
+    AugmentationOptions,
     PenaltyOptions,
     OptimizationOptions,
     DurationOptions,
@@ -259,7 +283,8 @@ class Config(
             values = json.loads((run / "config.json").read_text())
             if "preset" not in values:  # every field has a default, so any {} would pass for a run
                 raise ValueError("it has no preset")
-            return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
+            values = {"augment": "none"} | values | {"out": str(run)}  # the first runs had no augmentation
+            return TypeAdapter(cls).validate_json(json.dumps(values))
         except FileNotFoundError:
             raise ValueError(f"{run} is not the folder of a run: it has no config.json") from None
         except (TypeError, OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from models.checkpoint import Checkpoint, check_readable, find_checkpoints, load
 from models.common.errors import InputError, MnistGanError
 from models.common.files import is_utf8
 from models.export.exportable import check_exportable
+from training.augmentation import FEW_IMAGES
 from training.config import Config
 from training.data import LabelledImages, load_dataset
 from training.distributed import Group
@@ -96,6 +97,7 @@ def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     data = group.local_main_process_first(lambda: _load_data(config, download=not dry_run))
+    config, data = _choose_augmentation(config, data)
     generator_widths, discriminator_widths = resolve_widths(config, data.info.image_shape)
     config = replace(config, generator_widths=generator_widths, discriminator_widths=discriminator_widths)
     checkpoint = load_run_checkpoint(config, data.info) if resume else None
@@ -123,10 +125,30 @@ def make_evaluator(run: Run) -> "TrainingEvaluator | None":
 
 
 def _load_data(config: Config, download: bool) -> LabelledImages:
-    data = load_dataset(config.dataset, config.data_dir, config.image_size, config.channels, download=download)
+    data = load_dataset(
+        config.dataset,
+        config.data_dir,
+        config.image_size,
+        config.channels,
+        config.fit,
+        config.background,
+        download=download,
+    )
     if config.batch_size > len(data):
         raise RunError(f"--batch-size {config.batch_size} is more than the {len(data):,} images of {config.dataset}")
     return data.to(torch.device(config.device))
+
+
+def _choose_augmentation(config: Config, data: LabelledImages) -> tuple[Config, LabelledImages]:
+    """Resolves `--augment auto`, and adds a line about the augmentation to the summary of the data."""
+    chosen, reason = config.augment, ""
+    if chosen == "auto":
+        few = config.dataset == "folder" and len(data) < FEW_IMAGES
+        chosen = "diff" if few else "none"
+        if few:
+            reason = f", because the folder has fewer than {FEW_IMAGES:,} images; --augment none turns it off"
+    note = () if chosen == "none" else (f"augmentation of the images: {chosen}{reason}",)
+    return replace(config, augment=chosen), replace(data, summary=(*data.summary, *note))
 
 
 def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | None) -> State:

@@ -10,6 +10,7 @@ from torch.optim import Adam
 from models.checkpoint import Checkpoint
 from models.networks import NetworkConfig, build_discriminator, build_generator
 from models.onnx_file.card import Dataset
+from training.augmentation import AUGMENTATIONS
 from training.config import Config
 from training.provenance import training_record
 from training.widths import resolve_widths
@@ -86,8 +87,13 @@ class State:
         """Loss scaler for fp16; disabled in other precisions."""
         self.images_seen = 0
         """Number of real images that the discriminator was trained on, over all processes, repetitions included."""
-        self.metric_sums = torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=config.device)
-        """Sums of `STEP_METRICS` over the steps since the last reset: float64 (7,)."""
+        adaptive = config.augment in AUGMENTATIONS and AUGMENTATIONS[config.augment].adaptive
+        self.augment_probability = torch.zeros((), device=config.device) if adaptive else None
+        """Probability of each change of `--augment ada`: float32 scalar; None for other augmentations."""
+        self.metric_names = ("overfitting", *STEP_METRICS) if adaptive else STEP_METRICS
+        """Names of the metrics of a step."""
+        self.metric_sums = torch.zeros(len(self.metric_names), dtype=torch.float64, device=config.device)
+        """Sums of the metrics over the steps since the last reset: float64 (metrics,)."""
         self.metric_steps = torch.zeros((), dtype=torch.int64, device=config.device)
         """Number of steps in the sums: int64 scalar. Steps in which fp16 skipped an update are not among them."""
         self.skipped_updates = torch.zeros((), dtype=torch.int64, device=config.device)
@@ -99,10 +105,13 @@ class State:
         return self.generator if self.ema is None else self.ema
 
     def metrics(self) -> dict[str, float]:
-        """Returns the means of `STEP_METRICS` since the last reset, and `skipped_updates`. Synchronizes with the
-        device."""
+        """Returns the means of the metrics since the last reset, `skipped_updates` and, for `ada`, the present
+        `augment_probability`. Synchronizes with the device."""
         means = self.metric_sums / self.metric_steps.clamp(min=1)
-        return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped_updates.item()}
+        counts = {"skipped_updates": self.skipped_updates.item()}
+        if self.augment_probability is not None:
+            counts["augment_probability"] = self.augment_probability.item()
+        return dict(zip(self.metric_names, means.tolist(), strict=True)) | counts
 
     def reset_metrics(self) -> None:
         """Sets the metric sums to zero, for a new epoch. `skipped_updates` continues to count."""
@@ -179,3 +188,5 @@ class State:
         yield "progress.sums", self.metric_sums
         yield "progress.steps", self.metric_steps
         yield "progress.skipped", self.skipped_updates
+        if self.augment_probability is not None:
+            yield "progress.augment_probability", self.augment_probability

@@ -7,6 +7,7 @@ render the golden images, and write the card with the checksum into the file's m
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import warnings
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from models.onnx_file.generator import Generator
 from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
-from models.onnx_file.session import make_feeds, open_session, run
+from models.onnx_file.session import MAX_ROWS_PER_RUN, make_feeds, open_session, run
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Libraries whose versions the card lists."""
@@ -41,7 +42,10 @@ MAX_NAME = 100
 """Maximum number of characters of a generator's name, which appears in logs, metrics and pages."""
 GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
-"""Number of golden images on the card."""
+"""Maximum number of golden images on the card."""
+GOLDEN_BYTES = 2**18
+"""Maximum number of bytes of all golden images together, unless a single one has more: 16 images of 64 x 64 pixels in
+colour, or one of 256 x 256."""
 
 
 class ExportError(MnistGanError):
@@ -157,17 +161,16 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
 
     differing = _count_differing_bytes(_serialize(debug_graph), _serialize(second_graph))
     metrics = [ParityMetric("bytes that differ in a second export", differing, 0)]
-    for metric in measure_parity(generator, _serialize(debug_graph), card.precision):
+    rows = measure_memory(model).rows(MAX_ROWS_PER_RUN)
+    for metric in measure_parity(generator, _serialize(debug_graph), card.precision, rows):
         metrics.append(metric)
         if not metric.passes:
             break
     parity = ParityReport((*graph_checks.NAMES, "onnx.checker"), tuple(metrics))
     parity.check()
 
-    latents, labels = draw_latents(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_weights)
-    golden = run(
-        open_session(_serialize(model)), make_feeds(latents, labels), measure_memory(model).rows(GOLDEN_IMAGES)
-    )
+    latents, labels = draw_latents(GOLDEN_SEED, 0, card.golden.n, card.latent_dim, card.class_weights)
+    golden = run(open_session(_serialize(model)), make_feeds(latents, labels), rows)
     card = replace(card, parity=parity.to_dict(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
     return Export(Generator.from_bytes(_serialize_with_card(model, card)), parity, debug_graph)
 
@@ -251,9 +254,14 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         parity={},
         quality=None,
-        golden=Golden(GOLDEN_SEED, GOLDEN_IMAGES, ""),
+        golden=Golden(GOLDEN_SEED, golden_images(config.image_shape), ""),
         build=Build(version(), git_commit(), platform.python_version(), f"{platform.system()} {platform.machine()}"),
     )
+
+
+def golden_images(image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of golden images of a generator, which is less where images are large."""
+    return max(1, min(GOLDEN_IMAGES, GOLDEN_BYTES // math.prod(image_shape)))
 
 
 def _sha256_of_json(config: dict[str, Any]) -> str:

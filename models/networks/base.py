@@ -111,9 +111,10 @@ def project(logit: Tensor, features: Tensor, embedded: Tensor | None) -> Tensor:
 def default_halvings(image_shape: tuple[int, int, int]) -> int:
     """Number of times that a network of default widths halves an image: until its longer side has at most 8 pixels.
 
-    At least 2, however small the image is.
+    At least 2, however small the image is. The shorter side keeps at least 2 pixels.
     """
-    return max(2, (max(image_shape[1:]) - 1).bit_length() - 3)
+    shorter, longer = sorted(image_shape[1:])
+    return max(2, min((longer - 1).bit_length() - 3, shorter.bit_length() - 2))
 
 
 def feature_size(config: NetworkConfig, halvings: int) -> tuple[int, int]:

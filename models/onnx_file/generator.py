@@ -68,7 +68,8 @@ class Generator:
         """The card in the file."""
         self.rows_per_run = rows_per_run
         """Maximum number of rows that the network computes at a time, from 1 to `MAX_ROWS_PER_RUN`. It is less where
-        images are large, so that the memory stays within `models.onnx_file.graph_memory.MAX_RUN_ELEMENTS`."""
+        images are large, so that the memory stays within `PREFERRED_RUN_ELEMENTS` of
+        `models.onnx_file.graph_memory`."""
         self.provider = provider
         """Execution provider of onnxruntime."""
         self._session = open_session(file, provider)

@@ -20,12 +20,16 @@ from models.onnx_file.shape_inference import BATCH, MAX_RANK, attribute, dimensi
 
 # fmt: off
 OPERATORS = frozenset((
-    "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "DequantizeLinear",
-    "Gather", "Gemm", "LeakyRelu", "MatMul", "Mul", "QuantizeLinear", "Relu", "Reshape", "Resize", "Round", "Shape",
-    "Slice", "Squeeze", "Tanh", "Transpose", "Unsqueeze",
+    "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "Cos",
+    "DepthToSpace", "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Gather", "Gelu", "Gemm",
+    "Greater", "HardSigmoid", "HardSwish", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Log", "MatMul",
+    "Max", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Selu", "Shape", "Sigmoid", "Sin", "Slice",
+    "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
-"""Operators that a graph may use, all from the standard domain. The generators of this repository need no others."""
+"""Operators that a graph may use, all from the standard domain. The networks of this repository need fewer; the others
+are there for networks that a user brings. `models.onnx_file.graph_memory` bounds the memory of each."""
 
 MAX_FILE_BYTES = 2**30
 """Maximum size of a model file."""
@@ -51,16 +55,32 @@ _WEIGHT_TYPES = {
 """Types that weights may have, for each precision."""
 _SHAPES = {TensorProto.INT64, TensorProto.INT32}
 """Types of shapes and indices, allowed in every precision."""
-_ONLY: dict[str, dict[str, object]] = {
-    "Conv": {"auto_pad": b"NOTSET"},
+_ONLY: dict[str, dict[str, tuple[object, ...]]] = {
+    "Conv": {"auto_pad": (b"NOTSET",)},
     # With these attributes, onnxruntime returns another shape than ONNX infers.
-    "ConvTranspose": {"auto_pad": b"NOTSET", "output_shape": None},
-    # Other modes allocate buffers that are not counted. With an aspect ratio, sizes depend on the number of rows.
-    "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
+    "ConvTranspose": {"auto_pad": (b"NOTSET",), "output_shape": (None,)},
+    # Reflected pixels could be read from outside of the image, if the padding is larger than the image.
+    "Pad": {"mode": (b"constant",)},
+    # Other modes, and filters, allocate buffers that are not counted. With an aspect ratio, sizes depend on the number
+    # of rows. A region of interest could lie outside of the image.
+    "Resize": {
+        "mode": (b"nearest", b"linear"),
+        "antialias": (0,),
+        "keep_aspect_ratio_policy": (b"stretch",),
+        "coordinate_transformation_mode": (b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric"),
+    },
 }
-"""Only allowed value of some attributes, by operator, if the attribute is present. None: it must be absent."""
-_MIN_VALUES = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
-"""Minimum of the numbers in an attribute of a convolution, as onnxruntime divides by some of them."""
+"""Allowed values of some attributes, by operator, if the attribute is present. None: it must be absent."""
+_MIN_VALUES = {
+    "group": 1,
+    "kernel_shape": 1,
+    "strides": 1,
+    "dilations": 1,
+    "pads": 0,
+    "output_padding": 0,
+    "blocksize": 1,
+}
+"""Minimum of the numbers in an attribute of a convolution or DepthToSpace, as onnxruntime divides by some of them."""
 
 
 def parse(file: bytes) -> ModelProto:
@@ -128,7 +148,8 @@ def _operators(model: ModelProto, card: Card) -> None:
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
-            f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator",
+            f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator; docs/own-network.md lists those "
+            "that are",
         )
         names = [entry.name for entry in node.attribute]
         _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of the same name")
@@ -218,14 +239,13 @@ def _quantization(model: ModelProto, card: Card) -> None:
 
 
 def _operator_attributes(model: ModelProto, card: Card) -> None:
-    """Checks attributes of convolutions and of Resize that affect memory or could crash onnxruntime."""
+    """Checks attributes that affect memory or could crash onnxruntime."""
     for node in model.graph.node:
         for name, allowed in _ONLY.get(node.op_type, {}).items():
-            value = attribute(node, name, allowed)
-            _require(
-                value == allowed, f"{node.op_type} has {name} {value!r:.40}; only {allowed or 'no value'!r} is allowed"
-            )
-        if node.op_type in ("Conv", "ConvTranspose"):
+            value = attribute(node, name, allowed[0])
+            words = " or ".join("no value" if choice is None else repr(choice) for choice in allowed)
+            _require(value in allowed, f"{node.op_type} has {name} {value!r:.40}; only {words} is allowed")
+        if node.op_type in ("Conv", "ConvTranspose", "DepthToSpace"):
             for name, minimum in _MIN_VALUES.items():
                 numbers = attribute(node, name, [])
                 for number in numbers if isinstance(numbers, list) else [numbers]:

@@ -1,6 +1,6 @@
 """Checks the token and the limits, dispatches requests to the methods and pages, and converts errors to responses.
 
-    RequestLog -> CORS -> Application -> method of the service -> Renderer -> Engine
+    RequestLog -> CORS -> Application -> method of the service or handler of a protocol -> Renderer -> Engine
 
 BentoML's own path to a method (routing, binding a signature, two context managers) takes as long as decoding an image.
 The application is therefore ASGI middleware in front of BentoML's router. It calls the same methods with the same
@@ -9,7 +9,8 @@ fields as BentoML would; docs/architecture.md has the measurements.
 
 import hmac
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from bentoml import get_current_service
@@ -22,14 +23,15 @@ from serving.http.budget import Budget
 from serving.http.deadline import Exchange
 from serving.http.errors import ABORT, RequestError, status_error
 from serving.http.logs import HEALTH_PATHS
-from serving.http.request_body import read_body
+from serving.http.protocols.routing import Call, Handler, Protocol
+from serving.http.request_body import BodyLimits, own_limits, read_body
 from serving.http.settings import Settings
 
 BENTOML_PATHS = (*HEALTH_PATHS, "/schema.json")
 """Paths that BentoML serves."""
 BENTOML_FOLDER = "/static_content/"
 """Path prefix of the Swagger UI files, which BentoML serves."""
-TOKEN_PATHS = ("/card",)
+TOKEN_PATHS = ("/card", "/models")
 """Pages that require the token. The other pages describe only the API."""
 MAX_FULL_BODIES = 8
 """Limit of the memory for all request bodies together, in multiples of the largest allowed body."""
@@ -39,6 +41,8 @@ NO_QUERY = QueryParams()
 logger = logging.getLogger("bentoml.mnist-gan")
 
 Page = Callable[[], Response]
+Respond = Callable[[Scope, Mapping[bytes, bytes], bytes], Awaitable[Response]]
+"""Makes the response from the scope, the header fields and the body of a request."""
 
 
 class Application:
@@ -47,15 +51,26 @@ class Application:
     Args:
         app: BentoML's ASGI application.
         settings: limits and the token.
-        methods: BentoML's `APIMethod` of each route. A POST request to the route calls it.
+        methods: BentoML's `APIMethod` of each route, or an object with the same attributes `route`, `input_spec` and
+            `func`. A POST request to the route calls it.
         pages: functions by path. A GET or HEAD request to the path calls the function, which returns the response.
+        protocols: other protocols. Their routes come after the methods and pages.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, methods: Iterable[Any], pages: Mapping[str, Page]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        methods: Iterable[Any],
+        pages: Mapping[str, Page],
+        protocols: Sequence[Protocol],
+    ):
         self._app = app
         self._settings = settings
-        self._methods = {method.route: method for method in methods}
+        self._methods: dict[str, Respond] = {method.route: partial(_call_method, method) for method in methods}
         self._pages = pages
+        self._protocols = protocols
+        self._limits = own_limits(settings.max_body_bytes, settings.max_json_bytes)
         self._bodies = Budget(MAX_FULL_BODIES * settings.max_body_bytes, "bodies")
         self._active = 0
         """Number of requests that are being processed: their body has arrived, their response is not yet sent."""
@@ -72,13 +87,15 @@ class Application:
             async with exchange.deadline:
                 await self._respond(scope, receive, exchange)
             return
-        except RequestError as error:
-            response = error.response()
+        except RequestError as request_error:
+            error = request_error
         except TimeoutError:
-            response = exchange.timeout_error().response()
+            error = exchange.timeout_error()
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            response = status_error(500).response()
+            error = status_error(500)
+        protocol = self._protocol(scope["path"])
+        response = protocol.error_response(error) if protocol else error.response()
         if not exchange.response_started:
             await response(scope, receive, send)
         elif extension := scope.get("extensions", {}).get(ABORT):
@@ -87,32 +104,66 @@ class Application:
     async def _respond(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         path, http_method = scope["path"], scope["method"]
         if http_method == "POST" and path in self._methods:
-            await self._call(self._methods[path], scope, receive, exchange)
+            headers = dict(scope["headers"])
+            self._check_token(headers)
+            await self._call(self._methods[path], scope, receive, exchange, headers, self._limits)
         elif http_method in ("GET", "HEAD") and path in self._pages:
             if path in TOKEN_PATHS:
                 self._check_token(dict(scope["headers"]))
             await self._pages[path]()(scope, receive, exchange.send)
+        elif protocol := self._protocol(path):
+            await self._respond_to_protocol(protocol, scope, receive, exchange)
         else:
             raise self._routing_error(path)
 
-    async def _call(self, method: Any, scope: Scope, receive: Receive, exchange: Exchange) -> None:
-        """Reads the request, calls a method of the service, and sends the response.
+    def _protocol(self, path: str) -> Protocol | None:
+        """Returns the protocol that a path belongs to."""
+        return next((protocol for protocol in self._protocols if path.startswith(protocol.prefixes)), None)
+
+    async def _respond_to_protocol(
+        self, protocol: Protocol, scope: Scope, receive: Receive, exchange: Exchange
+    ) -> None:
+        path = scope["path"]
+        routes = protocol.match(path)
+        if not routes:
+            raise RequestError(404, f"The path {path!r:.80} does not exist; /docs.json lists the paths")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if method not in routes:
+            raise _method_not_allowed(path, sorted(routes))
+        route, values = routes[method]
+        headers = dict(scope["headers"])
+        if route.needs_token:
+            self._check_token(headers)
+        respond = partial(_call_handler, route.respond, values)
+        if route.uses_engine:
+            limits = route.body_limits(headers) if route.body_limits else self._limits
+            await self._call(respond, scope, receive, exchange, headers, limits)
+        else:
+            response = await respond(scope, headers, b"")
+            await response(scope, receive, exchange.send)
+
+    async def _call(
+        self,
+        respond: Respond,
+        scope: Scope,
+        receive: Receive,
+        exchange: Exchange,
+        headers: Mapping[bytes, bytes],
+        limits: BodyLimits,
+    ) -> None:
+        """Reads the request, makes the response, and sends it.
 
         Slow uploads do not count as active requests, so capacity is checked before and after the body is read.
         """
-        headers = dict(scope["headers"])
-        self._check_token(headers)
         self._check_capacity()
         with self._bodies.reserve() as reservation:
-            limits = self._settings.max_body_bytes, self._settings.max_json_bytes
-            body = await read_body(receive, headers, *limits, reservation)
+            body = await read_body(receive, headers, limits, reservation)
             exchange.body_arrived = True
             self._check_capacity()
             self._active += 1
             try:
                 with exchange.cancel_on_disconnect():
-                    fields = method.input_spec.parse(body, _read_query(scope["query_string"]), headers)
-                    response = await method.func(get_current_service(), **fields)
+                    response = await respond(scope, headers, body)
                     await response(scope, receive, exchange.send)
             finally:
                 self._active -= 1
@@ -130,11 +181,28 @@ class Application:
         """Returns a 405 that lists the allowed methods if the path exists, else a 404."""
         allowed = [name for name, routes in (("GET", self._pages), ("POST", self._methods)) if path in routes]
         if allowed:
-            message = f"{path} allows only {' and '.join(allowed)} requests"
-            return RequestError(405, message, headers={"Allow": ", ".join(allowed)})
+            return _method_not_allowed(path, allowed)
         known = path.rstrip("/")
         hint = f"did you mean {known}?" if known in {*self._pages, *self._methods} else "/docs.json lists the paths"
         return RequestError(404, f"This path does not exist; {hint}")
+
+
+async def _call_method(method: Any, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> Response:
+    """Parses a request to a route of the service and calls the method of the route."""
+    fields = method.input_spec.parse(body, _read_query(scope["query_string"]), headers)
+    return await method.func(get_current_service(), **fields)
+
+
+async def _call_handler(
+    handler: Handler, values: Mapping[str, str], scope: Scope, headers: Mapping[bytes, bytes], body: bytes
+) -> Response:
+    """Calls the handler of a route of a protocol. `values` are the variable parts of the path."""
+    return await handler(Call(scope, values, _read_query(scope["query_string"]), headers, body))
+
+
+def _method_not_allowed(path: str, allowed: Sequence[str]) -> RequestError:
+    message = f"{path} allows only {' and '.join(allowed)} requests"
+    return RequestError(405, message, headers={"Allow": ", ".join(allowed)})
 
 
 def _read_query(query: bytes) -> QueryParams:

@@ -6,7 +6,8 @@ because they load circus, which workers do not need.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from copy import copy
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -96,11 +97,15 @@ def drop_tracing() -> None:
     asgi.OpenTelemetryMiddleware = lambda app, **_: app  # type: ignore[assignment,misc]
 
 
-def count_only(paths: Collection[str]) -> None:
-    """Makes BentoML's request metrics ignore all paths except these.
+def count_only(paths: Collection[str], template_of: Callable[[str], str | None]) -> None:
+    """Makes BentoML's request metrics ignore all paths except these and those that have a template.
 
     BentoML creates a series for each requested path and keeps it, even if the path does not exist, so that clients
     could fill the memory.
+
+    Args:
+        paths: paths to count.
+        template_of: returns the label under which to count another path, or None if it is not counted.
     """
 
     class LimitedMetricsMiddleware(instruments.RunnerTrafficMetricsMiddleware):
@@ -111,8 +116,20 @@ def count_only(paths: Collection[str]) -> None:
                     remember_labels(metric)
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            known = scope["type"] != "http" or scope["path"] in paths
-            await (super().__call__ if known else self.app)(scope, receive, send)
+            if scope["type"] != "http" or scope["path"] in paths:
+                await super().__call__(scope, receive, send)
+            elif (template := template_of(scope["path"])) is None:
+                await self.app(scope, receive, send)
+            else:
+                await self._count_as(template, scope, receive, send)
+
+        async def _count_as(self, label: str, scope: Scope, receive: Receive, send: Send) -> None:
+            if not self._is_setup:
+                self._setup()
+            counter = copy(self)
+            # BentoML's middleware takes the label from the path of the scope; the application gets the real path.
+            counter.app = lambda _, receive, send: self.app(scope, receive, send)
+            await super(LimitedMetricsMiddleware, counter).__call__({**scope, "path": label}, receive, send)
 
     instruments.RunnerTrafficMetricsMiddleware = LimitedMetricsMiddleware  # type: ignore[misc]
 

@@ -19,15 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.common.array_types import Images, Labels
-from models.onnx_file.generator import Generator
 from models.onnx_file.latent_sources import LatentBatch
 from serving.http.errors import RequestError
-from serving.http.metrics import metrics
+from serving.http.loaded_model import LoadedModel
 
-INLINE_BUDGET_SECONDS = 0.001
-"""Longest estimated time for which decoding may block the event loop."""
 BUSY_SHARE = 1 / 4
-"""Share of INLINE_BUDGET_SECONDS for one request while engine threads are busy or other requests are decoded inline."""
+"""Share of `LoadedModel.max_inline_images` for one request while engine threads are busy or other requests are decoded
+inline."""
 
 Finish = Callable[[Images, Labels], Any]
 """Makes the result of a request, such as the body of its response, from its images and labels."""
@@ -45,7 +43,10 @@ class LatentSource(Protocol):
 class _Request:
     """One request in the engine, and the images that have been decoded for it."""
 
-    def __init__(self, source: LatentSource, finish: Finish, in_thread: bool, future: asyncio.Future[Any]):
+    def __init__(
+        self, model: LoadedModel, source: LatentSource, finish: Finish, in_thread: bool, future: asyncio.Future[Any]
+    ):
+        self.model = model
         self.source = source
         self.finish_in_thread = in_thread
         self.future = future
@@ -110,7 +111,8 @@ class _Request:
 
 
 _Batch = list[tuple[_Request, int, int]]
-"""Rows of one run of the network: each request in the batch, with the range (start, stop) of its rows."""
+"""Rows of one run of a network: each request in the batch, with the range (start, stop) of its rows. All requests are
+for the same model."""
 
 
 def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
@@ -118,38 +120,37 @@ def _pair(images: Images, labels: Labels) -> tuple[Images, Labels]:
 
 
 class Engine:
-    """Decodes the latents of all requests of one process. Its public methods must be called on the event loop.
+    """Decodes the latents of all requests of one process, for all its models. Its public methods must be called on the
+    event loop.
 
     Args:
-        generator: the model.
         threads: number of batches to decode in parallel, usually one for each core.
         max_queued_images: maximum number of images in the queue. If the queue is empty, a single request may exceed it.
     """
 
-    def __init__(self, generator: Generator, threads: int, max_queued_images: int):
-        self._generator = generator
+    def __init__(self, threads: int, max_queued_images: int):
         self._max_queued = max_queued_images
         # Without the additional thread, a core would idle until the event loop has started the next batch.
         self._threads = self._idle_threads = threads + 1
         self._pool = ThreadPoolExecutor(self._threads, "engine")
-        self._inline: deque[_Request] = deque()
+        self._inline: list[_Request] = []
         """Requests that will be decoded on the event loop in its next iteration."""
         self._queue: deque[_Request] = deque()
         """Requests with rows that have not been assigned to a batch."""
         self._queued_images = 0
-        self._max_inline_images = min(
-            generator.rows_per_run, int(INLINE_BUDGET_SECONDS / _seconds_per_image(generator))
-        )
 
     @property
     def queued_images(self) -> int:
         """Number of images that have not been assigned to a batch."""
         return self._queued_images
 
-    async def decode(self, source: LatentSource, finish: Finish = _pair, in_thread: bool = False) -> Any:
+    async def decode(
+        self, model: LoadedModel, source: LatentSource, finish: Finish = _pair, in_thread: bool = False
+    ) -> Any:
         """Decodes all latents of a request. If the task is cancelled, its remaining rows are not decoded.
 
         Args:
+            model: the model that decodes them.
             source: the latents and labels.
             finish: function of images uint8 (n, channels, height, width) and labels int64 (n,) or None. It returns the
                 result. By default the result is the pair of images and labels.
@@ -168,43 +169,49 @@ class Engine:
         if self._queued_images and self._queued_images + n > self._max_queued:
             raise RequestError(429, f"{self._queued_images:,} images are queued already; try again in a moment")
         loop = asyncio.get_running_loop()
-        request = _Request(source, finish, in_thread, loop.create_future())
-        if not in_thread and self._fits_inline(n):
+        request = _Request(model, source, finish, in_thread, loop.create_future())
+        if not in_thread and self._fits_inline(model, n):
             self._inline.append(request)
             if len(self._inline) == 1:
                 loop.call_soon(self._decode_inline)
             return await request.future
-        if n <= self._max_inline_images:
+        if n <= model.max_inline_images:
             # Draw the latents now: in a thread, each of a dozen short NumPy calls would have to wait for the GIL.
             request.source = LatentBatch(*source.rows(0, n))
         self._queue.append(request)
-        self._change_queued(n)
+        self._change_queued(model, n)
         self._start_batches()
         try:
             return await request.future
         finally:
-            self._change_queued(request.taken - n)
+            self._change_queued(model, request.taken - n)
             request.taken = n
 
-    def _fits_inline(self, n: int) -> bool:
-        """Returns whether n images are decoded on the event loop rather than in an engine thread.
+    def _fits_inline(self, model: LoadedModel, n: int) -> bool:
+        """Returns whether n images of a model are decoded on the event loop rather than in an engine thread.
 
-        Their estimated decoding time may be at most INLINE_BUDGET_SECONDS, or BUSY_SHARE of it while engine threads are
+        Their number may be at most `model.max_inline_images`, or BUSY_SHARE of it while engine threads are
         busy or other requests are to be decoded inline. Requests whose encoding runs in an engine thread are never
         decoded inline; `decode` does not call this method for them.
         """
         alone = self._idle_threads == self._threads and not self._inline
-        return n <= self._max_inline_images * (1 if alone else BUSY_SHARE)
+        return n <= model.max_inline_images * (1 if alone else BUSY_SHARE)
 
     def _decode_inline(self) -> None:
         """Decodes small requests as one batch on the event loop. Those that do not fit follow in its next iteration."""
         batch: _Batch = []
-        room = self._max_inline_images
-        while self._inline and self._inline[0].size <= room:
-            request = self._inline.popleft()
-            if not request.future.done():
+        later = []
+        model = self._inline[0].model
+        room = model.max_inline_images
+        for request in self._inline:
+            if request.future.done():
+                continue
+            if request.model is model and request.size <= room:
                 batch.append(self._take(request, request.size))
                 room -= request.size
+            else:
+                later.append(request)
+        self._inline = later
         if batch:
             self._deliver(self._decode_batch(batch))
         if self._inline:
@@ -231,42 +238,51 @@ class Engine:
     def _next_batch(self) -> _Batch:
         """Takes the next batch from the queue, round-robin over requests. Returns an empty list if no rows are queued.
 
+        The first request decides for which model the batch is; requests for other models keep their places.
         When few rows are queued, they are split evenly across the idle threads.
         """
         batch: _Batch = []
+        others: list[_Request] = []
         queued = sum(request.size - request.taken for request in self._queue)
-        room = min(
-            self._generator.rows_per_run, max(1, self._max_inline_images, -(-queued // max(1, self._idle_threads - 1)))
-        )
+        share = -(-queued // max(1, self._idle_threads - 1))
+        model, room = None, 1
         while self._queue and room:
             request = self._queue.popleft()
             if request.future.done():
                 continue
+            if model is None:
+                model = request.model
+                room = min(model.generator.rows_per_run, max(1, model.max_inline_images, share))
+            elif request.model is not model:
+                others.append(request)
+                continue
             n = request.size - request.taken
-            if batch and room < n <= self._max_inline_images:  # splitting so few rows costs more than it gains
+            if batch and room < n <= model.max_inline_images:  # splitting so few rows costs more than it gains
                 self._queue.appendleft(request)
                 break
             n = min(n, room)
             batch.append(self._take(request, n))
-            self._change_queued(-n)
+            self._change_queued(model, -n)
             room -= n
             if request.taken < request.size:
                 self._queue.append(request)
+        self._queue.extendleft(reversed(others))
         return batch
 
     @staticmethod
     def _take(request: _Request, n: int) -> tuple[_Request, int, int]:
         """Assigns the next n rows of a request to a batch. Returns the request and the range of its rows."""
         if not request.taken:
-            metrics().queue_seconds.observe(time.perf_counter() - request.queued_at)
+            request.model.queue_seconds.observe(time.perf_counter() - request.queued_at)
         start = request.taken
         request.taken += n
         return request, start, request.taken
 
     def _decode_batch(self, batch: _Batch) -> list[_Request]:
         """Decodes one batch. Returns the requests that are complete now. Safe to call in any thread."""
+        model = batch[0][0].model
         try:
-            images, labels = self._run([request.source.rows(start, stop) for request, start, stop in batch])
+            images, labels = self._run(model, [request.source.rows(start, stop) for request, start, stop in batch])
         except Exception as error:
             for request, _, _ in batch:
                 request.fail(error)
@@ -284,8 +300,9 @@ class Engine:
                 complete.append(request)
         return complete
 
-    def _run(self, rows: list[tuple[NDArray[np.float32], Labels]]) -> tuple[Images, Labels]:
-        """Runs the network once for the latents and labels of all requests in a batch.
+    @staticmethod
+    def _run(model: LoadedModel, rows: list[tuple[NDArray[np.float32], Labels]]) -> tuple[Images, Labels]:
+        """Runs the network of a model once for the latents and labels of all requests in a batch.
 
         Returns:
             the images and labels of the whole batch.
@@ -294,22 +311,12 @@ class Engine:
             ((latents, labels),) = rows
         else:
             latents = np.concatenate([latents for latents, _ in rows])
-            conditional = self._generator.card.conditional
+            conditional = model.card.conditional
             labels = np.concatenate([labels for _, labels in rows if labels is not None]) if conditional else None
-        metrics().batch_images.observe(len(latents))
-        with metrics().model_seconds.time():
-            return self._generator.decode(latents, labels), labels
+        model.batch_images.observe(len(latents))
+        with model.model_seconds.time():
+            return model.generator.decode(latents, labels), labels
 
-    def _change_queued(self, images: int) -> None:
+    def _change_queued(self, model: LoadedModel, images: int) -> None:
         self._queued_images += images
-        metrics().queued_images.inc(images)
-
-
-def _seconds_per_image(generator: Generator) -> float:
-    """Returns the time to draw and decode one image in a batch of 16: the fastest of three runs."""
-    n, seconds = 16, []
-    for _ in range(3):
-        start = time.perf_counter()
-        generator.images(0, 0, n)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / n
+        model.queued_images.inc(images)

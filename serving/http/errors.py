@@ -1,7 +1,10 @@
-"""Errors of requests. All error responses have one JSON format: {"error": {"code", "message", "field"}}."""
+"""Errors of requests. Their responses have one JSON format: {"error": {"code", "message", "field"}}. Only the paths of
+another protocol may have the format of that protocol.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -62,18 +65,28 @@ class RequestError(Exception):
         """Identifier of the kind of error, for programs."""
         return error_code(self.status)
 
-    def response(self, other_headers: Iterable[tuple[bytes, bytes]] = ()) -> JSONResponse:
+    def response(
+        self,
+        other_headers: Iterable[tuple[bytes, bytes]] = (),
+        content: Callable[["RequestError"], dict[str, Any]] | None = None,
+    ) -> JSONResponse:
         """Builds the response and counts it in the metrics.
 
         Args:
-            other_headers: headers of the response that this one replaces. Each is kept unless the error has its own.
+            other_headers: further headers, such as those of the response that this one replaces. Each is kept unless
+                the error has its own.
+            content: returns the JSON in the format of another protocol; None selects the service's own format.
         """
         metrics().errors.labels(self.code).inc()
-        error = {"code": self.code, "message": self.message, "field": self.field}
-        response = JSONResponse({"error": error}, self.status, headers=self.headers)
+        response = JSONResponse((content or own_format)(self), self.status, headers=self.headers)
         own = {name for name, _ in response.raw_headers}
         response.raw_headers += [(name, value) for name, value in other_headers if name.lower() not in own]
         return response
+
+
+def own_format(error: RequestError) -> dict[str, Any]:
+    """Returns the JSON of an error in the format of the service's own routes."""
+    return {"error": {"code": error.code, "message": error.message, "field": error.field}}
 
 
 def error_code(status: int) -> str:

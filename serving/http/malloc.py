@@ -18,6 +18,18 @@ MMAP_THRESHOLD_BYTES = 8 << 20
 
 def keep_freed_memory() -> None:
     """Sets both thresholds. Does nothing where the C library is not glibc."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    if libc := _glibc():
         libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
         libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Returns all freed memory to the system. Does nothing where the C library is not glibc."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return libc
+    return None

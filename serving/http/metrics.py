@@ -29,7 +29,8 @@ WORKERS_REPLACED = "MNIST_GAN_WORKERS_REPLACED"
 FOLDER_PREFIX = "mnist-gan-metrics-"
 """Prefix of the names of the metrics folders, one for each server, in the system's folder for temporary files."""
 FILE_BYTES = 1 << 20
-"""Size of each metrics file. The series of all routes, statuses and buckets take half of it."""
+"""Size of each metrics file. The series of all routes, statuses and buckets of one model take half of it. The files of
+several models can grow."""
 
 AnyMetric = TypeVar("AnyMetric", bound=Any)
 """A metric of prometheus_client."""
@@ -47,34 +48,43 @@ class Metrics:
         def name(suffix: str) -> str:
             return f"mnist_gan_{suffix}"
 
-        self.images = remember_labels(Counter(name("images"), "Generated images in responses, by route.", ["route"]))
+        self.images = remember_labels(
+            Counter(name("images"), "Generated images in responses, by route and model.", ["route", "model"])
+        )
         self.errors = remember_labels(Counter(name("errors"), "Error responses, by error code.", ["code"]))
         self.queued_images = Gauge(
-            name("queued_images"), "Images in the queue that are not yet in a batch.", multiprocess_mode="livesum"
+            name("queued_images"),
+            "Images in the queue that are not yet in a batch.",
+            ["model"],
+            multiprocess_mode="livesum",
         )
         self.batch_images = Histogram(
-            name("batch_images"), "Images per batch, which one run of the network decodes.", buckets=IMAGES_BUCKETS
+            name("batch_images"),
+            "Images per batch, which one run of the network decodes.",
+            ["model"],
+            buckets=IMAGES_BUCKETS,
         )
         self.queue_seconds = Histogram(
             name("queue_seconds"),
             "Time from the arrival of a request in the queue to its first batch.",
+            ["model"],
             buckets=SECONDS_BUCKETS,
         )
         self.model_seconds = Histogram(
-            name("model_seconds"), "Duration of one run of the network.", buckets=SECONDS_BUCKETS
+            name("model_seconds"), "Duration of one run of the network.", ["model"], buckets=SECONDS_BUCKETS
         )
         self.encode_seconds = remember_labels(
             Histogram(
                 name("encode_seconds"),
-                "Time to encode the images of a response, by route.",
-                ["route"],
+                "Time to encode the images of a response, by route and model.",
+                ["route", "model"],
                 buckets=SECONDS_BUCKETS,
             )
         )
         self.model_info = Gauge(
             name("model_info"),
-            "Always 1; the labels describe the served model.",
-            ["name", "file_sha256", "dataset", "precision"],
+            "Always 1; the labels describe a served model.",
+            ["model", "name", "file_sha256", "dataset", "precision"],
             multiprocess_mode="livemax",
         )
         workers_replaced = Gauge(

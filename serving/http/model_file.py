@@ -1,7 +1,7 @@
 """Finds and opens the model file that the service serves."""
 
 import logging
-import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from models.common.errors import ModelFileError
 from models.onnx_file.generator import Generator
 from models.onnx_file.session import CUDA
 from models.onnx_file.store import MODEL_NAME, SHIPPED
+
+TAG = re.compile(r"[a-z0-9][-._a-z0-9]*:[a-z0-9][-._a-z0-9]*")
+"""A tag of the BentoML model store, with its version."""
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -27,13 +30,26 @@ def newest_in_store() -> Path | None:
         return None
 
 
-def model_file() -> Path:
-    """Returns the path in MNIST_GAN_MODEL, else the newest model of the store.
+def model_file(source: str | None) -> Path:
+    """Returns the path of a model file.
 
-    If the store is empty, the path is that of the generator that is included in this repository.
+    Args:
+        source: a path, or a tag of the BentoML model store if no such file exists. None chooses the newest model of the
+            store, or the generator that is included in this repository if the store has none.
+
+    Raises:
+        ModelFileError: the store has no model with this tag.
     """
-    path = os.environ.get("MNIST_GAN_MODEL")
-    return Path(path) if path else newest_in_store() or SHIPPED
+    if not source:
+        return newest_in_store() or SHIPPED
+    if TAG.fullmatch(source) and not Path(source).exists():
+        try:
+            return Path(bentoml.models.get(source).path_of("generator.onnx"))
+        except bentoml.exceptions.BentoMLException:
+            raise ModelFileError(
+                f"{source}: the BentoML model store has no such model, and no such file exists"
+            ) from None
+    return Path(source)
 
 
 def open_model(path: Path, device: str, public_key: Path | None, allowed_hashes: Collection[str]) -> Generator:

@@ -1,7 +1,8 @@
 """OpenAPI description of the HTTP API, for the model that is served. The Swagger page at / shows it.
 
-It is generated from the models that validate the requests. BentoML's own description is not used: it has one media type
-for each route, another error format, and only the first type of each union.
+It is generated from the models that validate the requests; other protocols describe their routes themselves. BentoML's
+own description is not used: it has one media type for each route, another error format, and only the first type of each
+union.
 """
 
 import math
@@ -15,9 +16,11 @@ from pydantic.json_schema import models_json_schema
 from models.common.version import version
 from models.onnx_file.card import Card
 from models.onnx_file.store import MODEL_NAME
-from serving.http import request_fields
+from serving.http import protocols, request_fields
 from serving.http.encodings import NPY, NPZ, PNG
 from serving.http.errors import error_code
+from serving.http.model_loading import LoadFields
+from serving.http.protocols.routing import Protocol
 from serving.http.settings import SETTINGS
 
 REFERENCE = "#/components/schemas/{model}"
@@ -29,13 +32,17 @@ ERROR_STATUSES = (400, 401, 413, 415, 429, 500, 503, 504)
 """Statuses of error responses to a POST request; 401 only if the service has a token."""
 CARD_ERROR_STATUSES = (401, 500, 503, 504)
 """Statuses of error responses to GET /card."""
+MODELS_ERROR_STATUSES = (401, 500, 504)
+"""Statuses of error responses to GET /models."""
+LOAD_ERROR_STATUSES = (400, 401, 403, 409, 413, 415, 429, 500, 504)
+"""Statuses of error responses to POST /models/{name}/load."""
 EXAMPLE_CLASSES = 10
 """Maximum number of classes in an example or a description."""
 
 IMAGES_TAG, MODEL_TAG, MONITORING_TAG = "Images", "Model", "Monitoring"
 TAGS = {
     IMAGES_TAG: "Images as PNG, NumPy files or animations.",
-    MODEL_TAG: "The model that is served.",
+    MODEL_TAG: "The models that are served.",
     MONITORING_TAG: "Health checks and metrics. They need no token.",
 }
 
@@ -94,7 +101,7 @@ ROUTES = {
         has_seed=False,
     ),
     "/card": Route(
-        request_fields.NoFields,
+        request_fields.ModelFields,
         "Get the model card",
         "Returns the card of the model: its name, image shape, classes, training data, configuration and metrics.",
         ("application/json",),
@@ -110,24 +117,36 @@ def specification(card: Card | None) -> dict[str, Any]:
     Args:
         card: card of the model that is served, for which every example is a valid request. None if no model is served.
     """
-    _, schemas = models_json_schema([(route.fields, "validation") for route in ROUTES.values()], ref_template=REFERENCE)
+    fields = [*(route.fields for route in ROUTES.values()), *([LoadFields] if SETTINGS.load_folder else [])]
+    _, schemas = models_json_schema([(model, "validation") for model in fields], ref_template=REFERENCE)
     paths: dict[str, Any] = {
         path: {"post": _operation(path, route, card)} for path, route in ROUTES.items() if _is_usable(path, card)
     }
     paths["/card"] = {"get": _card_by_get(paths["/card"]["post"])} | paths["/card"]
+    paths["/models"] = {"get": _list_models()}
+    if SETTINGS.load_folder:
+        paths["/models/{name}/load"] = {"post": _load_model()}
     paths |= {
         "/livez": _monitoring("Check liveness", "The process is running."),
         "/readyz": _monitoring("Check readiness", "The model file was opened and passed its checks.", unready=True),
         "/metrics": _monitoring("Get metrics", "Metrics in the Prometheus text format."),
     }
-    components: dict[str, Any] = {"schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema()}}
+    components: dict[str, Any] = {
+        "schemas": schemas["$defs"] | _card_schemas() | {"Error": _error_schema(), "Model": _model_schema()}
+    }
+    tags = dict(TAGS)
+    for protocol in protocols.enabled(SETTINGS):
+        tags[protocol.title] = protocol.description
+        components["schemas"] |= protocol.schemas
+        for template, operations in _protocol_paths(protocol, card).items():
+            paths[template] = paths.get(template, {}) | operations
     if SETTINGS.api_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": MODEL_NAME, "version": version(), "description": _description(card)},
         "servers": [{"url": "."}],
-        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in tags.items()],
         "paths": paths,
         "components": components,
     }
@@ -168,6 +187,8 @@ def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
             "description": "Seed of the images, from the request or chosen by the service.",
             "schema": {"type": "integer"},
         }
+    if path == "/card":
+        headers["X-Model-Bytes"] = {"description": "Size of the model file in bytes.", "schema": {"type": "integer"}}
     response_schema = {"$ref": REFERENCE.format(model="Card")} if path == "/card" else BINARY
     operation: dict[str, Any] = {
         "tags": [route.tag],
@@ -205,6 +226,42 @@ def _card_by_get(post: dict[str, Any]) -> dict[str, Any]:
     return same | {"responses": {"200": post["responses"]["200"]} | _errors(CARD_ERROR_STATUSES)} | _security()
 
 
+def _list_models() -> dict[str, Any]:
+    """Describes GET /models."""
+    schema = {
+        "type": "object",
+        "properties": {"models": {"type": "array", "items": {"$ref": REFERENCE.format(model="Model")}}},
+        "required": ["models"],
+    }
+    return {
+        "tags": [MODEL_TAG],
+        "summary": "List the models",
+        "description": "Returns the name, the state and the hash of each model.",
+        "responses": {"200": {"description": "Success", "content": {"application/json": {"schema": schema}}}}
+        | _errors(MODELS_ERROR_STATUSES),
+    } | _security()
+
+
+def _load_model() -> dict[str, Any]:
+    """Describes POST /models/{name}/load."""
+    body, model = (REFERENCE.format(model=name) for name in (LoadFields.__name__, "Model"))
+    return {
+        "tags": [MODEL_TAG],
+        "summary": "Replace the file of a model",
+        "description": "Opens and checks a model file, and serves it from then on. If a check fails, the present file "
+        "stays.",
+        "parameters": [
+            {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": [*SETTINGS.models]}}
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": body}, "example": {"source": "generator.onnx"}}},
+        },
+        "responses": {"200": {"description": "Success", "content": {"application/json": {"schema": {"$ref": model}}}}}
+        | _errors(LOAD_ERROR_STATUSES),
+    } | _security()
+
+
 def _monitoring(summary: str, success: str, unready: bool = False) -> dict[str, Any]:
     """Describes a path for health checks or metrics."""
     responses = {"200": {"description": success}} | (_errors((503,)) if unready else {})
@@ -216,8 +273,21 @@ def _security() -> dict[str, Any]:
     return {"security": [{"token": []}]} if SETTINGS.api_token else {}
 
 
-def _errors(statuses: tuple[int, ...]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model="Error")}}}
+def _protocol_paths(protocol: Protocol, card: Card | None) -> dict[str, Any]:
+    """Describes the routes of another protocol."""
+    paths: dict[str, Any] = {}
+    for route in protocol.routes:
+        operation = route.operation(card)
+        if operation is not None:
+            statuses = (401, *route.error_statuses) if route.needs_token else route.error_statuses
+            operation["responses"] |= _errors(tuple(sorted(statuses)), protocol.error_schema)
+            operation = {"tags": [protocol.title]} | operation | (_security() if route.needs_token else {})
+            paths.setdefault(route.template, {})[route.http_method.lower()] = operation
+    return paths
+
+
+def _errors(statuses: tuple[int, ...], schema: str = "Error") -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=schema)}}}
     return {
         str(status): {"description": f"Error `{error_code(status)}`", "content": content}
         for status in statuses
@@ -257,6 +327,22 @@ def _card_schemas() -> dict[str, Any]:
     parts = card.pop("$defs")
     card["required"] = list(card["properties"])  # a response also contains the fields that have defaults
     return {"Card": card} | {f"Card{name}": schema for name, schema in parts.items()}
+
+
+def _model_schema() -> dict[str, Any]:
+    """Returns the schema of `ModelRegistry.describe`."""
+    fields = {
+        "name": {"type": "string", "description": "Name by which requests choose the model."},
+        "default": {"type": "boolean", "description": "Whether it is the model of requests that name none."},
+        "state": {
+            "enum": ["ready", "loading", "failed"],
+            "description": "loading: its new file is being opened, and the present one is served. failed: its file "
+            "could not be opened.",
+        },
+        "card_name": {"type": ["string", "null"], "description": "`name` in the card of the file that is served."},
+        "file_sha256": {"type": ["string", "null"], "description": "`file_sha256` in that card, as in X-Model."},
+    }
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _error_schema() -> dict[str, Any]:

@@ -14,28 +14,37 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Policy of the playground: it loads nothing from other sites and runs only its own script."""
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 PLAYGROUND_FILES = {
-    "/playground": ("index.html", "text/html"),
-    "/playground/style.css": ("style.css", "text/css"),
-    "/playground/script.js": ("script.js", "text/javascript"),
+    "/playground" if file.name == "index.html" else f"/playground/{file.name}": file
+    for file in sorted((FOLDER / "playground").iterdir())
+    if file.suffix in MEDIA_TYPES
 }
-"""File name and media type of each path of the playground."""
+"""File of each path of the playground. Its subfolder, the engine that runs the model in the browser, is not served."""
 
 
-def card() -> Response:
-    """Returns the card of the model as JSON.
+def card(model: str | None = None) -> Response:
+    """Returns the card of a model as JSON.
+
+    Args:
+        model: name of the model; None for the default model.
 
     Raises:
-        RequestError: 503 if the model file could not be opened.
+        RequestError: 400 if no model has this name, 503 if its file could not be opened.
     """
-    card = bentoml.get_current_service().generator.card
-    return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
+    generator = bentoml.get_current_service().models.get(model).generator
+    headers = {"X-Model": generator.card.file_sha256, "X-Model-Bytes": str(len(generator.file))}
+    return Response(generator.card.to_json(), media_type="application/json", headers=headers)
+
+
+def models() -> Response:
+    """Returns the name, the state and the hash of each model as JSON."""
+    return JSONResponse({"models": bentoml.get_current_service().models.describe_all()})
 
 
 def description() -> Response:
     """Returns the OpenAPI document."""
-    service = bentoml.get_current_service()
-    return JSONResponse(specification(service.generator.card if service.__is_ready__() else None))
+    return JSONResponse(specification(bentoml.get_current_service().models.default_card))
 
 
 def swagger() -> Response:
@@ -49,15 +58,16 @@ def playground(path: str) -> Response:
     Args:
         path: a key of PLAYGROUND_FILES.
     """
-    name, media_type = PLAYGROUND_FILES[path]
-    body = (FOLDER / "playground" / name).read_bytes()
-    return Response(body, media_type=media_type, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+    file = PLAYGROUND_FILES[path]
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    return Response(file.read_bytes(), media_type=MEDIA_TYPES[file.suffix], headers=headers)
 
 
 PAGES = {
     "/": swagger,
     "/docs.json": description,
     "/card": card,
+    "/models": models,
     **{path: partial(playground, path) for path in PLAYGROUND_FILES},
 }
 """Functions that return the response to a GET request, by path."""

@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.types import Receive
 
@@ -14,16 +15,37 @@ INFLATE_BYTES = 256 << 10
 """Number of bytes to decompress before the event loop may serve other requests."""
 
 
+@dataclass(frozen=True)
+class BodyLimits:
+    """Maximum sizes of a body in bytes, after decompression."""
+
+    npy: int
+    """Limit of a body that begins like an .npy file. It is the larger one."""
+    other: int
+    """Limit of any other body, such as JSON."""
+    rule: str
+    """Sentence about the limits, for the error message."""
+
+
+def own_limits(max_npy_bytes: int, max_json_bytes: int) -> BodyLimits:
+    """Returns the limits of the service's own routes."""
+    return BodyLimits(
+        max_npy_bytes,
+        max_json_bytes,
+        f"A JSON body may have at most {max_json_bytes:,} bytes and an .npy body at most {max_npy_bytes:,}; send many "
+        "latents to /decode as an .npy body",
+    )
+
+
 async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], max_npy_bytes: int, max_json_bytes: int, reservation: Reservation
+    receive: Receive, headers: Mapping[bytes, bytes], limits: BodyLimits, reservation: Reservation
 ) -> bytes:
     """Reads the whole body and returns it decompressed.
 
     Args:
         receive: the ASGI `receive` function of the request.
         headers: header fields of the request, with names in lower case.
-        max_npy_bytes: maximum size in bytes, after decompression, of a body that begins like an .npy file.
-        max_json_bytes: maximum size in bytes, after decompression, of any other body.
+        limits: maximum sizes of the body.
         reservation: this request's part of the memory budget. It grows as bytes arrive.
 
     Raises:
@@ -31,8 +53,8 @@ async def read_body(
             supported, 429 if the bodies of all requests exceed the budget, 499 if the client disconnects.
     """
     declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > max_npy_bytes:
-        raise _too_large(f"{int(declared):,}", max_npy_bytes, max_json_bytes)
+    if declared.isdigit() and int(declared) > limits.npy:
+        raise _too_large(f"{int(declared):,}", limits)
     decoder = _decoder(headers.get(b"content-encoding", b""))
     body = bytearray()
     more = True
@@ -44,9 +66,9 @@ async def read_body(
         data = message.get("body", b"")
         while True:
             body += decoder.decode(data) if decoder else data
-            limit = max_npy_bytes if body.startswith(NPY_MAGIC) else max_json_bytes
+            limit = limits.npy if body.startswith(NPY_MAGIC) else limits.other
             if len(body) > limit:
-                raise _too_large(f"more than {limit:,}", max_npy_bytes, max_json_bytes)
+                raise _too_large(f"more than {limit:,}", limits)
             if len(body) > INFLATE_BYTES or more:
                 reservation.resize(len(body))
             if not decoder or not decoder.pending:
@@ -58,12 +80,8 @@ async def read_body(
     return bytes(body)
 
 
-def _too_large(size: str, max_npy_bytes: int, max_json_bytes: int) -> RequestError:
-    return RequestError(
-        413,
-        f"The body has {size} bytes. A JSON body may have at most {max_json_bytes:,} bytes and an .npy body at most "
-        f"{max_npy_bytes:,}; send many latents to /decode as an .npy body",
-    )
+def _too_large(size: str, limits: BodyLimits) -> RequestError:
+    return RequestError(413, f"The body has {size} bytes. {limits.rule}")
 
 
 class _Decompressor:

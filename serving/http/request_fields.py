@@ -1,5 +1,6 @@
 """Fields of each route, with their limits: the one source for validation, the OpenAPI page and BentoML's client."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -7,7 +8,15 @@ from typing import Annotated, Any, Literal
 import bentoml
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 
@@ -43,6 +52,9 @@ def _expect(description: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+ModelField = Annotated[
+    str, Field(max_length=MAX_NAME), WithJsonSchema({"type": "string", "enum": list(SETTINGS.models)})
+]
 ClassName = Annotated[str, Field(max_length=MAX_NAME)]
 LabelField = Annotated[ClassName | int, _expect("a class name or index")]
 LabelsField = Annotated[
@@ -117,7 +129,18 @@ class RequestFields(bentoml.IODescriptor):
             name = next(iter(query))
             message = f"Send the fields in the JSON body, not in the query of the URL; got {name:.80}"
             raise RequestError(400, message, name)
-        fields = read_json(body, headers)
+        return cls.check(read_json(body, headers))
+
+    @classmethod
+    def check(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Checks the fields of a request.
+
+        Returns:
+            the values of all fields by their Python names, defaults included.
+
+        Raises:
+            RequestError: 400 if a field is unknown, missing or invalid.
+        """
         try:
             request = cls.model_validate(fields)
         except ValidationError as errors:
@@ -134,11 +157,15 @@ class RequestFields(bentoml.IODescriptor):
         return {name: getattr(request, name) for name in cls.model_fields}
 
 
-class NoFields(RequestFields):
-    """An empty object."""
+class ModelFields(RequestFields):
+    """The model that a request is for."""
+
+    model: ModelField = optional(
+        description="Name of the model, one of those that /models lists. If omitted, the default model."
+    )
 
 
-class GridFields(RequestFields):
+class GridFields(ModelFields):
     """Base of the requests whose images are returned as a grid."""
 
     columns: int = optional(
@@ -147,7 +174,7 @@ class GridFields(RequestFields):
     scale: Scale = 2
 
 
-class SeededRequest(RequestFields):
+class SeededRequest(ModelFields):
     """Base of the requests for a range of images of one seed."""
 
     labels: LabelsField = _optional_labels(OMITTED_LABELS)
@@ -168,7 +195,7 @@ class GenerateDataset(SeededRequest):
     n: int = _number_of_images(1_000, SETTINGS.max_array_images)
 
 
-class Write(RequestFields):
+class Write(ModelFields):
     """The text to write. Its character at position i is the label of image i of the seed."""
 
     text: str = Field(
@@ -207,7 +234,7 @@ class ImageReference(BaseModel):
         return [self.label]
 
 
-class Interpolate(RequestFields):
+class Interpolate(ModelFields):
     """The two images to interpolate between. If their classes differ, the frames are cross-faded."""
 
     start: ImageReference = Field(alias="from", description="First image.", examples=[{"seed": 1, "index": 0}])
@@ -245,7 +272,7 @@ class Decode(GridFields):
 
     @classmethod
     def parse(cls, body: bytes, query: QueryParams, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-        """Reads the fields from a JSON body, or the latents from an .npy body and the labels from the query.
+        """Reads the fields from a JSON body, or the latents from an .npy body and labels and model from the query.
 
         Returns:
             as `RequestFields.parse`. From an .npy body, `latents` is a floating-point array (n, D).
@@ -258,15 +285,20 @@ class Decode(GridFields):
                 message = "The query may have labels only with an .npy body; send labels as a field of the JSON body"
                 raise RequestError(400, message, "labels")
             return super().parse(body, query, headers)
-        if unknown := query.keys() - {"labels"}:
+        if unknown := query.keys() - {"labels", "model"}:
             name = min(unknown)
-            raise RequestError(400, f"With an .npy body, the query may have only labels; got {name:.80}", name)
-        if len(query.multi_items()) > 1:
-            raise RequestError(400, "The query has labels more than once; separate the labels by commas", "labels")
+            raise RequestError(
+                400, f"With an .npy body, the query may have only labels and model; got {name:.80}", name
+            )
+        for name, count in Counter(name for name, _ in query.multi_items()).items():
+            if count > 1:
+                hint = "; separate the labels by commas" if name == "labels" else ""
+                raise RequestError(400, f"The query has {name} more than once{hint}", name)
         if len(query.get("labels", "")) > SETTINGS.max_array_images:
             raise RequestError(400, f"labels may have at most {SETTINGS.max_array_images:,} characters", "labels")
         fields = {name: field.get_default() for name, field in cls.model_fields.items()}
-        return fields | {"latents": read_npy(body), "labels": query.get("labels")}
+        given = {"labels": query.get("labels"), "model": query.get("model")}
+        return fields | given | {"latents": read_npy(body)}
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from pydantic import AnyUrl, BeforeValidator, Field, TypeAdapter, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.onnx_file.store import MODEL_NAME
 from serving.http import logs
 from serving.http.metrics import WORKERS_REPLACED
 
 PREFIX = "MNIST_GAN_"
-OTHER_VARIABLES = ("CONTAINER_BASE", "DATA", "IMAGE", "MODEL", WORKERS_REPLACED.removeprefix(PREFIX))
+OTHER_VARIABLES = ("CONTAINER_BASE", "DATA", "IMAGE", WORKERS_REPLACED.removeprefix(PREFIX))
 """Variables of other parts of the project, without the prefix."""
 IGNORED_VARIABLES = re.compile(
     r"TEST_\w+"  # set for the tests
@@ -28,6 +29,11 @@ IGNORED_VARIABLES = re.compile(
 )
 MAX_TOKEN_LENGTH = 8_192
 """Maximum length of the token. Servers and proxies reject longer header fields."""
+
+PROTOCOLS = ("inference", "images")
+"""Names of the protocols that the service speaks in addition to its own; serving/http/protocols has their modules."""
+MODEL_NAMES = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
+"""Names by which requests choose a model."""
 
 _URL: TypeAdapter[AnyUrl] = TypeAdapter(AnyUrl)
 
@@ -38,6 +44,29 @@ class StartupError(click.ClickException):
 
 class SettingError(StartupError):
     """One or more environment variables are invalid. The message has one line for each."""
+
+
+def _parse_models(text: str) -> dict[str, str]:
+    if not {",", "="} & set(text) or Path(text).is_file():
+        return {MODEL_NAME: text}
+    models: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, source = (piece.strip() for piece in part.partition("="))
+        if not MODEL_NAMES.fullmatch(name) or not source:
+            raise ValueError(
+                f"is not an existing file, and {part.strip()!r} is not NAME=FILE or NAME=TAG; write for example "
+                "digits=a.onnx,letters=b.onnx, with letters, digits, '-', '_' and '.' in the names"
+            )
+        if name in models:
+            raise ValueError(f"has the name {name} twice; each model needs a name of its own")
+        models[name] = source
+    return models
+
+
+def _parse_folder(text: str) -> Path:
+    if not (folder := Path(text)).is_dir():
+        raise ValueError("is not a folder")
+    return folder.resolve()
 
 
 def _parse_token(text: str) -> str:
@@ -105,6 +134,16 @@ def _parse_traces_endpoint(text: str) -> str:
     return text
 
 
+def _parse_protocols(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.replace(",", " ").split()))
+    if names == ("none",):
+        return ()
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        known = ", ".join(PROTOCOLS)
+        raise ValueError(f"contains {unknown[0]!r}; write a list of {known}, or none")
+    return names
+
+
 Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Threads = Annotated[int, Field(ge=1, le=1_024)]
@@ -121,6 +160,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=False)
 
+    model: Annotated[dict[str, str], NoDecode, BeforeValidator(_parse_models)] | None = None
+    """Model files, or tags of the BentoML model store, by the names of the models; written as one file or tag, or as
+    `NAME=FILE,NAME=TAG`. The first model is the default. None means the newest model of the store, or the pretrained
+    generator if there is none."""
+    load_folder: Annotated[Path, BeforeValidator(_parse_folder)] | None = None
+    """Folder below which POST /models/NAME/load may load files. None disables that route."""
     api_token: Annotated[str, BeforeValidator(_parse_token)] | None = Field(default=None, repr=False)
     """Token that clients must send as `Authorization: Bearer TOKEN`; None accepts requests without a token."""
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)] = ()
@@ -166,6 +211,12 @@ class Settings(BaseSettings):
     response_timeout_seconds: Seconds = 300.0
     """Time in which a client must accept a whole response."""
 
+    protocols: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_protocols)] = PROTOCOLS
+    """Protocols that the service speaks in addition to its own, separated by commas: `inference` (Open
+    Inference Protocol) and `images` (images by URL); `none` turns all off."""
+    public_images: bool = False
+    """Whether images by URL need no token. An image on a web page cannot send one."""
+
     access_log: bool = False
     """Whether to log one line per request."""
     log_format: Literal["text", "json"] = "text"
@@ -182,13 +233,15 @@ class Settings(BaseSettings):
         return {name: value for name, value in stripped.items() if value != "" or name == "api_token"}
 
     @model_validator(mode="after")
-    def _check_limits(self) -> Self:
+    def _check_relations(self) -> Self:
         for part, whole in (("max_json_bytes", "max_body_bytes"), ("max_response_bytes", "max_total_response_bytes")):
             if getattr(self, part) > getattr(self, whole):
                 raise ValueError(
                     f"{variable(part)}: {getattr(self, part)} exceeds {variable(whole)} ({getattr(self, whole)}); "
                     f"lower {variable(part)} or raise {variable(whole)}"
                 )
+        if self.load_folder and not self.api_token:
+            raise ValueError(f"{variable('load_folder')} needs {variable('api_token')}; set it to a secret text")
         return self
 
     @classmethod
@@ -203,6 +256,11 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingError("\n".join(map(_describe, error.errors()))) from None  # the cause would print the token
 
+    @property
+    def models(self) -> dict[str, str | None]:
+        """Files or tags of all models by name, the default first. None means the file that is served by default."""
+        return {**self.model} if self.model else {MODEL_NAME: None}
+
     @classmethod
     def variables(cls) -> dict[str, FieldInfo]:
         """Returns the fields by the names of their environment variables."""
@@ -216,8 +274,12 @@ class Settings(BaseSettings):
                 continue
             similar = get_close_matches(name, known, n=1)
             yield f"{name} is not a setting and has no effect" + (f"; did you mean {similar[0]}?" if similar else "")
+        if self.public_images and "images" not in self.protocols:
+            yield f"{variable('public_images')} has no effect without images in {variable('protocols')}"
         if "traces_share" in self.model_fields_set and not self.traces_endpoint:
             yield f"{variable('traces_share')} has no effect without {variable('traces_endpoint')}"
+        if self.load_folder and self.workers > 1:
+            yield f"{variable('load_folder')} has no effect with several workers, which share no model"
 
 
 def variable(name: str) -> str:
@@ -228,12 +290,13 @@ def variable(name: str) -> str:
 def _describe(error: Any) -> str:
     """Describes an error of pydantic in one line: variable, value (unless it is the token), reason and default."""
     message = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"].removeprefix("Input ")
-    if not error["loc"]:  # from `_check_limits`, whose messages name the variables
+    if not error["loc"]:  # from `_check_relations`, whose messages name the variables
         return message
     name = error["loc"][0]
     value = "the value" if name == "api_token" else repr(error["input"])
     default = Settings.model_fields[name].default
-    return f"{variable(name)}: {value} {message} (default: {'unset' if default in (None, ()) else default})"
+    default = ",".join(default) if isinstance(default, tuple) else default
+    return f"{variable(name)}: {value} {message} (default: {'unset' if default in (None, '') else default})"
 
 
 def _load() -> Settings:

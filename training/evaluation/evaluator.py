@@ -17,6 +17,7 @@ from training.evaluation.metrics import METRICS, MetricError, Sample, measure
 from training.evaluation.real_images import RealImages, load_real_images
 from training.evaluation.sources import ImageArrays, ImageSource, SourceError
 from training.evaluation.stacked_mnist import PUBLISHED
+from training.fit import DEFAULT_BACKGROUND, Fit
 
 IMAGES = 10_000
 """Default number of images of each source."""
@@ -60,7 +61,9 @@ def evaluate_sources(
     dataset = dataset or _training_dataset(sources)
     if dataset == "folder" and data_dir is None:
         raise InputError("data-dir", "give the folder of images that the model was trained on, or should resemble")
-    real = load_real_images(dataset, data_dir or default_data_dir(), _image_shape(dataset, sources))
+    real = load_real_images(
+        dataset, data_dir or default_data_dir(), _image_shape(dataset, sources), *_preparation(dataset, sources)
+    )
     for source in sources:
         _check_source(source, real.train.info)
     n = _number_of_images(n, dataset, sources, real)
@@ -131,6 +134,16 @@ def _image_shape(dataset: str, sources: Sequence[ImageSource]) -> tuple[int, int
         channels, height, width = sources[0].image_shape
         return channels, height, width
     return shapes[0] if shapes else None
+
+
+def _preparation(dataset: str, sources: Sequence[ImageSource]) -> tuple[Fit, str]:
+    """Returns the options --fit and --background of the first model that was trained on the data set, or the defaults.
+
+    So the real images are prepared as those that the model was trained on.
+    """
+    cards = [source.generator.card for source in sources if source.generator]
+    config = next((card.training.config for card in cards if card.dataset.name == dataset), None) or {}
+    return config.get("fit", "crop"), config.get("background", DEFAULT_BACKGROUND)
 
 
 def _check_source(source: ImageSource, info: Dataset) -> None:

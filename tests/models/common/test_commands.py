@@ -21,8 +21,14 @@ COMMANDS = {
     "train": ("torch", ["--out", "run"]),
     "export-onnx": ("torch", ["run", "--out", "a.onnx"]),
     "sample": ("onnxruntime", ["a.onnx", "--out", "a.png"]),
+    "export-site": ("onnxruntime", ["a.onnx", "--out", "site"]),
 }
-MODULES = {"train": "training.train", "export-onnx": "training.export_onnx", "sample": "serving.offline.sample"}
+MODULES = {
+    "train": "training.train",
+    "export-onnx": "training.export_onnx",
+    "sample": "serving.offline.sample",
+    "export-site": "serving.offline.export_site",
+}
 ALL_MODULES = MODULES | {
     "evaluate": "training.evaluation.evaluate",
     "models.onnx_file": "models.onnx_file.__main__",

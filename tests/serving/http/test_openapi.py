@@ -11,10 +11,15 @@ from models.onnx_file.card import Card
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
 from serving.http.openapi import TAGS, specification
+from serving.http.protocols import enabled
 from serving.http.settings import Settings
 from tests.serving.http.renamed_classes import write_with_class_names
 from tools.service_process import ROOT, serving
 
+FREE_PATHS = (
+    *("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
+    *("/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"),
+)
 LONG_NAMES = ("t-shirt", "ankle boot", "a, b", "10", "7up", "x" * 300, "café", " dress", "ab", "bag")
 
 
@@ -50,14 +55,16 @@ def check_examples(client: httpx.Client) -> None:
     for (path, method), operation in operations(client.get("/docs.json").json()).items():
         content = operation.get("requestBody", {}).get("content", {})
         body = content["application/json"]["example"] if content else None
-        response = client.request(method, path, json=body)
+        values = {p["name"]: p["example"] for p in operation.get("parameters", []) if "example" in p}
+        query = {name: value for name, value in values.items() if f"{{{name}}}" not in path}
+        response = client.request(method, path.format(**values), json=body, params=query)
         described = operation["responses"]["200"]
         assert response.status_code == 200, (path, response.text)
         if "content" in described:
             assert response.headers["content-type"] in described["content"]
         if "headers" in described:
             names = {name.lower() for name in described["headers"]}
-            assert {"x-seed", "x-model"} & set(response.headers) == names
+            assert {"x-seed", "x-model", "x-model-bytes", "cache-control", "etag"} & set(response.headers) == names
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional"])
@@ -77,8 +84,9 @@ def test_every_example_is_within_the_limits_of_the_settings(small_limits_client)
 
 def test_every_route_of_the_service_is_described(conditional_client):
     paths = conditional_client.get("/docs.json").json()["paths"]
-    routes = {"/generate", "/dataset", "/decode", "/write", "/interpolate", "/card"}
-    assert set(paths) == routes | {"/livez", "/readyz", "/metrics"}
+    routes = {"/generate", "/dataset", "/decode", "/write", "/interpolate", "/card", "/models"}
+    by_protocol = {route.template for protocol in enabled(Settings()) for route in protocol.routes}
+    assert set(paths) == routes | {"/livez", "/readyz", "/metrics"} | by_protocol
     assert list(paths["/generate"]["post"]["responses"]["200"]["content"]) == ["image/png"]
 
 
@@ -88,9 +96,18 @@ def test_the_token_is_required_for_the_routes_and_not_for_the_free_paths(shipped
     assert "security" not in document
     assert set(document["components"]["securitySchemes"]) == {"token"}
     for (path, _), operation in operations(document).items():
-        free = path in ("/livez", "/readyz", "/metrics")
+        free = path in FREE_PATHS
         assert operation.get("security") == (None if free else [{"token": []}]), path
         assert ("401" in operation["responses"]) == (not free)
+
+
+def test_loading_a_model_is_described_if_a_setting_enables_it(shipped_card, monkeypatch, tmp_path):
+    assert "/models/{name}/load" not in specification(shipped_card)["paths"]
+    enabled = Settings(api_token="secret", load_folder=str(tmp_path), model="digits=a.onnx,letters=b.onnx")
+    monkeypatch.setattr("serving.http.openapi.SETTINGS", enabled)
+    operation = specification(shipped_card)["paths"]["/models/{name}/load"]["post"]
+    assert operation["parameters"][0]["schema"]["enum"] == ["digits", "letters"]
+    assert operation["security"] == [{"token": []}]
 
 
 def test_a_service_without_a_token_describes_no_security(shipped_card):
@@ -101,10 +118,11 @@ def test_a_service_without_a_token_describes_no_security(shipped_card):
 
 def test_every_operation_has_one_described_tag_and_a_summary(shipped_card):
     document = specification(shipped_card)
-    assert {tag["name"] for tag in document["tags"]} == set(TAGS)
+    tags = set(TAGS) | {protocol.title for protocol in enabled(Settings())}
+    assert {tag["name"] for tag in document["tags"]} == tags
     for operation in operations(document).values():
         assert len(operation["tags"]) == 1
-        assert set(operation["tags"]) < set(TAGS)
+        assert set(operation["tags"]) < tags
         assert operation["summary"]
 
 

@@ -14,6 +14,16 @@ from tools.service_process import ROOT
 
 OPERATIONS = ROOT / "docs/operations.md"
 INVALID = {
+    "LOAD_FOLDER": ["/nowhere", str(OPERATIONS)],
+    "MODEL": [
+        "a.onnx,b.onnx",
+        "digits=a.onnx,b.onnx",
+        "digits=a.onnx,digits=b.onnx",
+        "digits=,letters=b.onnx",
+        "digits=a.onnx,",
+        "my digits=a.onnx",
+        "../digits=a.onnx",
+    ],
     "API_TOKEN": ["", " \n", "two words", "sch\u00f6n", "a\x07b", "x" * 10_000],
     "CORS_ORIGINS": [
         "a.example",
@@ -42,6 +52,8 @@ INVALID = {
     "HEAD_TIMEOUT_SECONDS": ["0", "inf"],
     "RESPONSE_TIMEOUT_SECONDS": ["-5", "five"],
     "TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "1e9", "1m"],
+    "PROTOCOLS": ["images,grpc", "none,images", "OpenAI"],
+    "PUBLIC_IMAGES": ["2", "yes please"],
     "ACCESS_LOG": ["2", "loud"],
     "LOG_FORMAT": ["JSON", "xml"],
     "TRACES_ENDPOINT": ["collector", "collector:4318", "grpc://collector:4317", "http://collector:4318"],
@@ -67,10 +79,11 @@ def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 def test_the_documentation_lists_every_setting_with_its_default(monkeypatch):
     rows = [line.split(" | ") for line in OPERATIONS.read_text().splitlines() if line.startswith("| `MNIST_GAN_")]
     documented = {name.strip("| `"): default.strip("`") for name, default, *_ in rows}
-    assert documented.pop("MNIST_GAN_MODEL")
     assert documented.keys() == Settings.variables().keys()
     for name, default in documented.items():
-        if default not in ("none", "the CPUs that the service may use; 2 for a GPU"):
+        if default not in ("none", "the CPUs that the service may use; 2 for a GPU") and not default.startswith(
+            "newest"
+        ):
             monkeypatch.setenv(name, default)
     assert Settings.from_environment() == Settings.model_construct()
 
@@ -91,6 +104,12 @@ def test_an_invalid_value_is_rejected_with_one_line_that_names_the_variable(monk
         assert not value.strip() or value.strip() not in line
     else:
         assert value in line
+
+
+def test_loading_models_needs_a_token(monkeypatch, tmp_path):
+    with pytest.raises(SettingError, match="MNIST_GAN_LOAD_FOLDER needs MNIST_GAN_API_TOKEN"):
+        read(monkeypatch, LOAD_FOLDER=str(tmp_path))
+    assert read(monkeypatch, API_TOKEN="secret").load_folder == tmp_path
 
 
 def test_each_invalid_variable_has_its_own_line(monkeypatch):
@@ -115,6 +134,28 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
 def test_printed_settings_do_not_contain_the_token(monkeypatch):
     settings = read(monkeypatch, API_TOKEN="s3cret")
     assert "s3cret" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        ("a.onnx", {"mnist-gan": "a.onnx"}),
+        ("mnist-gan:latest", {"mnist-gan": "mnist-gan:latest"}),
+        ("digits=a.onnx", {"digits": "a.onnx"}),
+        (
+            "digits=a.onnx, letters = runs/lr=1/b.onnx,stored=mnist-gan:latest",
+            {"digits": "a.onnx", "letters": "runs/lr=1/b.onnx", "stored": "mnist-gan:latest"},
+        ),
+    ],
+)
+def test_models_are_one_file_or_tag_or_a_list_with_names(monkeypatch, text, models):
+    assert list(read(monkeypatch, MODEL=text).model.items()) == list(models.items())
+
+
+def test_the_path_of_an_existing_file_is_one_model_whatever_characters_it_has(monkeypatch, tmp_path):
+    file = tmp_path / "digits=a.onnx,letters=b.onnx"
+    file.touch()
+    assert read(monkeypatch, MODEL=str(file)).model == {"mnist-gan": str(file)}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +189,6 @@ def test_an_unknown_variable_is_reported_without_its_value(monkeypatch, name, su
 @pytest.mark.parametrize(
     "name",
     [
-        "MODEL",
         "DATA",
         "IMAGE",
         "CONTAINER_BASE",

@@ -17,10 +17,15 @@ from training import data
 from training.evaluation import classifier
 from training.evaluation.metrics import METRICS
 
+WRONG = 7
+"""Index of the image that `write_digits` gives a wrong label."""
+
 
 def write_digits(path: Path, n: int) -> Path:
     digits = data.load_dataset("uci-digits", path.parent)
-    np.savez(path, images=digits.images[:n, 0], labels=digits.labels[:n])
+    labels = digits.labels[:n].clone()
+    labels[WRONG] = (labels[WRONG] + 5) % 10
+    np.savez(path, images=digits.images[:n, 0], labels=labels)
     return path
 
 
@@ -117,6 +122,13 @@ def test_every_picture_of_the_page_exists_and_can_be_decoded(evaluated):
     for picture in pictures:
         with Image.open(folder / picture) as image:
             image.load()
+
+
+def test_the_first_of_the_least_certain_images_is_the_one_with_a_wrong_label(evaluated):
+    with Image.open(evaluated / "report" / "5-worst.png") as grid:
+        first = np.asarray(grid)[1:29, 1:29]
+    digits = data.load_dataset("uci-digits", evaluated)
+    assert (first == digits.images[WRONG, 0].numpy()).all()
 
 
 def test_html_in_the_name_of_a_file_is_escaped(evaluated):

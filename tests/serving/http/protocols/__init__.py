@@ -1,0 +1,1 @@
+"""Tests of the protocols that the service speaks in addition to its own."""

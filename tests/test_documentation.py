@@ -24,7 +24,7 @@ RUNNABLE = "<!-- run -->"
 """Stands before a block of commands or Python that a test runs as it is, next to a model file `a.onnx`."""
 SYSTEM_COMMANDS = {
     *("bash", "buildah", "cd", "curl", "docker", "git", "kill", "kubectl", "pip", "python", "python3", "source"),
-    *("torchrun", "bentoml"),
+    *("torchrun", "bentoml", "openssl"),
 }
 
 

@@ -161,7 +161,7 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
         InputError, DataError, ClassifierError, SourceError: the generator cannot be evaluated.
     """
     from models.checkpoint import load_checkpoint, run_name
-    from models.export.exporter import export, export_variant, with_quality
+    from models.export.exporter import export, export_variant, with_fields
     from training.evaluation.tables import print_report
     from training.export_quality import card_quality, check_quality_loss, compare_with_original, evaluate_generator
     from training.quality_check import check_quality, require_quality
@@ -187,7 +187,7 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
         evaluation = evaluate_generator(exported.generator, options.data_dir)
         print_report(evaluation)
     quality = card_quality(evaluation, evaluation.results[-1]) if evaluation else None
-    return with_quality(exported, quality, quality_check), evaluation
+    return with_fields(exported, quality=quality, quality_check=quality_check), evaluation
 
 
 def write_files(

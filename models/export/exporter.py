@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import platform
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.errors import InputError, MnistGanError
+from models.common.version import git_commit, version
 from models.export.parity import ParityMetric, ParityReport, measure_parity
 from models.export.variants import convert
 from models.networks import GENERATORS, Network
 from models.networks.pixels import quantize
 from models.onnx_file import graph_checks
-from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision, QualityCheck
+from models.onnx_file.card import METADATA_KEY, Build, Card, Golden, Origin, Precision
 from models.onnx_file.generator import Generator
 from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
@@ -115,16 +117,14 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
     return _check_and_pack(checkpoint.build(), debug_graph, second_graph, card)
 
 
-def with_quality(exported: Export, quality: dict[str, Any] | None, quality_check: QualityCheck | None = None) -> Export:
-    """Copies an export and adds measurements to its card, which changes `file_sha256`.
+def with_fields(exported: Export, **fields: Any) -> Export:
+    """Copies an export and changes fields of its card, which changes `file_sha256`.
 
     Args:
         exported: an export; it is not changed.
-        quality: values by name of the metric, in types that JSON has; see `training.export_quality.card_quality`. None:
-            the generator was not evaluated.
-        quality_check: result of `training.quality_check`. None: it was not made.
+        fields: values by name of the field, such as `quality` (see `training.export_quality.card_quality`).
     """
-    card = replace(exported.generator.card, quality=quality, quality_check=quality_check)
+    card = replace(exported.generator.card, **fields)
     file = _serialize_with_card(_without_pixels(exported.debug_graph), card)
     return replace(exported, generator=Generator.from_bytes(file))
 
@@ -255,6 +255,7 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         parity={},
         quality=None,
         golden=Golden(GOLDEN_SEED, golden_images(config.image_shape), ""),
+        build=Build(version(), git_commit(), platform.python_version(), f"{platform.system()} {platform.machine()}"),
     )
 
 

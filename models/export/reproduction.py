@@ -9,22 +9,23 @@ from onnx import ModelProto, numpy_helper
 
 from models.checkpoint import Checkpoint
 from models.common.errors import MnistGanError, ModelFileError
-from models.export.exporter import Export, export, export_variant, with_quality
+from models.export.exporter import Export, export, export_variant, with_fields
 from models.onnx_file import graph_checks
 from models.onnx_file.card import Card
 from models.onnx_file.generator import Generator
 from models.onnx_file.golden import compare_golden, unpack_golden
 from models.onnx_file.verification import CheckResult
 
-MEASURED = ("parity", "quality", "quality_check", "versions", "converted_from", "file_sha256")
+TAKEN_OVER = ("quality", "quality_check", "build")
+"""Fields of the card that are copied from the file before the comparison: the first two may need real images, and the
+last names the commit that exported the file."""
+MEASURED = (*TAKEN_OVER, "parity", "versions", "converted_from", "file_sha256")
 """Fields of the card that depend on the machine and on the libraries that exported the file, or on real images. So do
 the pixels of the golden images, which are compared within their bounds."""
 
 
 def compare_with_checkpoint(generator: Generator, checkpoint: Checkpoint) -> list[CheckResult]:
     """Exports a checkpoint again, with the name, the opset and the precision of a model file, and compares the two.
-
-    The measurements of quality are taken over from the file, because they may need real images.
 
     Returns:
         one result if the files are equal byte for byte, as they are on one kind of processor with the same versions of
@@ -45,7 +46,7 @@ def _export_like(generator: Generator, checkpoint: Checkpoint) -> Export:
     exported = export(checkpoint, opset, card.name)
     if card.precision != "fp32":
         exported = export_variant(checkpoint, exported, card.precision)
-    return with_quality(exported, card.quality, card.quality_check)
+    return with_fields(exported, **{name: getattr(card, name) for name in TAKEN_OVER})
 
 
 def _compare_parts(file: Generator, again: Generator) -> Iterator[CheckResult]:
@@ -94,7 +95,7 @@ def _fields(a: Card, b: Card) -> Iterator[tuple[str, Any, Any]]:
     """Yields the names and values of the fields of two cards that do not depend on the machine, nested ones as
     `origin.network`."""
     first, second = (asdict(replace(card, golden=replace(card.golden, pixels=""))) for card in (a, b))
-    for name in first.keys() - set(MEASURED):
+    for name in (name for name in first if name not in MEASURED):
         if isinstance(first[name], dict):
             yield from ((f"{name}.{key}", value, second[name][key]) for key, value in first[name].items())
         else:

@@ -113,6 +113,22 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Build:
+    """The program that exported a model file."""
+
+    __pydantic_config__ = _STRICT
+
+    version: str
+    """Version of mnist-gan."""
+    git_commit: str | None
+    """Commit of this repository, whose requirements.lock lists the packages. None: it was not a git checkout."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and kind of processor, such as "Linux x86_64"."""
+
+
+@dataclass(frozen=True)
 class Golden:
     """Images 0 to n - 1 of a seed, as rendered on the machine that exported the file. Their labels are drawn from the
     seed."""
@@ -236,6 +252,8 @@ class Card:
     """Images to compare with those that this machine renders."""
     quality_check: QualityCheck | None = None
     """Result of the quality check that `export-onnx` makes. None: it was not made."""
+    build: Build | None = None
+    """The program that exported the file. None: unknown."""
     card_version: int = CARD_VERSION
     """Version of the format of this card."""
     file_sha256: Sha256 = EMPTY_CHECKSUM

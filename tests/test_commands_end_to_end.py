@@ -63,7 +63,7 @@ def test_few_coloured_pictures_that_are_not_square_go_the_whole_way(tmp_path):
     output = run("train", *options, *folder, "--images=20k", "--out", tmp_path / "run")
     assert "folder: 300 images of 24 x 16 pixels, RGB; 2 classes: lakes (150), suns (150)" in output
     assert "60 of 300 images have transparency, which becomes #006400" in output
-    assert "augmentation of the images: diff, because the folder has fewer than 5,000 images" in output
+    assert "augmentation of the images: ada, because the folder has fewer than 5,000 images" in output
     run("export-onnx", tmp_path / "run", "--out", tmp_path / "pictures.onnx", "--no-register")
     model = Generator.open(tmp_path / "pictures.onnx")
     assert model.card.image_shape == (3, 16, 24)

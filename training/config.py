@@ -193,7 +193,7 @@ class AugmentationOptions:
 
     augment: Literal["auto", "none", "diff", "ada"] = "auto"
     """Random changes of all images that the discriminator sees, so that it cannot memorize few training images.
-    auto: diff for a folder with fewer than 5,000 images, otherwise none.
+    auto: ada for a folder with fewer than 5,000 images, otherwise none.
     diff: moves, covers and colours every image (Zhao et al., 2020).
     ada: changes as many images as the overfitting of the discriminator requires (Karras et al., 2020)."""
     mirror: Switch = False

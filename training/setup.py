@@ -165,7 +165,7 @@ def _choose_augmentation(config: Config, data: LabelledImages) -> tuple[Config, 
     chosen, reason = config.augment, ""
     if chosen == "auto":
         few = config.dataset == "folder" and len(data) < FEW_IMAGES
-        chosen = "diff" if few else "none"
+        chosen = "ada" if few else "none"  # it changes nothing unless the discriminator overfits
         if few:
             reason = f", because the folder has fewer than {FEW_IMAGES:,} images; --augment none turns it off"
     note = () if chosen == "none" else (f"augmentation of the images: {chosen}{reason}",)

@@ -34,7 +34,7 @@ CARD_ERROR_STATUSES = (401, 500, 503, 504)
 """Statuses of error responses to GET /card."""
 MODELS_ERROR_STATUSES = (401, 500, 504)
 """Statuses of error responses to GET /models."""
-LOAD_ERROR_STATUSES = (400, 401, 403, 409, 413, 415, 429, 500, 504)
+LOAD_ERROR_STATUSES = (400, 401, 403, 404, 409, 413, 415, 429, 500, 504)
 """Statuses of error responses to POST /models/{name}/load."""
 EXAMPLE_CLASSES = 10
 """Maximum number of classes in an example or a description."""

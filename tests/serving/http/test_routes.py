@@ -160,12 +160,12 @@ def test_the_bentoml_client_sends_latents_as_an_array(client, generator, dtype):
 
 def test_metrics_count_images_batches_and_errors(client, generator):
     names = {
-        'mnist_gan_images_total{route="/dataset"}': 300,
-        "mnist_gan_batch_images_sum": 300,
-        "mnist_gan_queue_seconds_count": 1,
-        'mnist_gan_encode_seconds_count{route="/dataset"}': 1,
+        'mnist_gan_images_total{model="mnist-gan",route="/dataset"}': 300,
+        'mnist_gan_batch_images_sum{model="mnist-gan"}': 300,
+        'mnist_gan_queue_seconds_count{model="mnist-gan"}': 1,
+        'mnist_gan_encode_seconds_count{model="mnist-gan",route="/dataset"}': 1,
         'mnist_gan_errors_total{code="invalid_input"}': 1,
-        "mnist_gan_queued_images": 0,
+        'mnist_gan_queued_images{model="mnist-gan"}': 0,
     }
 
     def read_metrics() -> dict[str, float]:

@@ -16,7 +16,7 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(VERSIONS) --editable
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup demo serve test test-lowest test-newest test-all gpu-check gpu-bundle lint docs docs-serve container release lock
+.PHONY: help setup demo serve site test test-lowest test-newest test-all gpu-check gpu-bundle lint docs docs-serve container release lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ demo: setup ## train, export and serve a small GAN and request a grid of digits,
 
 serve: setup ## serve MNIST_GAN_MODEL, or the newest model of the BentoML store, or the pretrained one, on port 3000
 	$(BIN)/bentoml serve
+
+site: setup ## write the playground with the pretrained model as static files to dist/site/; needs npm
+	$(BIN)/export-site models/pretrained/mnist.onnx --out $(DIST)/site
 
 test: setup ## run the tests except the slow ones; takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
@@ -77,10 +80,10 @@ docs-serve: setup ## show the documentation site on http://localhost:8000 and re
 container: setup ## build the container image with docker or buildah, and try it
 	@$(BIN)/python -m tools.container mnist-gan:$(VERSION)$(MNIST_GAN_IMAGE:%=-%)
 
-release: setup ## write the Bento with the pretrained generator, the SBOMs of the images, and SHA256SUMS to dist/
+release: setup ## write the Bento, the page without a server, the SBOMs of the images, and SHA256SUMS to dist/; needs npm
 	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
 		&& mkdir -p $(DIST) && $(BIN)/python deploy/release.py $(DIST) $(VERSION)
-	cd $(DIST) && sha256sum *.bento *.cdx.json > SHA256SUMS
+	cd $(DIST) && sha256sum *.bento *.tar.xz *.cdx.json > SHA256SUMS
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-annotate --no-header --no-emit-index-url
 

@@ -1,4 +1,5 @@
-"""Writes the files of a release: a Bento with the pretrained generator, and an SBOM (CycloneDX) of each image.
+"""Writes the files of a release: a Bento and a page without a server, both with the pretrained generator, and an SBOM
+(CycloneDX) of each image.
 
     SOURCE_DATE_EPOCH=SECONDS python deploy/release.py FOLDER VERSION       # or make release
 
@@ -24,6 +25,10 @@ IMAGES = ("cpu", "cuda")
 def main(dist: Path, version: str) -> None:
     with TemporaryDirectory() as home:
         write_bento(Path(home), version, dist / f"mnist-gan-{version}.bento")
+    with TemporaryDirectory() as folder:
+        site = Path(folder) / f"mnist-gan-{version}-site"
+        run(BIN / "export-site", "models/pretrained/mnist.onnx", "--out", site)
+        pack(site, dist / f"{site.name}.tar.xz", prefix=Path(site.name))
     for image in IMAGES:
         bill = bill_of_materials(ROOT / f"serving/http/requirements-{image}.txt")
         (dist / f"mnist-gan-{version}-{image}.cdx.json").write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
@@ -46,9 +51,20 @@ def write_bento(home: Path, version: str, out: Path) -> None:
     )
     assert count == 1, "bento.yaml has no creation_time"
     (folder / "bento.yaml").write_text(description)
+    pack(folder, out)
+
+
+def pack(folder: Path, out: Path, prefix: Path = Path()) -> None:
+    """Packs a folder into an archive.
+
+    Args:
+        folder: The folder to pack.
+        out: The archive to write.
+        prefix: The path of the folder in the archive.
+    """
     with tarfile.open(out, "w:xz", format=tarfile.PAX_FORMAT) as archive:
         for path in [folder, *sorted(folder.rglob("*"))]:
-            archive.add(path, path.relative_to(folder), recursive=False, filter=normalise)
+            archive.add(path, prefix / path.relative_to(folder), recursive=False, filter=normalise)
 
 
 def normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import documentation
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -22,7 +24,7 @@ RUNNABLE = "<!-- run -->"
 """Stands before a block of commands or Python that a test runs as it is, next to a model file `a.onnx`."""
 SYSTEM_COMMANDS = {
     *("bash", "buildah", "cd", "curl", "docker", "git", "kill", "kubectl", "pip", "python", "python3", "source"),
-    *("torchrun", "bentoml"),
+    *("torchrun", "bentoml", "openssl"),
 }
 
 
@@ -118,6 +120,18 @@ def test_a_block_that_is_marked_as_runnable_runs_as_it_is(language, code, tmp_pa
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_first_page_embeds_the_page_without_a_server_where_it_has_been_built(monkeypatch, tmp_path):
+    pytest.importorskip("zensical", reason="the extra `docs` is not installed")
+    (tmp_path / "index.html").write_text("the demo")
+    monkeypatch.setattr(documentation, "DEMO", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["documentation", "build"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        documentation.main()
+    assert '<iframe class="demo" src="demo/index.html"' in (ROOT / "site/index.html").read_text()
+    assert (ROOT / "site/demo/index.html").read_text() == "the demo"
 
 
 @pytest.mark.slow

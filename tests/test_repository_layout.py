@@ -15,7 +15,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("module", ["serving.http.service", "serving.offline.sample", "models.onnx_file.generator"])
+@pytest.mark.parametrize(
+    "module",
+    ["serving.http.service", "serving.offline.sample", "serving.offline.export_site", "models.onnx_file.generator"],
+)
 def test_serving_and_sampling_load_neither_torch_nor_onnxscript(module):
     code = f"import {module}, sys; assert not {{'torch', 'onnxscript'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

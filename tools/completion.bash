@@ -8,7 +8,7 @@ _complete_command() {
     [[ ${COMPREPLY[*]} ]] || COMPREPLY=()
 }
 
-for command in train export-onnx evaluate sample; do
+for command in train export-onnx evaluate verify-model sample export-site; do
     # Bash would read the second line of a description as another completion, so descriptions are joined to one line.
     source <("$command" --tyro-print-completion bash | sed '/^COMPLETION_SPEC = /s/\\n/ /g')
     complete -o default -o filenames -F _complete_command "$command"

@@ -1,12 +1,13 @@
 """Builds the documentation site: generates its reference pages, then runs Zensical in strict mode.
 
-    python -m tools.documentation build      # into site/
+    python -m tools.documentation build      # into site/, with a live demo if there is one in dist/site/
     python -m tools.documentation serve      # on http://localhost:8000, rebuilt at every change
 
 `make docs` and `make docs-serve` call it.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-COMMANDS = ("train", "export-onnx", "evaluate", "sample")
+COMMANDS = ("train", "export-onnx", "evaluate", "verify-model", "sample", "export-site")
+DEMO = ROOT / "dist/site"
+"""Folder that `make site` writes. If it exists, the first page embeds it as a live demo."""
+LIVE_DEMO = """<iframe class="demo" src="demo/index.html" title="Live demo: the model runs in this page"></iframe>
+
+The model runs in this page, in your browser ([how](without-a-server.md))."""
+PICTURE = "![Forty generated digits, four of each class](request.png)"
 HELP_WIDTH = 110
 """Width in characters of the help texts on the page of commands."""
 BOUNDS = {"array": ("minItems", "maxItems", " items"), "string": ("minLength", "maxLength", " characters")}
@@ -27,8 +34,14 @@ def main() -> None:
     (DOCS / ".generated").mkdir(exist_ok=True)
     (DOCS / "cli.md").write_text(command_page())
     (DOCS / ".generated/routes.md").write_text(route_sections())
-    arguments = ["build", "--clean", "--strict"] if sys.argv[1] == "build" else ["serve"]
-    sys.exit(subprocess.run([sys.executable, "-m", "zensical", *arguments], cwd=ROOT).returncode)
+    build = sys.argv[1] == "build"
+    has_demo = build and (DEMO / "index.html").exists()
+    (DOCS / ".generated/demo.md").write_text(f"{LIVE_DEMO if has_demo else PICTURE}\n")
+    arguments = ["build", "--clean", "--strict"] if build else ["serve"]
+    done = subprocess.run([sys.executable, "-m", "zensical", *arguments], cwd=ROOT)
+    if has_demo:
+        shutil.copytree(DEMO, ROOT / "site/demo", dirs_exist_ok=True)
+    sys.exit(done.returncode)
 
 
 def format_formula(source: str, language: str, css_class: str, *_: Any, **__: Any) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.augmentation import AUGMENTATIONS
 from training.config import Config
 from training.data import LabelledImages
 from training.distributed import Group
 
-_STREAMS = ("order", "latents", "generator", "noise", "noise of fakes")
+_STREAMS = ("order", "latents", "generator", "noise", "noise of fakes", "mirror", "augmentation")
 """Random streams, by purpose. The index of a stream is part of its seed, so append new streams at the end."""
 
 
@@ -55,17 +56,24 @@ class Batch:
     wgan-gp: uniform float32 (n, 1, 1, 1), the share of the real image in each interpolated image. finite-difference:
     standard normal float32 (2 n, channels, height, width), first for the real images, then for the fakes.
     """
+    augmentation: Tensor | None = None
+    """Random numbers of the augmentation in [0, 1), float32 (n, 4, draws), or None without augmentation.
+
+    Indices of the second dimension: in the update of the discriminator, 0 for the real images and 1 for the fakes; in
+    the update of the generator, 2 for the fakes and 3 for the real images.
+    """
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensors of the batch, always in the same order."""
         generator = () if self.generator is None else self.generator.tensors()
-        noise = () if self.noise is None else (self.noise,)
-        return [*self.discriminator.tensors(), *generator, *noise]
+        random = (tensor for tensor in (self.noise, self.augmentation) if tensor is not None)
+        return [*self.discriminator.tensors(), *generator, *random]
 
     def clone(self) -> "Batch":
         """Returns a copy with tensors of its own."""
         generator = None if self.generator is None else self.generator.clone()
-        return Batch(self.discriminator.clone(), generator, None if self.noise is None else self.noise.clone())
+        noise, augmentation = (None if tensor is None else tensor.clone() for tensor in (self.noise, self.augmentation))
+        return Batch(self.discriminator.clone(), generator, noise, augmentation)
 
 
 class Batches:
@@ -84,9 +92,16 @@ class Batches:
         """Returns the batch that follows after `images_seen` real images, a multiple of the batch size."""
         config, n = self.config, self.config.batch_size
         examples = self._examples(
-            self._indices(images_seen), self._normal("latents", images_seen, n, config.latent_dim)
+            self._indices(images_seen),
+            self._normal("latents", images_seen, n, config.latent_dim),
+            self._random("mirror", images_seen),
         )
-        return Batch(examples, self._generator_examples(images_seen), self._noise(images_seen))
+        return Batch(
+            examples,
+            self._generator_examples(images_seen),
+            self._noise(images_seen),
+            self._augmentation(images_seen),
+        )
 
     def _generator_examples(self, images_seen: int) -> Examples | None:
         config, n = self.config, self.config.batch_size
@@ -95,7 +110,7 @@ class Batches:
         random = self._random("generator", images_seen)
         indices = torch.randint(len(self.data), (n,), generator=random, device=config.device)
         latents = torch.randn(n, config.latent_dim, generator=random, device=config.device)
-        return self._examples(indices, self.group.slice(latents))
+        return self._examples(indices, self.group.slice(latents), random)
 
     def _noise(self, images_seen: int) -> Tensor | None:
         config, n = self.config, self.config.batch_size
@@ -107,6 +122,14 @@ class Batches:
             return torch.cat([self._normal(stream, images_seen, n, *shape) for stream in ("noise", "noise of fakes")])
         return None
 
+    def _augmentation(self, images_seen: int) -> Tensor | None:
+        config, augmentation = self.config, AUGMENTATIONS.get(self.config.augment)
+        if augmentation is None:
+            return None
+        random = self._random("augmentation", images_seen)
+        shape = (config.batch_size, 4, augmentation.draws)
+        return self.group.slice(torch.rand(shape, generator=random, device=config.device))
+
     def _indices(self, images_seen: int) -> Tensor:
         """Returns the indices of the real images of the whole batch, from the random order of the epoch."""
         epoch, position = divmod(images_seen, self.epoch_images)
@@ -116,10 +139,18 @@ class Batches:
             self._order = torch.randperm(len(self.data), generator=random, device=self.config.device)
         return self._order[position : position + self.config.batch_size]
 
-    def _examples(self, indices: Tensor, latents: Tensor) -> Examples:
-        """Combines the images at this process's share of `indices` with its latents."""
-        indices = self.group.slice(indices)
-        return Examples(self.data.images[indices], self.data.labels[indices], latents)
+    def _examples(self, indices: Tensor, latents: Tensor, random: torch.Generator) -> Examples:
+        """Combines the images at this process's share of `indices` with its latents.
+
+        Args:
+            random: draws which images are mirrored, with --mirror.
+        """
+        images = self.data.images[self.group.slice(indices)]
+        labels = self.data.labels[self.group.slice(indices)]
+        if self.config.mirror:
+            mirrored = torch.rand(len(indices), 1, 1, 1, generator=random, device=self.config.device) < 0.5
+            images = torch.where(self.group.slice(mirrored), images.flip(-1), images)
+        return Examples(images, labels, latents)
 
     def _normal(self, stream: str, position: int, *shape: int) -> Tensor:
         """Returns this process's share of standard normal values of this shape."""

@@ -12,19 +12,30 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from tyro.conf import arg
 
-from models.common.commands import Count, optional
+from models.common.commands import Count, ImageSize, optional
 from models.common.threads import MAX_THREADS
 from models.onnx_file.card import first_validation_error
 from training.data_dir import default_data_dir
+from training.fit import DEFAULT_BACKGROUND, Fit
 from training.schedules import LrSchedule
 
 Preset = Literal["mlp", "dcgan", "fast", "r3gan"]
 Architecture = Literal["mlp", "dcgan", "residual"]
 
+
+def _check_network(name: str) -> str:
+    choices, (module, _, class_name) = get_args(Architecture), name.partition(":")
+    if name not in choices and not (module and class_name.isidentifier()):
+        raise ValueError(f"choose {', '.join(choices)}, or give a class of your own as MODULE:CLASS")
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_check_network), arg(metavar="{mlp,dcgan,residual}|MODULE:CLASS")]
+"""An architecture of this package, or a class of the user (`models.networks.own`)."""
 AtLeast0 = Annotated[float, Field(ge=0, lt=math.inf)]
 Above0 = Annotated[float, Field(gt=0, lt=math.inf)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -52,7 +63,8 @@ class RunOptions:
     out: Path = Path("runs/latest")
     """Folder of the run, which is created. It must not contain the checkpoints of another run."""
     init: Annotated[Path | None, optional("RUN", "random weights")] = None
-    """Folder of another run, whose weights this run starts from. Both need the same networks."""
+    """Folder of another run, whose weights this run starts from, for example to continue with other data.
+    Lists the tensors that fit and are copied, and those that are initialized anew."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +82,29 @@ class DataOptions:
     stacked-mnist: three digits of MNIST as the channels of one RGB image; 1,000 classes.
     uci-digits: 1,797 digits, which scikit-learn contains; needs no download.
     folder: your own images in --data-dir, with one subfolder per class."""
-    image_size: Annotated[int | None, optional("PIXELS", "28 for a folder, otherwise the size of the images")] = None
-    """Height and width to which the images are resampled, in pixels; at least 8."""
+    image_size: Annotated[
+        ImageSize | None, optional("PIXELS|WIDTHxHEIGHT", "the size of the images; 28 for a folder with several sizes")
+    ] = None
+    """Size to which the images are resampled, in pixels: the side of a square, or width x height such as 96x32.
+    Each side from 8 to 256."""
     channels: Annotated[Literal[1, 3] | None, optional("{1,3}", "as in the images")] = None
     """Number of channels: 1 for grey, 3 for RGB."""
+    fit: Fit = "crop"
+    """How images of a folder become --image-size if they have other proportions.
+    crop: their middle is used. pad: they are surrounded by --background. stretch: they are distorted."""
+    background: Annotated[str, arg(metavar="COLOUR")] = DEFAULT_BACKGROUND
+    """Colour behind transparent images of a folder and around padded ones: a name such as black, or #rrggbb."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
     """The generator and the discriminator."""
 
-    generator: Architecture = "mlp"
-    """Architecture of the generator: fully connected, convolutional or residual."""
-    discriminator: Architecture = "mlp"
-    """Architecture of the discriminator; need not be that of the generator."""
+    generator: NetworkName = "mlp"
+    """Architecture of the generator: fully connected, convolutional or residual.
+    MODULE:CLASS is a class of your own, whose module is imported; docs/own-network.md says what it has to do."""
+    discriminator: NetworkName = "mlp"
+    """Architecture of the discriminator; need not be that of the generator. A class of your own is possible, too."""
     latent_dim: Positive = 100
     """Length of a latent vector; at least 1."""
     generator_widths: Annotated[Widths | None, optional("WIDTH [WIDTH ...]", "the preset's")] = None
@@ -167,6 +188,20 @@ class PenaltyOptions:
 
 
 @dataclass(frozen=True)
+class AugmentationOptions:
+    """Measures against overfitting on few images."""
+
+    augment: Literal["auto", "none", "diff", "ada"] = "auto"
+    """Random changes of all images that the discriminator sees, so that it cannot memorize few training images.
+    auto: ada for a folder with fewer than 5,000 images, otherwise none.
+    diff: moves, covers and colours every image (Zhao et al., 2020).
+    ada: changes as many images as the overfitting of the discriminator requires (Karras et al., 2020)."""
+    mirror: Switch = False
+    """Mirror half of the training images horizontally, chosen at random each time.
+    Not for images whose mirror image looks wrong, such as digits and text."""
+
+
+@dataclass(frozen=True)
 class ExecutionOptions:
     """The hardware and the precision."""
 
@@ -203,6 +238,7 @@ class Config(
     # A dataclass takes the fields of its last base class first.
     LoggingOptions,
     ExecutionOptions,
+    AugmentationOptions,
     PenaltyOptions,
     OptimizationOptions,
     DurationOptions,
@@ -217,6 +253,12 @@ class Config(
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for `load`
+
+    generator_sha256: str | None = None
+    """SHA-256 of the source file of a generator of the user. It is not an option: the run stores it, so that a changed
+    file is noticed. None: the generator is part of this package, or the class was not imported yet."""
+    discriminator_sha256: str | None = None
+    """The same of the discriminator."""
 
     def __post_init__(self) -> None:
         for name, (declared, adapter) in _declared_types().items():
@@ -259,7 +301,8 @@ class Config(
             values = json.loads((run / "config.json").read_text())
             if "preset" not in values:  # every field has a default, so any {} would pass for a run
                 raise ValueError("it has no preset")
-            return TypeAdapter(cls).validate_json(json.dumps(values | {"out": str(run)}))
+            values = {"augment": "none"} | values | {"out": str(run)}  # the first runs had no augmentation
+            return TypeAdapter(cls).validate_json(json.dumps(values))
         except FileNotFoundError:
             raise ValueError(f"{run} is not the folder of a run: it has no config.json") from None
         except (TypeError, OSError, ValueError) as error:

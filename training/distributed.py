@@ -15,6 +15,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Before a process group exists: functions of this module have the current group as a default argument, and optimizers
+# import it. A group that is never deleted keeps threads, which can abort the process when Python ends.
+import torch.distributed.nn
 from torch import Tensor
 
 from models.common.errors import MnistGanError

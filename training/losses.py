@@ -25,6 +25,8 @@ class Loss:
     """Loss of the generator: (fake_logits, real_logits) -> scalar. `real_logits` may be None if not `relativistic`."""
     relativistic: bool = False
     """Whether the loss of the generator needs the real logits."""
+    only_differences: bool = False
+    """Whether the same number added to all logits changes no loss, so that the sign of a logit means nothing."""
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ LOSSES: dict[str, Loss] = {
     "non-saturating": Loss(discriminator_loss, non_saturating),
     "minimax": Loss(discriminator_loss, minimax),
     "hinge": Loss(hinge_discriminator, linear),
-    "wasserstein": Loss(wasserstein_discriminator, linear),
-    "relativistic": Loss(relativistic_discriminator, relativistic_generator, relativistic=True),
+    "wasserstein": Loss(wasserstein_discriminator, linear, only_differences=True),
+    "relativistic": Loss(relativistic_discriminator, relativistic_generator, relativistic=True, only_differences=True),
 }
 """Losses by the name that `train --loss` takes."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from models.checkpoint import Checkpoint
-from models.networks import NetworkConfig, build_discriminator, build_generator
+from models.networks import NetworkConfig, build_discriminator, build_generator, is_own
 from models.onnx_file.card import Dataset
+from training.augmentation import AUGMENTATIONS
 from training.config import Config
 from training.provenance import training_record
 from training.widths import resolve_widths
@@ -38,13 +39,37 @@ def generator_config(config: Config, dataset: Dataset) -> NetworkConfig:
     """
     classes = len(dataset.class_names) if config.conditional else 0
     widths, _ = resolve_widths(config, dataset.image_shape)
-    return NetworkConfig(config.generator, dataset.image_shape, widths, classes, config.latent_dim)
+    return NetworkConfig(
+        config.generator,
+        dataset.image_shape,
+        widths,
+        classes,
+        config.latent_dim,
+        source_sha256=config.generator_sha256,
+    )
+
+
+def discriminator_config(config: Config, dataset: Dataset) -> NetworkConfig:
+    """Returns the architecture of the discriminator that a run trains on this data.
+
+    Raises:
+        ValueError: no network can have these sizes.
+    """
+    return NetworkConfig(
+        config.discriminator,
+        dataset.image_shape,
+        resolve_widths(config, dataset.image_shape)[1],
+        len(dataset.class_names) if config.conditional else 0,
+        normalization=config.discriminator_normalization,
+        source_sha256=config.discriminator_sha256,
+    )
 
 
 class State:
     """Networks, EMA, optimizers, loss scaler and metric sums of a run, on its training device.
 
-    Weights, EMA and optimizer states are float32 in every precision; the weights have the channels-last memory format.
+    Weights, EMA and optimizer states are float32 in every precision; the weights of the networks of this package have
+    the channels-last memory format.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -56,17 +81,11 @@ class State:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.generator = build_generator(generator_config(config, dataset))
-            self.discriminator = build_discriminator(
-                NetworkConfig(
-                    config.discriminator,
-                    dataset.image_shape,
-                    resolve_widths(config, dataset.image_shape)[1],
-                    self.generator.config.classes,
-                    normalization=config.discriminator_normalization,
-                )
-            )
+            self.discriminator = build_discriminator(discriminator_config(config, dataset))
         for network in (self.generator, self.discriminator):
-            network.to(config.device).to(memory_format=torch.channels_last)
+            network.to(config.device)
+            if not is_own(network.config.architecture):  # it may call Tensor.view, which needs the plain layout
+                network.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_half_life else None
         """Generator whose weights are the exponential moving average (EMA) of the trained ones; None keeps no EMA."""
 
@@ -86,8 +105,13 @@ class State:
         """Loss scaler for fp16; disabled in other precisions."""
         self.images_seen = 0
         """Number of real images that the discriminator was trained on, over all processes, repetitions included."""
-        self.metric_sums = torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=config.device)
-        """Sums of `STEP_METRICS` over the steps since the last reset: float64 (7,)."""
+        adaptive = config.augment in AUGMENTATIONS and AUGMENTATIONS[config.augment].adaptive
+        self.augment_probability = torch.zeros((), device=config.device) if adaptive else None
+        """Probability of each change of `--augment ada`: float32 scalar; None for other augmentations."""
+        self.metric_names = ("overfitting", *STEP_METRICS) if adaptive else STEP_METRICS
+        """Names of the metrics of a step."""
+        self.metric_sums = torch.zeros(len(self.metric_names), dtype=torch.float64, device=config.device)
+        """Sums of the metrics over the steps since the last reset: float64 (metrics,)."""
         self.metric_steps = torch.zeros((), dtype=torch.int64, device=config.device)
         """Number of steps in the sums: int64 scalar. Steps in which fp16 skipped an update are not among them."""
         self.skipped_updates = torch.zeros((), dtype=torch.int64, device=config.device)
@@ -99,10 +123,13 @@ class State:
         return self.generator if self.ema is None else self.ema
 
     def metrics(self) -> dict[str, float]:
-        """Returns the means of `STEP_METRICS` since the last reset, and `skipped_updates`. Synchronizes with the
-        device."""
+        """Returns the means of the metrics since the last reset, `skipped_updates` and, for `ada`, the present
+        `augment_probability`. Synchronizes with the device."""
         means = self.metric_sums / self.metric_steps.clamp(min=1)
-        return dict(zip(STEP_METRICS, means.tolist(), strict=True)) | {"skipped_updates": self.skipped_updates.item()}
+        counts = {"skipped_updates": self.skipped_updates.item()}
+        if self.augment_probability is not None:
+            counts["augment_probability"] = self.augment_probability.item()
+        return dict(zip(self.metric_names, means.tolist(), strict=True)) | counts
 
     def reset_metrics(self) -> None:
         """Sets the metric sums to zero, for a new epoch. `skipped_updates` continues to count."""
@@ -139,8 +166,10 @@ class State:
             ValueError: a tensor is missing or has another shape.
             KeyError: a tensor of the loss scaler is missing.
         """
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            for weight in optimizer.param_groups[0]["params"]:
+        for part, network, optimizer in self._optimizers():
+            for name, weight in network.named_parameters():
+                if f"{part}.{name}.step" not in tensors:
+                    continue  # a weight without a gradient, which a network of the user may have
                 optimizer.state[weight] = {
                     # The same tensors that Adam makes in its first step.
                     "step": torch.zeros((), device=weight.device),
@@ -157,6 +186,13 @@ class State:
         }
         self.scaler.load_state_dict(scaler | restored)
 
+    def _optimizers(self) -> tuple[tuple[str, nn.Module, Adam], ...]:
+        """Returns each optimizer with its name in a checkpoint and its network."""
+        return (
+            ("generator_optimizer", self.generator, self.generator_optimizer),
+            ("discriminator_optimizer", self.discriminator, self.discriminator_optimizer),
+        )
+
     def _network_tensors(self) -> Iterator[tuple[str, Tensor]]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         if self.ema is not None:
@@ -169,13 +205,12 @@ class State:
     def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields all tensors except those of the loss scaler, by name and without copying."""
         yield from self._network_tensors()
-        for part, network, optimizer in (
-            ("generator_optimizer", self.generator, self.generator_optimizer),
-            ("discriminator_optimizer", self.discriminator, self.discriminator_optimizer),
-        ):
+        for part, network, optimizer in self._optimizers():
             for name, weight in network.named_parameters():
                 for moment, tensor in optimizer.state[weight].items():
                     yield f"{part}.{name}.{moment}", tensor
         yield "progress.sums", self.metric_sums
         yield "progress.steps", self.metric_steps
         yield "progress.skipped", self.skipped_updates
+        if self.augment_probability is not None:
+            yield "progress.augment_probability", self.augment_probability

@@ -1,10 +1,14 @@
 """One training step: updates the discriminator, the generator and the EMA on one batch."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.networks import is_own
+from models.networks.own_checks import has_batch_norm
 from models.networks.pixels import normalize
+from training.augmentation import AUGMENTATIONS, adapt, overfitting
 from training.batches import Batch
 from training.config import Config
 from training.distributed import Group
@@ -34,6 +38,7 @@ class Step:
         self.config = config
         self.group = group
         self.loss = LOSSES[config.loss]
+        self.augmentation = AUGMENTATIONS.get(config.augment)
         self.autocast_dtype = AUTOCAST_DTYPES.get(config.precision)
         """Dtype of the networks under autocast; None runs them in float32."""
         self.one = torch.ones((), device=config.device)
@@ -42,7 +47,7 @@ class Step:
         self.ema_weight = torch.zeros((), device=config.device)
         """Share of the EMA that the coming step replaces, 1 - beta: float32 scalar in [0, 1]."""
         # Batch normalization needs separate passes, so that its statistics do not mix real and fake images.
-        self.joint_pass = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
+        self.joint_pass = not has_batch_norm(state.discriminator)
         """Whether the discriminator sees reals and fakes in one forward pass.
 
         This gives the same logits and launches half as many kernels.
@@ -51,12 +56,17 @@ class Step:
     def schedule(self, total_images: int) -> None:
         """Sets learning rate, Adam's beta2, penalty weight and EMA decay for the coming step. Call it before each step.
 
+        A network of the user may draw random numbers in training, such as Dropout. They are seeded here by the images
+        seen, so that resume stays exact.
+
         The values are those of `training.schedules` after `state.images_seen` plus one batch.
 
         Args:
             total_images: length of the run in images.
         """
         config, seen = self.config, self.state.images_seen + self.config.batch_size
+        if is_own(config.generator) or is_own(config.discriminator):
+            torch.manual_seed(int(np.random.SeedSequence((config.seed, seen, self.group.rank)).generate_state(1)[0]))
         lr = config.lr * decay(config.lr_schedule, seen, total_images, config.lr_warmup, config.lr_end)
         beta2 = ramp(seen, config.burn_in, _or(config.beta2_start, config.betas[1]), config.betas[1])
         for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):
@@ -71,6 +81,9 @@ class Step:
 
     def __call__(self, batch: Batch) -> None:
         """Runs one step: discriminator update, generator update, EMA update, metrics.
+
+        With `--augment`, all images are augmented before the discriminator sees them, so x and G(z) stand for augmented
+        images in its logits and penalties.
 
         1. The discriminator minimizes loss.discriminator(D(x), D(G(z))) + penalty with Adam, at fixed G.
         2. The generator minimizes loss.generator(D(G(z)), D(x)) with Adam, at fixed D. It uses the examples in
@@ -89,7 +102,9 @@ class Step:
 
         with torch.set_grad_enabled(batch.generator is None):  # the generator's update needs the graph of these fakes
             fake = self._generate(examples.latents, labels)
-        real_logits, fake_logits, penalty = self._discriminate(real, fake.detach(), labels, batch.noise)
+        real_logits, fake_logits, penalty = self._discriminate(
+            self._augment(real, batch, 0), self._augment(fake.detach(), batch, 1), labels, batch.noise
+        )
         loss_discriminator = self.loss.discriminator(real_logits, fake_logits)
         gradient_discriminator = self._update(
             state.discriminator, state.discriminator_optimizer, loss_discriminator + penalty
@@ -99,6 +114,9 @@ class Step:
         if batch.generator is not None:
             real, labels = normalize(batch.generator.images), self._labels(batch.generator.labels)
             fake = self._generate(batch.generator.latents, labels)
+        fake = self._augment(fake, batch, 2)
+        if self.loss.relativistic:
+            real = self._augment(real, batch, 3)
         with self._autocast():
             fake_logits_for_generator = state.discriminator(fake, labels)
             real_logits_for_generator = state.discriminator(real, labels) if self.loss.relativistic else None
@@ -109,6 +127,7 @@ class Step:
         state.scaler.update()
         self._update_ema()
         self._add_metrics(
+            *self._adapt_augmentation(real_logits, fake_logits),
             loss_discriminator,
             loss_generator,
             penalty,
@@ -130,6 +149,31 @@ class Step:
         """
         with self._autocast():
             return self.state.generator(latents, labels).float()
+
+    def _augment(self, images: Tensor, batch: Batch, use: int) -> Tensor:
+        """Returns the images as the discriminator sees them.
+
+        Args:
+            images: float32 (n, channels, height, width).
+            use: index of the random numbers in the second dimension of `Batch.augmentation`.
+        """
+        if self.augmentation is None:
+            return images
+        assert batch.augmentation is not None
+        return self.augmentation.function(images, batch.augmentation[:, use], self.state.augment_probability)
+
+    def _adapt_augmentation(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, ...]:
+        """Adapts the probability of the augmentation to the logits of the discriminator's update.
+
+        Returns:
+            the overfitting statistic, a float32 scalar, if the augmentation is adaptive; otherwise nothing.
+        """
+        if self.state.augment_probability is None:
+            return ()
+        measured = overfitting(real_logits, fake_logits, self.loss.only_differences)
+        self.group.all_reduce_mean([measured])
+        adapt(self.state.augment_probability, measured, self.config.batch_size)
+        return (measured,)
 
     def _discriminate(
         self, real: Tensor, fake: Tensor, labels: Tensor | None, noise: Tensor | None
@@ -218,7 +262,7 @@ class Step:
         sums, where `check_divergence` finds it.
 
         Args:
-            metrics: scalars in the order of `STEP_METRICS`; the last two are the gradient norms.
+            metrics: scalars in the order of `state.metric_names`; the last two are the gradient norms.
         """
         state, values = self.state, torch.stack(metrics)
         if not state.scaler.is_enabled():

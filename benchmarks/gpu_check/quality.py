@@ -12,7 +12,7 @@ from benchmarks.gpu_check.speed import config_of, load_data
 from benchmarks.training_loops import alternate, medians, package_loop
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.common.image_files import grid, png
-from models.export.exporter import Export, export, with_quality
+from models.export.exporter import Export, export, with_fields
 from training.config import Config
 from training.data import DataError, LabelledImages
 from training.evaluation.evaluation_report import EvaluationReport
@@ -72,7 +72,7 @@ def run(settings: Settings, record: Recorder) -> None:
         report = _evaluate(settings, best.export, tuple(METRICS))
         record.detail("evaluation", report.to_dict())
         (evaluated,) = report.results
-        _keep(settings.out, replace(best, export=with_quality(best.export, card_quality(report, evaluated))))
+        _keep(settings.out, replace(best, export=with_fields(best.export, quality=card_quality(report, evaluated))))
         for name, value in evaluated.measurements.items():
             if isinstance(value, Measurement):
                 real = report.real_data_baseline[name]

@@ -14,7 +14,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from models.common.errors import InputError, MnistGanError
 from models.common.version import version
 
-EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray"}
+EXTRAS = {"onnxruntime": "cpu", "pyarrow": "shards", "webdataset": "shards", "ray": "ray", "cryptography": "signing"}
 """Extra of pyproject.toml that installs an optional library. The extra `training` installs all others."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, the same that a shell reports for a process that SIGINT ended."""
@@ -48,6 +48,32 @@ Count = Annotated[
     ),
 ]
 """Type of an option that is parsed by `count`."""
+
+
+def image_size(text: str) -> int | tuple[int, int]:
+    """Parses the size of an image in pixels: 64 for a square, 96x32 for a width of 96 and a height of 32.
+
+    Raises:
+        ValueError: the text is not such a size.
+    """
+    try:
+        width, height = map(int, text.lower().split("x")) if "x" in text.lower() else (int(text), int(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a size such as 64 or 96x32 (width x height)") from None
+    return width if width == height else (width, height)
+
+
+ImageSize = Annotated[
+    int | tuple[int, int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PIXELS|WIDTHxHEIGHT",
+        instance_from_str=lambda words: image_size(words[0]),
+        is_instance=lambda value: isinstance(value, int | tuple),
+        str_from_instance=lambda value: [str(value) if isinstance(value, int) else f"{value[0]}x{value[1]}"],
+    ),
+]
+"""Type of an option that is parsed by `image_size`: the side of a square, or width and height."""
 
 Version = FlagCreatePairsOff[Annotated[bool, arg(help="Print the version and exit.", help_behavior_hint=lambda _: "")]]
 """Type of the option --version of every command. It is only there for the help text: `command` handles the option."""

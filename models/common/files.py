@@ -104,6 +104,11 @@ def remove_temporaries(folder: Path, names: Collection[str]) -> None:
                 path.unlink()
 
 
+def signature_path(file: Path) -> Path:
+    """Returns the path of the signature of a model file: `a.onnx.sig` for `a.onnx`."""
+    return file.with_name(f"{file.name}.sig")
+
+
 def is_utf8(text: str) -> bool:
     """Whether a name or a path is valid Unicode. Python represents undecodable bytes of a file name as surrogates."""
     try:

@@ -1,6 +1,7 @@
-"""Version of this project."""
+"""Version and commit of this project."""
 
 import importlib.metadata
+import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -15,3 +16,12 @@ def version() -> str:
     if PYPROJECT.exists():
         return tomllib.loads(PYPROJECT.read_text())["project"]["version"]
     return importlib.metadata.version("mnist-gan")
+
+
+def git_commit() -> str | None:
+    """Returns the commit hash of the source tree that contains this file, or None if it is not a git checkout."""
+    root = PYPROJECT.parent
+    if not (root / ".git").exists():
+        return None
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)
+    return git.stdout.strip() or None

@@ -6,8 +6,12 @@ render the golden images, and write the card with the checksum into the file's m
 
 import hashlib
 import importlib.metadata
+import io
 import json
+import math
+import platform
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,17 +25,20 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.errors import InputError, MnistGanError
+from models.common.version import git_commit, version
 from models.export.parity import ParityMetric, ParityReport, measure_parity
-from models.export.variants import convert
+from models.export.variants import convert, logging_disabled
 from models.networks import GENERATORS, Network
+from models.networks.own import OwnGenerator, describe
+from models.networks.own_checks import check_generator
 from models.networks.pixels import quantize
 from models.onnx_file import graph_checks
-from models.onnx_file.card import METADATA_KEY, Card, Golden, Origin, Precision
+from models.onnx_file.card import METADATA_KEY, Build, Card, Golden, Origin, Precision
 from models.onnx_file.generator import Generator
 from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
-from models.onnx_file.session import make_feeds, open_session, run
+from models.onnx_file.session import MAX_ROWS_PER_RUN, make_feeds, open_session, run
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 """Libraries whose versions the card lists."""
@@ -39,7 +46,10 @@ MAX_NAME = 100
 """Maximum number of characters of a generator's name, which appears in logs, metrics and pages."""
 GOLDEN_SEED = 0
 GOLDEN_IMAGES = 16
-"""Number of golden images on the card."""
+"""Maximum number of golden images on the card."""
+GOLDEN_BYTES = 2**18
+"""Maximum number of bytes of all golden images together, unless a single one has more: 16 images of 64 x 64 pixels in
+colour, or one of 256 x 256."""
 
 
 class ExportError(MnistGanError):
@@ -69,7 +79,9 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
 
     Raises:
         InputError: the name is empty, too long, or not printable.
-        ExportError: the opset is not supported, PyTorch exported another one, or onnx.checker rejects the graph.
+        ExportError: the opset is not supported, PyTorch exported another one or cannot export the network, or
+            onnx.checker rejects the graph.
+        NetworkError: the network is that of a user, and breaks a rule.
         ParityError: the graph differs from the PyTorch module by more than a bound, or from a second export.
         ModelFileError: the graph breaks a rule of the model file.
     """
@@ -82,6 +94,8 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
     generator = checkpoint.build()
+    if isinstance(generator, OwnGenerator):
+        check_generator(generator)
     debug_graph, second_graph = _trace(generator, opset), _trace(generator, opset)
     actual_opsets = [entry.version for entry in debug_graph.opset_import]
     if actual_opsets != [opset]:
@@ -111,26 +125,29 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
     return _check_and_pack(checkpoint.build(), debug_graph, second_graph, card)
 
 
-def with_quality(exported: Export, quality: dict[str, Any]) -> Export:
-    """Copies an export and adds quality metrics to its card, which changes `file_sha256`.
+def with_fields(exported: Export, **fields: Any) -> Export:
+    """Copies an export and changes fields of its card, which changes `file_sha256`.
 
     Args:
         exported: an export; it is not changed.
-        quality: values by name of the metric, in types that JSON has; see `training.export_quality.card_quality`.
+        fields: values by name of the field, such as `quality` (see `training.export_quality.card_quality`).
     """
-    card = replace(exported.generator.card, quality=quality)
+    card = replace(exported.generator.card, **fields)
     file = _serialize_with_card(_without_pixels(exported.debug_graph), card)
     return replace(exported, generator=Generator.from_bytes(file))
 
 
 def graph_sizes(generator: Network) -> GraphMemory:
-    """Traces a generator at opset 20 and measures the memory of its graph in elements.
+    """Traces a generator at opset 20, checks its operators and measures the memory of its graph in elements.
 
     Raises:
-        GraphError: the graph has too many operators, or a tensor that is too large. `GraphMemory.rows` checks the
-            totals.
+        GraphError: the graph has an operator that is not allowed, too many operators, or a tensor that is too large.
+            `GraphMemory.rows` checks the totals.
+        ExportError: PyTorch cannot export the network.
     """
-    return measure_memory(_without_pixels(_trace(generator, opset=20)))
+    model = _without_pixels(_trace(generator, opset=20))
+    graph_checks.check_operators(model)
+    return measure_memory(model)
 
 
 def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: ModelProto, card: Card) -> Export:
@@ -147,7 +164,7 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
         # version even if they know every operator. PyTorch and onnxruntime each write a version of their own.
         graph.ir_version = onnx.helper.find_min_ir_version_for(list(graph.opset_import))
     model = _without_pixels(debug_graph)
-    checks = graph_checks.check(model, card)
+    graph_checks.check(model, card)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -155,17 +172,16 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
 
     differing = _count_differing_bytes(_serialize(debug_graph), _serialize(second_graph))
     metrics = [ParityMetric("bytes that differ in a second export", differing, 0)]
-    for metric in measure_parity(generator, _serialize(debug_graph), card.precision):
+    rows = measure_memory(model).rows(MAX_ROWS_PER_RUN)
+    for metric in measure_parity(generator, _serialize(debug_graph), card.precision, rows):
         metrics.append(metric)
         if not metric.passes:
             break
-    parity = ParityReport((*checks, "onnx.checker"), tuple(metrics))
+    parity = ParityReport((*graph_checks.NAMES, "onnx.checker"), tuple(metrics))
     parity.check()
 
-    latents, labels = draw_latents(GOLDEN_SEED, 0, GOLDEN_IMAGES, card.latent_dim, card.class_weights)
-    golden = run(
-        open_session(_serialize(model)), make_feeds(latents, labels), measure_memory(model).rows(GOLDEN_IMAGES)
-    )
+    latents, labels = draw_latents(GOLDEN_SEED, 0, card.golden.n, card.latent_dim, card.class_weights)
+    golden = run(open_session(_serialize(model)), make_feeds(latents, labels), rows)
     card = replace(card, parity=parity.to_dict(), golden=replace(card.golden, pixels=pack_golden(golden["image"])))
     return Export(Generator.from_bytes(_serialize_with_card(model, card)), parity, debug_graph)
 
@@ -183,21 +199,34 @@ class _WithQuantization(nn.Module):
 
 
 def _trace(generator: Network, opset: int) -> ModelProto:
-    """Converts a generator, in evaluation mode, to a graph with the outputs `image` and `pixels`."""
+    """Converts a generator, in evaluation mode, to a graph with the outputs `image` and `pixels`.
+
+    Raises:
+        ExportError: PyTorch cannot export a network of a user.
+    """
     config = generator.config
     examples = {"latent": torch.zeros(2, config.latent_dim)}  # PyTorch would treat a batch of 1 as a constant
     if config.classes:
         examples["label"] = torch.zeros(2, dtype=torch.int64)
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.onnx.export(
-            _WithQuantization(generator).eval(),
-            kwargs=examples,
-            dynamic_shapes={name: {0: "batch"} for name in examples},
-            input_names=list(examples),
-            output_names=["image", "pixels"],
-            opset_version=opset,
-            verbose=False,
-        )
+    try:
+        # If it fails, PyTorch prints its intermediate graph, too.
+        with warnings.catch_warnings(action="ignore"), logging_disabled(), redirect_stderr(io.StringIO()):
+            program = torch.onnx.export(
+                _WithQuantization(generator).eval(),
+                kwargs=examples,
+                dynamic_shapes={name: {0: "batch"} for name in examples},
+                input_names=list(examples),
+                output_names=["image", "pixels"],
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as error:
+        if not isinstance(generator, OwnGenerator):
+            raise
+        raise ExportError(
+            f"PyTorch cannot export {config.architecture} to ONNX: {describe(error.__cause__ or error)}; "
+            "see docs/own-network.md"
+        ) from error
     assert program is not None
     model = program.model
     ClearMetadataAndDocStringPass()(model)  # removes stack traces, which contain paths of this machine
@@ -229,7 +258,7 @@ def _serialize_with_card(model: ModelProto, card: Card) -> bytes:
 def _make_card(checkpoint: Checkpoint, name: str) -> Card:
     """Makes the card of an fp32 file, without the fields that are measured later."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
-    network = GENERATORS[config.architecture]
+    network = GENERATORS.get(config.architecture)
     return Card(
         name=name,
         latent_dim=config.latent_dim,
@@ -239,8 +268,8 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         precision="fp32",
         converted_from=None,
         origin=Origin(
-            f"{network.__module__}:{network.__qualname__}",
-            source_sha256=None,
+            f"{network.__module__}:{network.__qualname__}" if network else config.architecture,
+            source_sha256=config.source_sha256,
             checkpoint_sha256=None if checkpoint.sha256 == EMPTY_CHECKSUM else checkpoint.sha256,
         ),
         dataset=dataset,
@@ -249,8 +278,14 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         parity={},
         quality=None,
-        golden=Golden(GOLDEN_SEED, GOLDEN_IMAGES, ""),
+        golden=Golden(GOLDEN_SEED, golden_images(config.image_shape), ""),
+        build=Build(version(), git_commit(), platform.python_version(), f"{platform.system()} {platform.machine()}"),
     )
+
+
+def golden_images(image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of golden images of a generator, which is less where images are large."""
+    return max(1, min(GOLDEN_IMAGES, GOLDEN_BYTES // math.prod(image_shape)))
 
 
 def _sha256_of_json(config: dict[str, Any]) -> str:

@@ -6,9 +6,10 @@
 - For fp32, errors on single pixels, the uint8 image and extreme inputs have their own bounds, and no class may be drawn
   as another. For fp16 and int8, the check covers only whether all pixels are finite, the mean error, and batches
   against single rows.
-- Inputs: 512 latents drawn at random, 4 more for each class, and extreme inputs: the zero latent, latents four standard
-  deviations out in every coordinate, and latents at the smallest truncation.
-- Batch sizes: 1 to 256, 257, 512 and 1000. Each row in a batch is compared with the same row alone.
+- Inputs: 512 latents drawn at random, 4 more for each class (fewer of both where images are large), and extreme inputs:
+  the zero latent, latents four standard deviations out in every coordinate, and latents at the smallest truncation.
+- Batch sizes: 1 to the largest that `Generator` runs, and three larger ones. Each row in a batch is compared with the
+  same row alone.
 - Execution providers: the CPU, and those of an NVIDIA GPU if the machine has one.
 
 `models.export.exporter` writes a file only if all metrics are within their bounds.
@@ -35,9 +36,15 @@ from models.onnx_file.session import CUDA, MAX_ROWS_PER_RUN, make_feeds, open_se
 SEED = 1
 """Seed of the latents that are compared. The golden images have seed 0."""
 RANDOM_LATENTS = 512
-"""Number of random latents; their labels cycle through the classes."""
+"""Maximum number of random latents; their labels cycle through the classes."""
 LATENTS_PER_CLASS = 4
-"""Number of further random latents for each class."""
+"""Maximum number of further random latents for each class."""
+REGULAR_VALUES = 2**23
+"""Number of values that the images of all random latents have together, and those of all latents for the classes. The
+numbers of latents are reduced to it where images are large, but not below `MIN_RANDOM_LATENTS` and one for each
+class."""
+MIN_RANDOM_LATENTS = 32
+"""Minimum number of random latents."""
 EXTREME = 4.0
 """Absolute value of every coordinate of an extreme latent, in standard deviations. A random draw practically never
 has such large values in all coordinates."""
@@ -49,10 +56,10 @@ ratio measured on correct exports is 2.04: the two sum products in different ord
 errors varies by chance."""
 MIN_ERROR_BOUND = 1e-6
 """An error up to this value is always allowed, even if PyTorch's own is much smaller."""
-BATCH_SIZES = (*range(1, 257), 257, 512, 1000)
-"""Batch sizes that are compared. The exporter traces only a batch of 2. The largest that `Generator` runs is 256."""
+MAX_BATCH_SIZE = 1000
+"""Largest batch size that is compared, if `Generator` runs 256 rows at a time. It is less where images are large."""
 ROWS_ALONE = 256
-"""Number of rows that are run alone, to compare them with the same rows in batches."""
+"""Maximum number of rows that are run alone, to compare them with the same rows in batches."""
 GPU_PROVIDERS = (CUDA, "TensorrtExecutionProvider")
 
 
@@ -132,13 +139,25 @@ class ParityReport:
         return "\n".join(lines)
 
 
-def measure_parity(generator: Network, debug_graph: bytes, precision: Precision = "fp32") -> Iterator[ParityMetric]:
+def batch_sizes(rows: int) -> tuple[int, ...]:
+    """Returns the batch sizes that are compared. The exporter traces only a batch of 2.
+
+    Args:
+        rows: the largest batch size that `Generator` runs.
+    """
+    return (*range(1, rows + 1), rows + 1, 2 * rows, min(4 * rows, MAX_BATCH_SIZE))
+
+
+def measure_parity(
+    generator: Network, debug_graph: bytes, precision: Precision = "fp32", rows: int = MAX_ROWS_PER_RUN
+) -> Iterator[ParityMetric]:
     """Compares a PyTorch generator with an ONNX graph of it. The module docstring lists what is compared.
 
     Args:
         generator: on the CPU. It is copied, so its dtype and its mode do not change.
         debug_graph: a serialized ONNX model with the outputs `image` (uint8) and `pixels` (float, before quantization).
         precision: selects the bounds. Fewer metrics apply to fp16 and int8.
+        rows: number of rows that are run at a time, which is the largest that `Generator` runs.
 
     Yields:
         The metrics. The most specific metrics come first, so that the first one beyond its bound identifies the fault.
@@ -150,13 +169,13 @@ def measure_parity(generator: Network, debug_graph: bytes, precision: Precision 
     latents, labels, regular = _inputs(generator)
     feeds = make_feeds(latents, labels)
     module = copy.deepcopy(generator).eval()
-    float64 = _render(module.double(), feeds)
-    float32 = _render(module.float(), feeds)
+    float64 = _render(module.double(), feeds, rows)
+    float32 = _render(module.float(), feeds, rows)
     torch_errors = np.abs(float32 - float64)
 
     for provider, session in _open_sessions(debug_graph).items():
         suffix = "" if provider == "CPU" else f" on {provider}"
-        outputs = run(session, feeds)
+        outputs = run(session, feeds, rows)
         pixels = outputs["pixels"].astype(np.float64)
         yield ParityMetric(f"pixels that are not finite{suffix}", float((~np.isfinite(pixels)).sum()), 0)
         # For fp16 and int8, training.export_quality checks the label agreement instead.
@@ -182,7 +201,7 @@ def measure_parity(generator: Network, debug_graph: bytes, precision: Precision 
 
     # The graph is compared with itself, so the precision does not matter and the bounds of fp32 apply to all: only the
     # kernels of another batch size can make a difference.
-    in_batches, alone = _render_in_batches(debug_graph, feeds)
+    in_batches, alone = _render_in_batches(debug_graph, feeds, rows)
     levels, pixels_off = _compare_images(in_batches, alone, BOUNDS["fp32"])
     yield ParityMetric("maximum difference in levels in a batch and alone", *levels)
     yield ParityMetric("pixels that differ in a batch and alone", *pixels_off)
@@ -195,8 +214,11 @@ def _inputs(generator: Network) -> tuple[NDArray[np.float32], NDArray[np.int64] 
         Latents (n, latent_dim), labels (n,) or None, and the number of regular latents. The rest are extreme inputs.
     """
     config = generator.config
-    regular, _ = draw_latents(SEED, 0, RANDOM_LATENTS + LATENTS_PER_CLASS * config.classes, config.latent_dim)
-    random, of_classes = regular[:RANDOM_LATENTS], regular[RANDOM_LATENTS:]
+    images = REGULAR_VALUES // math.prod(config.image_shape)
+    n_random = max(MIN_RANDOM_LATENTS, min(RANDOM_LATENTS, images))
+    per_class = max(1, min(LATENTS_PER_CLASS, images // max(config.classes, 1)))
+    regular, _ = draw_latents(SEED, 0, n_random + per_class * config.classes, config.latent_dim)
+    random, of_classes = regular[:n_random], regular[n_random:]
     extreme = np.concatenate(
         (
             np.zeros((1, config.latent_dim)),
@@ -209,16 +231,16 @@ def _inputs(generator: Network) -> tuple[NDArray[np.float32], NDArray[np.int64] 
     if not config.classes:
         return latents, None, len(regular)
     labels = np.arange(len(latents)) % config.classes
-    labels[RANDOM_LATENTS : len(regular)] = np.repeat(np.arange(config.classes), LATENTS_PER_CLASS)
+    labels[n_random : len(regular)] = np.repeat(np.arange(config.classes), per_class)
     return latents, labels, len(regular)
 
 
 @torch.inference_mode()
-def _render(generator: Network, feeds: dict[str, NDArray]) -> NDArray[np.float64]:
-    """Runs the module in the dtype of its weights."""
+def _render(generator: Network, feeds: dict[str, NDArray], rows: int) -> NDArray[np.float64]:
+    """Runs the module in the dtype of its weights, a number of rows at a time."""
     dtype = next(generator.parameters()).dtype
     rendered = []
-    for chunk in split(feeds, MAX_ROWS_PER_RUN):
+    for chunk in split(feeds, rows):
         latent, *label = (torch.from_numpy(value) for value in chunk.values())
         rendered.append(generator(latent.to(dtype), *label))
     return torch.cat(rendered).double().numpy()
@@ -260,13 +282,16 @@ def _open_sessions(debug_graph: bytes) -> dict[str, ort.InferenceSession]:
     return sessions
 
 
-def _render_in_batches(debug_graph: bytes, feeds: dict[str, NDArray]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _render_in_batches(
+    debug_graph: bytes, feeds: dict[str, NDArray], largest: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Returns the images of rows in batches of every size, and the images of the same rows, each run alone."""
     session = open_session(debug_graph)
 
     def render(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         return session.run(["image"], {name: value[rows] for name, value in feeds.items()})[0]
 
-    alone = np.concatenate([render(np.array([row])) for row in range(ROWS_ALONE)])
-    batches = [np.arange(size) % ROWS_ALONE for size in BATCH_SIZES]
+    sizes = batch_sizes(largest)
+    alone = np.concatenate([render(np.array([row])) for row in range(min(ROWS_ALONE, len(feeds["latent"]), sizes[-1]))])
+    batches = [np.arange(size) % len(alone) for size in sizes]
     return np.concatenate([render(rows) for rows in batches]), alone[np.concatenate(batches)]

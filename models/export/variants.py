@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from models.onnx_file.card import Card, Precision
+from models.onnx_file.graph_memory import measure_memory
 from models.onnx_file.latents import draw_latents
 from models.onnx_file.session import make_feeds, split
 
@@ -29,6 +30,7 @@ CALIBRATION_SEED = 2
 """Seed of the latents that the ranges of int8 are calibrated on; golden images have 0, the parity check 1."""
 CALIBRATION_IMAGES = 1024
 CALIBRATION_BATCH = 64
+"""Number of rows that the calibration runs at a time. Both numbers are less where images are large."""
 
 
 def convert(model: ModelProto, card: Card, precision: Precision) -> ModelProto:
@@ -76,11 +78,11 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
-        with _logging_disabled():
+        with logging_disabled():  # it advises to fold constants first, which PyTorch's exporter has already done
             quantize_static(
                 copy,  # it moves the weights of its argument to a file
                 file,
-                _Calibration(card),
+                _Calibration(card, measure_memory(model).rows(CALIBRATION_BATCH)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Gemm", "MatMul"],
                 nodes_to_exclude=[node.name for node in _nodes_after_pixels(model)],
@@ -100,8 +102,8 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
 
 
 @contextmanager
-def _logging_disabled() -> Iterator[None]:
-    """Suppresses onnxruntime's advice to fold constants first, because PyTorch's exporter has already folded them."""
+def logging_disabled() -> Iterator[None]:
+    """Suppresses log lines of libraries on stderr."""
     logging.disable()
     try:
         yield
@@ -122,10 +124,12 @@ def _nodes_after_pixels(model: ModelProto) -> list[NodeProto]:
 class _Calibration(CalibrationDataReader):
     """Feeds random latents, with all classes equally frequent, to onnxruntime's calibration."""
 
-    def __init__(self, card: Card):
+    def __init__(self, card: Card, rows: int):
+        """Takes the number of rows to run at a time, from 1 to `CALIBRATION_BATCH`."""
         every_class = (1,) * len(card.class_names)
-        feeds = make_feeds(*draw_latents(CALIBRATION_SEED, 0, CALIBRATION_IMAGES, card.latent_dim, every_class))
-        self.batches = split(feeds, CALIBRATION_BATCH)
+        images = CALIBRATION_IMAGES * rows // CALIBRATION_BATCH
+        feeds = make_feeds(*draw_latents(CALIBRATION_SEED, 0, images, card.latent_dim, every_class))
+        self.batches = split(feeds, rows)
 
     def get_next(self) -> dict[str, NDArray] | None:
         """Returns the next inputs by name, or None after the last."""

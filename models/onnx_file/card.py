@@ -6,7 +6,7 @@ field that may be null (None in Python) says what null means.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +32,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ImageShape = tuple[Size, Size, Size]
 """Channels, height, width."""
 
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
@@ -55,6 +57,11 @@ class Dataset:
     """Distinct names of the classes, in the order of their indices. Empty: the images have no labels."""
     class_counts: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None
     """Number of images of each class, in the order of `class_names`. None: unknown."""
+    # Not compared: a checkpoint of an earlier version lacks them, and is of the same data nevertheless.
+    pixel_mean: Number | None = field(default=None, compare=False)
+    """Mean of all pixels, in levels from 0 to 255. None: unknown."""
+    pixel_contrast: Number | None = field(default=None, compare=False)
+    """Mean over the images of the standard deviation of the pixels of an image, in levels. None: unknown."""
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.class_weights) or len(set(self.class_names)) != len(self.class_names):
@@ -101,8 +108,24 @@ class Origin:
     """SHA-256 of the source file of the class. None: the class is part of this repository, and `git_commit` identifies
     its source."""
     checkpoint_sha256: Sha256 | None
-    """`file_sha256` in the checkpoint. None: the checkpoint was exported from memory, without having been saved
-    to a file."""
+    """`file_sha256` in the checkpoint, or the SHA-256 of a file of weights that were trained elsewhere. None: the
+    checkpoint was exported from memory, without having been saved to a file."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """The program that exported a model file."""
+
+    __pydantic_config__ = _STRICT
+
+    version: str
+    """Version of mnist-gan."""
+    git_commit: str | None
+    """Commit of this repository, whose requirements.lock lists the packages. None: it was not a git checkout."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and kind of processor, such as "Linux x86_64"."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,74 @@ class Golden:
     """Number of images."""
     pixels: str
     """uint8 (n, channels, height, width) in C order, compressed by zlib and encoded as base64."""
+
+
+@dataclass(frozen=True)
+class QualityMeasurement:
+    """A measurement of the quality check, with its bounds. It is bad to be beyond a bound: below it if `better` is
+    "higher", above it if `better` is "lower"."""
+
+    __pydantic_config__ = _STRICT
+
+    value: Number | None
+    """The measured value. None: it could not be measured, and is skipped."""
+    better: Literal["higher", "lower"]
+    """Direction of better values."""
+    warn: Number
+    """Bound beyond which the export prints a warning."""
+    refuse: Number | None
+    """Bound beyond which the export is refused. None: there is none."""
+
+    def beyond(self, bound: float | None) -> bool:
+        """Whether the value is worse than a bound. False if either is unknown."""
+        if self.value is None or bound is None:
+            return False
+        return self.value < bound if self.better == "higher" else self.value > bound
+
+
+@dataclass(frozen=True)
+class QualityCheck:
+    """Measurements that show, without real images, whether a generator is untrained or has collapsed."""
+
+    __pydantic_config__ = _STRICT
+
+    images: Annotated[int, Field(ge=1)]
+    """Number of generated images that were measured."""
+    measurements: dict[str, QualityMeasurement]
+    """Measurements by name."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no measurement is beyond the bound at which an export is refused."""
+        return not any(measurement.beyond(measurement.refuse) for measurement in self.measurements.values())
+
+    def problems(self) -> list[str]:
+        """Describes the measurements beyond the bound at which an export is refused."""
+        return self._beyond("refuse", "required")
+
+    def warnings(self) -> list[str]:
+        """Describes the measurements beyond the bound of a warning."""
+        return self._beyond("warn", "expected")
+
+    def _beyond(self, bound_name: Literal["warn", "refuse"], word: str) -> list[str]:
+        found = []
+        for name, measured in self.measurements.items():
+            bound = getattr(measured, bound_name)
+            if measured.beyond(bound):
+                side = "at least" if measured.better == "higher" else "at most"
+                found.append(f"{name} {measured.value:.3g}, {side} {bound:.3g} is {word}")
+        return found
+
+    def __str__(self) -> str:
+        """Formats the measurements as a table."""
+        width = max(map(len, self.measurements))
+        lines = [f"{f'quality of {self.images:,} images':{width}}  {'measured':>8}  {'expected':>8}  {'required':>8}"]
+        for name, measured in self.measurements.items():
+            sign = ">=" if measured.better == "higher" else "<="
+            value = "unknown" if measured.value is None else f"{measured.value:.3g}"
+            bounds = ["" if bound is None else f"{sign} {bound:.3g}" for bound in (measured.warn, measured.refuse)]
+            lines.append(f"{name:{width}}  {value:>8}  {bounds[0]:>8}  {bounds[1]:>8}".rstrip())
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -159,6 +250,10 @@ class Card:
     they were measured. A metric that could not be measured is left out. None: the file was not evaluated."""
     golden: Golden
     """Images to compare with those that this machine renders."""
+    quality_check: QualityCheck | None = None
+    """Result of the quality check that `export-onnx` makes. None: it was not made."""
+    build: Build | None = None
+    """The program that exported the file. None: unknown."""
     card_version: int = CARD_VERSION
     """Version of the format of this card."""
     file_sha256: Sha256 = EMPTY_CHECKSUM

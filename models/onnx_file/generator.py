@@ -8,7 +8,7 @@ This module needs neither torch nor BentoML.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +25,22 @@ from models.onnx_file.graph_memory import measure_memory
 from models.onnx_file.latent_sources import SeededLatents, cycle_labels
 from models.onnx_file.latents import LATENTS_VERSION, check_range
 from models.onnx_file.session import CPU, MAX_ROWS_PER_RUN, make_feeds, open_session, run
+
+CHECKS = (
+    "signature",
+    "size",
+    "checksum",
+    "pinned hash",
+    "format",
+    "card",
+    *graph_checks.NAMES,
+    "golden images",
+)
+"""Names of the checks of a model file, in the order in which they are made."""
+
+
+def _ignore(check: str) -> None:
+    pass
 
 
 class Generator:
@@ -52,7 +68,8 @@ class Generator:
         """The card in the file."""
         self.rows_per_run = rows_per_run
         """Maximum number of rows that the network computes at a time, from 1 to `MAX_ROWS_PER_RUN`. It is less where
-        images are large, so that the memory stays within `models.onnx_file.graph_memory.MAX_RUN_ELEMENTS`."""
+        images are large, so that the memory stays within `PREFERRED_RUN_ELEMENTS` of
+        `models.onnx_file.graph_memory`."""
         self.provider = provider
         """Execution provider of onnxruntime."""
         self._session = open_session(file, provider)
@@ -60,13 +77,24 @@ class Generator:
         """Differences between the golden images of the card and those that this machine renders."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], provider: str = CPU) -> Self:
-        """Opens a model file. Checks its checksum, its graph and its card before onnxruntime loads it, and its golden
-        images after that.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        provider: str = CPU,
+        public_key: Path | None = None,
+        allowed_hashes: Collection[str] = (),
+        begin: Callable[[str], None] = _ignore,
+    ) -> Self:
+        """Opens a model file. Checks its signature, its checksum, its graph and its card before onnxruntime loads it,
+        and its golden images after that.
 
         Args:
             path: the ONNX file. It is read once.
             provider: execution provider of onnxruntime, `CPU` or `CUDA` of `models.onnx_file.session`.
+            public_key: PEM file of the key that must have signed the file, see `models.onnx_file.signature`. The
+                signature is checked before anything in the file is parsed. None: it is not checked.
+            allowed_hashes: values of `file_sha256` that are allowed. Empty: all are.
+            begin: is called with the name of each check, before it is made; see `CHECKS`.
 
         Raises:
             ModelFileError: the file cannot be read, or a check fails, or onnxruntime cannot use the provider. The
@@ -74,26 +102,43 @@ class Generator:
         """
         try:
             with Path(path).open("rb") as stream:
-                return cls.from_bytes(stream.read(graph_checks.MAX_FILE_BYTES + 1), provider)
+                file = stream.read(graph_checks.MAX_FILE_BYTES + 1)
+            if public_key is not None:
+                begin("signature")
+                _check_signature(Path(path), file, public_key)
+            return cls.from_bytes(file, provider, allowed_hashes, begin)
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from error
 
     @classmethod
-    def from_bytes(cls, file: bytes, provider: str = CPU) -> Self:
-        """Opens a model file that is in memory, with the same checks as `open`.
+    def from_bytes(
+        cls,
+        file: bytes,
+        provider: str = CPU,
+        allowed_hashes: Collection[str] = (),
+        begin: Callable[[str], None] = _ignore,
+    ) -> Self:
+        """Opens a model file that is in memory, with the same checks as `open`, except that of the signature.
 
         Raises:
             ModelFileError: a check fails, or onnxruntime cannot use the provider. If a check of this
                 module or of the graph fails, the message begins with the name of the check.
         """
+        begin("size")
         if len(file) > graph_checks.MAX_FILE_BYTES:
             raise ModelFileError(
                 f"size: the file is larger than the maximum of {graph_checks.MAX_FILE_BYTES >> 20} MiB"
             )
+        begin("checksum")
         sha256 = verify_checksum(file)
+        if allowed_hashes:
+            begin("pinned hash")
+            _check_hash(sha256, allowed_hashes)
+        begin("format")
         model = graph_checks.parse(file)
+        begin("card")
         card = graph_checks.read_card(model)
         if card.file_sha256 != sha256:
             raise CardError("card: its file_sha256 is not the checksum of the file")
@@ -101,7 +146,8 @@ class Generator:
             raise CardError(
                 f"card: its latents are of version {card.latents_version}; this program draws version {LATENTS_VERSION}"
             )
-        graph_checks.check(model, card)
+        graph_checks.check(model, card, begin)
+        begin("golden images")
         return cls(file, card, measure_memory(model).rows(MAX_ROWS_PER_RUN), provider)
 
     def images(
@@ -240,3 +286,22 @@ class Generator:
         except Exception as error:  # onnxruntime's exceptions have no common base class except Exception
             raise ModelFileError(f"golden images: they cannot be rendered: {error}") from error
         return compare_golden(rendered, golden.pixels, self.card.precision)
+
+
+def _check_signature(path: Path, file: bytes, public_key: Path) -> None:
+    try:
+        # A local import, because programs that check no signature do not need the library `cryptography`.
+        from models.onnx_file.signature import verify_path
+    except ModuleNotFoundError as error:
+        raise ModelFileError(
+            f"signature: it cannot be checked, because {error.name} is not installed: pip install '.[signing]'"
+        ) from None
+    verify_path(path, file, public_key)
+
+
+def _check_hash(sha256: str, allowed: Collection[str]) -> None:
+    if sha256 not in allowed:
+        raise ModelFileError(
+            f"pinned hash: its file_sha256 is {sha256}, and only {', '.join(sorted(allowed))} is allowed "
+            "(file_sha256 is not what sha256sum prints)"
+        )

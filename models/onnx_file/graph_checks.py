@@ -20,12 +20,16 @@ from models.onnx_file.shape_inference import BATCH, MAX_RANK, attribute, dimensi
 
 # fmt: off
 OPERATORS = frozenset((
-    "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "DequantizeLinear",
-    "Gather", "Gemm", "LeakyRelu", "MatMul", "Mul", "QuantizeLinear", "Relu", "Reshape", "Resize", "Round", "Shape",
-    "Slice", "Squeeze", "Tanh", "Transpose", "Unsqueeze",
+    "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "Cos",
+    "DepthToSpace", "DequantizeLinear", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Gather", "Gelu", "Gemm",
+    "Greater", "HardSigmoid", "HardSwish", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Log", "MatMul",
+    "Max", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Selu", "Shape", "Sigmoid", "Sin", "Slice",
+    "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
-"""Operators that a graph may use, all from the standard domain. The generators of this repository need no others."""
+"""Operators that a graph may use, all from the standard domain. The networks of this repository need fewer; the others
+are there for networks that a user brings. `models.onnx_file.graph_memory` bounds the memory of each."""
 
 MAX_FILE_BYTES = 2**30
 """Maximum size of a model file."""
@@ -51,16 +55,32 @@ _WEIGHT_TYPES = {
 """Types that weights may have, for each precision."""
 _SHAPES = {TensorProto.INT64, TensorProto.INT32}
 """Types of shapes and indices, allowed in every precision."""
-_ONLY: dict[str, dict[str, object]] = {
-    "Conv": {"auto_pad": b"NOTSET"},
+_ONLY: dict[str, dict[str, tuple[object, ...]]] = {
+    "Conv": {"auto_pad": (b"NOTSET",)},
     # With these attributes, onnxruntime returns another shape than ONNX infers.
-    "ConvTranspose": {"auto_pad": b"NOTSET", "output_shape": None},
-    # Other modes allocate buffers that are not counted. With an aspect ratio, sizes depend on the number of rows.
-    "Resize": {"mode": b"nearest", "keep_aspect_ratio_policy": b"stretch"},
+    "ConvTranspose": {"auto_pad": (b"NOTSET",), "output_shape": (None,)},
+    # Reflected pixels could be read from outside of the image, if the padding is larger than the image.
+    "Pad": {"mode": (b"constant",)},
+    # Other modes, and filters, allocate buffers that are not counted. With an aspect ratio, sizes depend on the number
+    # of rows. A region of interest could lie outside of the image.
+    "Resize": {
+        "mode": (b"nearest", b"linear"),
+        "antialias": (0,),
+        "keep_aspect_ratio_policy": (b"stretch",),
+        "coordinate_transformation_mode": (b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric"),
+    },
 }
-"""Only allowed value of some attributes, by operator, if the attribute is present. None: it must be absent."""
-_MIN_VALUES = {"group": 1, "kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
-"""Minimum of the numbers in an attribute of a convolution, as onnxruntime divides by some of them."""
+"""Allowed values of some attributes, by operator, if the attribute is present. None: it must be absent."""
+_MIN_VALUES = {
+    "group": 1,
+    "kernel_shape": 1,
+    "strides": 1,
+    "dilations": 1,
+    "pads": 0,
+    "output_padding": 0,
+    "blocksize": 1,
+}
+"""Minimum of the numbers in an attribute of a convolution or DepthToSpace, as onnxruntime divides by some of them."""
 
 
 def parse(file: bytes) -> ModelProto:
@@ -94,21 +114,23 @@ def read_card(model: ModelProto) -> Card:
     return Card.from_json(text)
 
 
-def check(model: ModelProto, card: Card) -> tuple[str, ...]:
-    """Checks that a graph is allowed in a model file and agrees with its card.
+def check(model: ModelProto, card: Card, begin: Callable[[str], None] = lambda name: None) -> None:
+    """Checks that a graph is allowed in a model file and agrees with its card, with the checks of `NAMES`.
 
-    Returns:
-        The names of all checks.
+    Args:
+        model: the graph.
+        card: the card in the same file.
+        begin: is called with the name of each check, before it is made.
 
     Raises:
         GraphError: a check failed; the message begins with its name.
     """
     for name, check_one in _CHECKS.items():
+        begin(name)
         try:
             check_one(model, card)
         except GraphError as error:
             raise GraphError(f"{name}: {error}") from None
-    return tuple(_CHECKS)
 
 
 def _standard_domain(model: ModelProto, card: Card) -> None:
@@ -121,12 +143,17 @@ def _standard_domain(model: ModelProto, card: Card) -> None:
     _require(not model.graph.sparse_initializer, "it has sparse weights")
 
 
-def _operators(model: ModelProto, card: Card) -> None:
-    """Checks every operator against `OPERATORS`, and the types of its attributes."""
+def check_operators(model: ModelProto) -> None:
+    """Checks every operator against `OPERATORS`, and the types of its attributes.
+
+    Raises:
+        GraphError: an operator or an attribute is not allowed.
+    """
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
-            f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator",
+            f"{node.domain or 'ai.onnx'}.{node.op_type} is not an allowed operator; docs/own-network.md lists those "
+            "that are",
         )
         names = [entry.name for entry in node.attribute]
         _require(len(names) == len(set(names)), f"{node.op_type} has two attributes of the same name")
@@ -216,14 +243,13 @@ def _quantization(model: ModelProto, card: Card) -> None:
 
 
 def _operator_attributes(model: ModelProto, card: Card) -> None:
-    """Checks attributes of convolutions and of Resize that affect memory or could crash onnxruntime."""
+    """Checks attributes that affect memory or could crash onnxruntime."""
     for node in model.graph.node:
         for name, allowed in _ONLY.get(node.op_type, {}).items():
-            value = attribute(node, name, allowed)
-            _require(
-                value == allowed, f"{node.op_type} has {name} {value!r:.40}; only {allowed or 'no value'!r} is allowed"
-            )
-        if node.op_type in ("Conv", "ConvTranspose"):
+            value = attribute(node, name, allowed[0])
+            words = " or ".join("no value" if choice is None else repr(choice) for choice in allowed)
+            _require(value in allowed, f"{node.op_type} has {name} {value!r:.40}; only {words} is allowed")
+        if node.op_type in ("Conv", "ConvTranspose", "DepthToSpace"):
             for name, minimum in _MIN_VALUES.items():
                 numbers = attribute(node, name, [])
                 for number in numbers if isinstance(numbers, list) else [numbers]:
@@ -243,7 +269,7 @@ def _sizes(model: ModelProto, card: Card) -> None:
 
 _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "standard domain": _standard_domain,
-    "operators": _operators,
+    "operators": lambda model, card: check_operators(model),
     "weights": _weights,
     "precision": _precision,
     "inference mode": _inference,
@@ -253,6 +279,8 @@ _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "sizes": _sizes,
 }
 """The checks by name, in the order in which they run: each may rely on those before it."""
+NAMES = tuple(_CHECKS)
+"""Names of the checks of a graph."""
 
 
 def _tensors(graph: GraphProto) -> list[TensorProto]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto
 
 from models.common.errors import GraphError
-from models.onnx_file.shape_inference import BATCH, Shape, elements, infer_shapes
+from models.onnx_file.shape_inference import BATCH, Shape, attribute, elements, infer_shapes
 
 MAX_NODES = 4096
 """Maximum number of operators of a graph."""
@@ -16,12 +16,31 @@ MAX_ELEMENTS = 2**24
 """Maximum total number of elements of the tensors that a graph computes for one image."""
 MAX_RUN_ELEMENTS = 2**28
 """Maximum memory of one run for all of its rows, with working memory, in elements: 1 GiB in float32."""
+PREFERRED_RUN_ELEMENTS = 2**26
+"""Memory of a run that further rows do not exceed, in elements: 256 MiB in float32. Each thread of the service has a
+run of its own, and larger batches of large images are not faster."""
 
 CHANNEL_BLOCK = 16
 """onnxruntime pads the channels of an image to a multiple of this number on processors with AVX-512, and to a smaller
 multiple on other processors."""
 _MATRIX_ELEMENTS = 32
 """Working memory of MatMul for each matrix of a stack, for offsets and the like, in elements."""
+_RESIZE_ARRAYS = {b"nearest": 2, b"linear": 16}
+"""Working memory of Resize for each position along each axis, by mode, in elements: positions in the input and, if
+linear, weights."""
+_COPIES = {
+    "Gelu": 1,
+    "LayerNormalization": 3,  # if it computes in float32 what is stored in fp16
+    "Max": 2,
+    "Min": 2,
+    "ReduceL2": 4,  # positions of the elements as 8 bytes, and a transposed copy
+    "ReduceMax": 4,
+    "ReduceMean": 4,
+    "ReduceSum": 4,
+    "Softmax": 2,  # a transposed copy of the input and of the output
+    "Where": 2,  # the two selections before they are merged
+}
+"""Number of buffers of the size of the largest input or output that an operator may allocate."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,9 @@ class GraphMemory:
     one row."""
 
     def rows(self, maximum: int) -> int:
-        """Returns the largest number of rows, from 1 to `maximum`, whose run stays within `MAX_RUN_ELEMENTS`.
+        """Returns the largest number of rows, from 1 to `maximum`, whose run stays within `PREFERRED_RUN_ELEMENTS`.
+
+        It is 1 if a single row exceeds that.
 
         Raises:
             GraphError: one image takes more than `MAX_ELEMENTS`, or a run of one row more than `MAX_RUN_ELEMENTS`.
@@ -55,7 +76,8 @@ class GraphMemory:
                 f"a run of one row takes memory for {self.fixed + self.row:,} elements, at most {MAX_RUN_ELEMENTS:,} "
                 "are allowed"
             )
-        return min(maximum, (MAX_RUN_ELEMENTS - self.fixed) // max(self.row, 1))
+        limit = min(PREFERRED_RUN_ELEMENTS, MAX_RUN_ELEMENTS)
+        return max(1, min(maximum, (limit - self.fixed) // max(self.row, 1)))
 
 
 def measure_memory(model: ModelProto) -> GraphMemory:
@@ -106,6 +128,10 @@ def _working_memory(node: NodeProto, shapes: dict[str, Shape]) -> list[Shape]:
     if node.op_type == "MatMul":
         return [(*output[:-2], _MATRIX_ELEMENTS)]
     if node.op_type == "Resize":
-        # For each position along each axis, the position in the input as 8 bytes.
-        return [(2, sum(size for size in output if isinstance(size, int)))]
+        arrays = _RESIZE_ARRAYS[attribute(node, "mode", b"nearest")]
+        return [(arrays, sum(size for size in output if isinstance(size, int)))]
+    if node.op_type in _COPIES:
+        largest = max((shapes[name] for name in (*node.input, *node.output) if name), key=elements)
+        batch = (BATCH,) if any(shapes[name][:1] == (BATCH,) for name in node.input if name) else ()
+        return [(*batch, _COPIES[node.op_type], elements(largest))]
     return []

@@ -19,6 +19,9 @@ BATCH = "batch"
 MAX_RANK = 8
 """Maximum number of dimensions of a tensor."""
 
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+"""Types in which a division by zero gives infinity."""
+
 Shape = tuple[int | str, ...]
 """Dimensions of a tensor, as numbers and symbols. Only the symbol `BATCH` passes the checks. "?" is unknown."""
 
@@ -60,6 +63,11 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
+def _padded(shape: Shape, rank: int) -> Shape:
+    """Returns the shape with ones in front, so that it has this many dimensions."""
+    return (1,) * (rank - len(shape)) + shape
+
+
 class _Inference:
     """Shapes and small values of the tensors that the nodes added so far compute."""
 
@@ -92,7 +100,15 @@ class _Inference:
         if constant and (value := attribute(node, "value", None)) is not None:
             self._add_constant(node.output[0], value)
             return
-        inferred = self._infer_per_row(node) if self._resizes_rows(node) else self._infer(node, {}, {})
+        self._check_axes(node)
+        if node.op_type == "Div" and self._types[node.input[0]].tensor_type.elem_type not in _FLOATS:
+            raise GraphError("Div divides integers, which would end the process if a divisor is 0")
+        if node.op_type == "PRelu":
+            self._check_slope(node)
+        if node.op_type in ("Expand", "Tile"):
+            inferred = self._infer_repeated(node)
+        else:
+            inferred = self._infer_per_row(node) if self._resizes_rows(node) else self._infer(node, {}, {})
         for name in filter(None, node.output):
             self._define(name, inferred.get(name, TypeProto()), f"{name}, which {node.op_type} computes,")
         self._keep_sizes(node)
@@ -148,6 +164,65 @@ class _Inference:
             reason = (str(error).splitlines() or [""])[0]
             raise GraphError(f"the shapes of {node.op_type} do not fit together ({reason:.200})") from None
 
+    def _check_axes(self, node: NodeProto) -> None:
+        """Checks that an operator which works along axes does not combine the rows of a batch.
+
+        Raises:
+            GraphError: it does, or its axes are unknown.
+        """
+        shape = self.shapes[node.input[0]] if node.input else ()
+        if shape[:1] != (BATCH,):
+            return
+        axes: Shape | None = ()
+        if node.op_type in ("LayerNormalization", "Softmax"):
+            axes = (attribute(node, "axis", -1),)
+        elif node.op_type == "Split":
+            axes = (attribute(node, "axis", 0),)
+        elif node.op_type.startswith("Reduce"):
+            axes = tuple(attribute(node, "axes", ()))
+            if node.input[1:] and node.input[1]:
+                axes = self._values(node.input[1])
+            if axes == () and not attribute(node, "noop_with_empty_axes", 0):
+                axes = (0,)  # all axes
+        if axes is None or any(not isinstance(axis, int) or axis % len(shape) == 0 for axis in axes):
+            raise GraphError(f"{node.op_type} combines the rows of {node.input[0]}, or its axes are unknown")
+
+    def _check_slope(self, node: NodeProto) -> None:
+        """Checks that the slope of PRelu is not larger than its input. onnxruntime would enlarge the output, but ONNX
+        infers the shape of the input.
+
+        Raises:
+            GraphError: it is larger.
+        """
+        shape, slope = (self.shapes[name] for name in node.input)
+        if len(slope) > len(shape) or any(
+            size not in (1, of_input) for size, of_input in zip(_padded(slope, len(shape)), shape, strict=True)
+        ):
+            raise GraphError(f"{node.input[1]}, the slope of PRelu, does not fit {node.input[0]}")
+
+    def _infer_repeated(self, node: NodeProto) -> dict[str, TypeProto]:
+        """Infers Expand or Tile, whose sizes may contain the batch size. ONNX's inference knows only numbers.
+
+        Raises:
+            GraphError: the sizes are unknown, or do not fit the input.
+        """
+        shape, target = self.shapes[node.input[0]], self._values(node.input[1]) if node.input[1:] else None
+        rank = max(len(shape), len(target or ()))
+        if target is None or rank > MAX_RANK or (node.op_type == "Tile" and len(shape) != len(target)):
+            raise GraphError(f"{node.op_type} has unknown sizes, or they do not fit {node.input[0]}")
+        output: list[int | str] = []
+        for size, new in zip(_padded(shape, rank), _padded(target, rank), strict=True):
+            if size == 1 or new == 1:
+                output.append(new if size == 1 else size)
+            elif node.op_type == "Tile" and isinstance(size, int) and isinstance(new, int):
+                output.append(size * new)
+            elif node.op_type == "Expand" and size == new:
+                output.append(size)
+            else:
+                raise GraphError(f"{node.op_type} to [{', '.join(map(str, target))}] does not fit {node.input[0]}")
+        kind = self._types[node.input[0]].tensor_type.elem_type
+        return {node.output[0]: onnx.helper.make_tensor_type_proto(kind, output)}
+
     def _resizes_rows(self, node: NodeProto) -> bool:
         """Whether the node changes the shape of each row. ONNX's inference loses the batch symbol at such nodes."""
         return node.op_type in ("Reshape", "Resize") and self.shapes[node.input[0]][:1] == (BATCH,)
@@ -169,8 +244,8 @@ class _Inference:
         row.CopyFrom(self._types[node.input[0]])
         row.tensor_type.shape.dim[0].dim_value = 1
         constants = {}
-        if target[0] == BATCH:
-            numbers = [size for size in (1, *target[1:]) if isinstance(size, int)]
+        if name in self._sizes:
+            numbers = [1 if size == BATCH else size for size in target]
             constants[name] = numpy_helper.from_array(np.array(numbers, np.int64), name)
         if target_at and target[0] in kept and BATCH not in target[1:] and not attribute(node, "axes", []):
             inferred = self._infer(node, {node.input[0]: row}, constants)
@@ -191,14 +266,20 @@ class _Inference:
         return None if constant is None else tuple(numpy_helper.to_array(constant).ravel().tolist())
 
     def _keep_sizes(self, node: NodeProto) -> None:
-        """Records the dimensions that Shape returns, and concatenations of them.
+        """Records the dimensions that Shape returns, and parts and concatenations of them.
 
-        Exporters compute the sizes of Resize from them.
+        Exporters compute the sizes of Resize, Reshape and Expand from them.
         """
         sizes: Shape = ()
         if node.op_type == "Shape":
             shape = self.shapes[node.input[0]]
             sizes = shape[attribute(node, "start", 0) : attribute(node, "end", len(shape))]
+        elif node.op_type == "Reshape":
+            sizes = self._sizes.get(node.input[0], ())
+        elif node.op_type == "Slice" and node.input[0] in self._sizes:
+            limits = [limit for name in node.input[1:3] for limit in self._values(name) or () if isinstance(limit, int)]
+            if len(node.input) < 5 and len(limits) == 2:
+                sizes = self._sizes[node.input[0]][slice(*limits)]
         elif node.op_type == "Concat" and any(name in self._sizes for name in node.input):
             parts = [self._values(name) for name in node.input]
             values = tuple(size for part in parts for size in part or ("?",))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.common.errors import InputError
-from models.common.files import write_atomically
+from models.common.files import signature_path, write_atomically
 from models.onnx_file.generator import Generator
 
 MODEL_NAME = "mnist-gan"
@@ -35,8 +35,12 @@ def check_home() -> None:
         ) from None
 
 
-def register(generator: Generator) -> str | None:
+def register(generator: Generator, signature: bytes | None = None) -> str | None:
     """Adds a model file to the store, with labels and metadata from its card.
+
+    Args:
+        generator: the opened model file.
+        signature: content of its signature, see `models.onnx_file.signature`. None: it is not signed.
 
     Returns:
         The tag of the new model, "mnist-gan:<version>", or None if BentoML is not installed.
@@ -63,7 +67,10 @@ def register(generator: Generator) -> str | None:
     } | (card.quality or {})
     try:
         with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
-            write_atomically(Path(model.path_of("generator.onnx")), generator.file)
+            file = Path(model.path_of("generator.onnx"))
+            write_atomically(file, generator.file)
+            if signature:
+                write_atomically(signature_path(file), signature)
     except shutil.Error as error:
         raise _first_failure(error) from error
     return str(model.tag)

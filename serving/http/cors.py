@@ -7,7 +7,7 @@ from starlette.responses import Response
 from serving.http.errors import RequestError
 
 EXPOSED_HEADERS = (
-    *("X-Seed", "X-Model", "X-Request-Id", "Retry-After", "Content-Disposition", "ETag"),
+    *("X-Seed", "X-Model", "X-Model-Bytes", "X-Request-Id", "Retry-After", "Content-Disposition", "ETag"),
     "Inference-Header-Content-Length",
 )
 """Response headers that web pages of other origins may read."""

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import bentoml
@@ -51,20 +52,23 @@ def model_file(source: str | None) -> Path:
     return Path(source)
 
 
-def open_model(path: Path, device: str) -> Generator:
+def open_model(path: Path, device: str, public_key: Path | None, allowed_hashes: Collection[str]) -> Generator:
     """Opens and checks a model file.
 
     Args:
+        path: the model file.
         device: cpu; cuda, which fails if no GPU can be used; or auto, which uses a GPU if onnxruntime can use one.
+        public_key: PEM file of the key that must have signed the file; None checks no signature.
+        allowed_hashes: values of `file_sha256` that are allowed; empty: all are.
 
     Raises:
         ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use a GPU.
     """
     if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
         try:
-            return Generator.open(path, CUDA)
+            return Generator.open(path, CUDA, public_key, allowed_hashes)
         except ModelFileError as error:
             if device == "cuda":
                 raise
             logger.warning("no GPU is used: %s", error)
-    return Generator.open(path)
+    return Generator.open(path, public_key=public_key, allowed_hashes=allowed_hashes)

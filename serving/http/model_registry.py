@@ -3,19 +3,20 @@
 import asyncio
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.common.errors import ModelFileError
 from models.onnx_file.card import Card
+from models.onnx_file.generator import Generator
 from models.onnx_file.session import CUDA
 from serving.http.errors import RequestError
 from serving.http.loaded_model import LoadedModel
 from serving.http.malloc import return_freed_memory
 from serving.http.metrics import metrics
-from serving.http.model_file import model_file, open_model
+from serving.http.model_file import model_file
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
@@ -26,13 +27,13 @@ class ModelRegistry:
     Args:
         sources: model files or tags of the BentoML store, by the names of the models. The first model is the default.
             None means the newest model of the store, or the pretrained generator if there is none.
-        device: see `open_model`.
+        open_file: opens and checks a model file; raises ModelFileError if it cannot be served.
     """
 
-    def __init__(self, sources: Mapping[str, str | None], device: str):
+    def __init__(self, sources: Mapping[str, str | None], open_file: Callable[[Path], Generator]):
         self.default = next(iter(sources))
         """Name of the model for requests that name none."""
-        self._device = device
+        self._open_file = open_file
         self._models: dict[str, LoadedModel | None] = dict.fromkeys(sources)
         """The models by name. None: the file could not be opened."""
         self._loading: str | None = None
@@ -132,7 +133,7 @@ class ModelRegistry:
         self._serve(model, path)
 
     def _open(self, name: str, path: Path) -> LoadedModel:
-        return LoadedModel(name, open_model(path, self._device))
+        return LoadedModel(name, self._open_file(path))
 
     def _missing(self, name: str | None) -> RequestError:
         if name is None or name in self._models:

@@ -176,12 +176,19 @@ def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
     """Describes a POST request."""
     body_schema = {"$ref": REFERENCE.format(model=route.fields.__name__)}
     content: dict[str, Any] = {"application/json": {"schema": body_schema, "example": _example(path, card)}}
-    headers = {"X-Model": {"description": "`file_sha256` of the model.", "schema": {"type": "string"}}}
+    headers = {
+        "X-Model": {
+            "description": "`file_sha256` of the model, which is not what `sha256sum` prints.",
+            "schema": {"type": "string"},
+        }
+    }
     if route.has_seed:
         headers["X-Seed"] = {
             "description": "Seed of the images, from the request or chosen by the service.",
             "schema": {"type": "integer"},
         }
+    if path == "/card":
+        headers["X-Model-Bytes"] = {"description": "Size of the model file in bytes.", "schema": {"type": "integer"}}
     response_schema = {"$ref": REFERENCE.format(model="Card")} if path == "/card" else BINARY
     operation: dict[str, Any] = {
         "tags": [route.tag],

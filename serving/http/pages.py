@@ -14,12 +14,13 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Policy of the playground: it loads nothing from other sites and runs only its own script."""
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 PLAYGROUND_FILES = {
-    "/playground": ("index.html", "text/html"),
-    "/playground/style.css": ("style.css", "text/css"),
-    "/playground/script.js": ("script.js", "text/javascript"),
+    "/playground" if file.name == "index.html" else f"/playground/{file.name}": file
+    for file in sorted((FOLDER / "playground").iterdir())
+    if file.suffix in MEDIA_TYPES
 }
-"""File name and media type of each path of the playground."""
+"""File of each path of the playground. Its subfolder, the engine that runs the model in the browser, is not served."""
 
 
 def card(model: str | None = None) -> Response:
@@ -31,8 +32,9 @@ def card(model: str | None = None) -> Response:
     Raises:
         RequestError: 400 if no model has this name, 503 if its file could not be opened.
     """
-    card = bentoml.get_current_service().models.get(model).card
-    return Response(card.to_json(), media_type="application/json", headers={"X-Model": card.file_sha256})
+    generator = bentoml.get_current_service().models.get(model).generator
+    headers = {"X-Model": generator.card.file_sha256, "X-Model-Bytes": str(len(generator.file))}
+    return Response(generator.card.to_json(), media_type="application/json", headers=headers)
 
 
 def models() -> Response:
@@ -56,9 +58,9 @@ def playground(path: str) -> Response:
     Args:
         path: a key of PLAYGROUND_FILES.
     """
-    name, media_type = PLAYGROUND_FILES[path]
-    body = (FOLDER / "playground" / name).read_bytes()
-    return Response(body, media_type=media_type, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+    file = PLAYGROUND_FILES[path]
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    return Response(file.read_bytes(), media_type=MEDIA_TYPES[file.suffix], headers=headers)
 
 
 PAGES = {

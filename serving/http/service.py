@@ -36,7 +36,7 @@ from serving.http.encodings import NPZ, PNG, Animation, CrossFade, Encoding, Npy
 from serving.http.engine import LatentSource
 from serving.http.loaded_model import LoadedModel
 from serving.http.malloc import keep_freed_memory
-from serving.http.model_file import newest_in_store
+from serving.http.model_file import newest_in_store, open_model
 from serving.http.model_loading import LoadMethod
 from serving.http.model_registry import ModelRegistry
 from serving.http.pages import PAGES
@@ -64,7 +64,15 @@ class MnistGan:
     def __init__(self) -> None:
         limit_connections(SETTINGS)
         keep_freed_memory()
-        self.models = ModelRegistry(SETTINGS.models, SETTINGS.device)
+        self.models = ModelRegistry(
+            SETTINGS.models,
+            partial(
+                open_model,
+                device=SETTINGS.device,
+                public_key=SETTINGS.public_key,
+                allowed_hashes=SETTINGS.model_sha256,
+            ),
+        )
         self._renderer = Renderer(SETTINGS, self.models.gpu)
         gc.freeze()  # a full collection that examines all loaded modules blocks the process for 30 ms
 

@@ -109,6 +109,22 @@ def _parse_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _parse_public_key(text: str) -> Path:
+    if not Path(text).is_file():
+        raise ValueError("is not a file; give the path of a PEM file with a public key")
+    return Path(text)
+
+
+def _parse_hashes(text: str) -> tuple[str, ...]:
+    hashes = tuple(dict.fromkeys(text.lower().replace(",", " ").split()))
+    for value in hashes:
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError(
+                f"contains {value!r:.80}, which is not a hash of 64 hexadecimal digits; `verify-model FILE` prints it"
+            )
+    return hashes
+
+
 def _parse_traces_endpoint(text: str) -> str:
     url = _parse_url(text)
     if url.scheme not in ("http", "https") or not url.host:
@@ -157,6 +173,12 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that runs the network. `auto` uses a GPU if onnxruntime finds one; with `cuda` and no GPU, the service
     does not become ready."""
+    public_key: Annotated[Path, BeforeValidator(_parse_public_key)] | None = None
+    """PEM file of the public key that must have signed the model file. The signature is the file next to it whose name
+    ends in `.sig`. Without a valid one, the service does not become ready. None checks no signature."""
+    model_sha256: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hashes)] = ()
+    """Values of the card's `file_sha256`, separated by commas. A model file with another one is not served. It is not
+    what `sha256sum` prints."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Number of worker processes, each with a copy of the model."""
     threads: Threads | None = None

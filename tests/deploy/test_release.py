@@ -1,12 +1,14 @@
 """The files that `make release` writes."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -25,8 +27,8 @@ BENTOML = Path(sys.executable).parent / "bentoml"
 
 
 def release(dist: Path) -> dict[str, bytes]:
-    if not (ROOT / ".venv/bin/bentoml").exists() or not shutil.which("make"):
-        pytest.skip("make and the environment of make setup are needed")
+    if not (ROOT / ".venv/bin/bentoml").exists() or not shutil.which("make") or not shutil.which("npm"):
+        pytest.skip("make, npm and the environment of make setup are needed")
     # --assume-old keeps make from creating the environment anew, in which these tests run.
     command = ["make", "--assume-old=.venv/ready-cpu", "--assume-old=.venv/ready-gpu", "release", f"DIST={dist}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
@@ -46,12 +48,12 @@ def released(dist) -> dict[str, bytes]:
     return release(dist)
 
 
-def test_a_release_has_a_bento_two_sboms_and_their_hashes_and_is_reproducible(released, tmp_path):
+def test_a_release_has_a_bento_a_site_two_sboms_and_their_hashes_and_is_reproducible(released, tmp_path):
     assert release(tmp_path) == released
     sums = dict(reversed(line.split()) for line in released["SHA256SUMS"].decode().splitlines())
     assert sums == {name: hashlib.sha256(released[name]).hexdigest() for name in released.keys() - {"SHA256SUMS"}}
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    endings = ("bento", "cpu.cdx.json", "cuda.cdx.json")
+    endings = ("bento", "cpu.cdx.json", "cuda.cdx.json", "site.tar.xz")
     assert sorted(name.partition(version)[2][1:] for name in sums) == sorted(endings)
 
 
@@ -63,6 +65,14 @@ def test_bentoml_imports_the_bento_and_serves_the_pretrained_generator(released,
     (folder,) = (path for path in home.glob("bentos/mnist-gan/*") if path.is_dir())
     with serving(tmp_path, folder) as (client, _):
         assert client.get("/card").json()["file_sha256"] == Generator.open(SHIPPED).card.file_sha256
+
+
+def test_the_archive_of_the_site_has_the_page_and_the_pretrained_generator(released):
+    (name,) = (name for name in released if name.endswith("-site.tar.xz"))
+    with tarfile.open(fileobj=io.BytesIO(released[name])) as archive:
+        folder = name.removesuffix(".tar.xz")
+        assert archive.extractfile(f"{folder}/generator.onnx").read() == SHIPPED.read_bytes()
+        assert 'name="model-file"' in archive.extractfile(f"{folder}/index.html").read().decode()
 
 
 @pytest.mark.parametrize("image", ["cpu", "cuda"])

@@ -23,6 +23,7 @@ EXPECTED = {
     "export-onnx runs/a --precision i": "1:int8",
     "evaluate --fit": "1:--fit-classifier",
     "sample a.onnx --format p": "1:parquet",
+    "export-site a.onnx --onnx": "1:--onnxruntime-web",
     "sample a.o": "0:",  # bash then completes the name of a file
 }
 

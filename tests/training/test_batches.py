@@ -34,6 +34,7 @@ def test_no_random_numbers_are_drawn_twice(penalty, batch_size):
         ({"generator_data": "fresh"}, 6),
         ({"generator_data": "fresh", "penalty": "wgan-gp"}, 7),
         ({"penalty": "finite-difference"}, 4),
+        ({"penalty": "finite-difference", "augment": "diff"}, 5),
     ],
 )
 def test_a_clone_has_the_same_tensors_in_memory_of_its_own(options, tensors):

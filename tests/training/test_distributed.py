@@ -29,6 +29,8 @@ OPTIONS = [
     "--penalty=r1+r2",
     "--ema-half-life=500",
     "--latent-dim=8",
+    "--augment=ada",
+    "--mirror",
 ]
 
 

@@ -55,6 +55,20 @@ def test_convolutional_generators_start_from_at_most_8_pixels_at_any_size(preset
     assert 4 <= sizes[0] <= 8
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (96, 32), (32, 96), (256, 8), (9, 250), (100, 37), (256, 256)])
+def test_the_networks_of_each_preset_fit_images_of_any_proportions(preset, width, height):
+    """Uses as many stages as the preset, with fewer channels."""
+    config, shape, classes = preset_config(preset), (3, height, width), 2 * preset_config(preset).conditional
+    generator_widths, discriminator_widths = ((4,) * len(widths) for widths in resolve_widths(config, shape))
+    label = torch.zeros(2, dtype=torch.int64) if classes else None
+    generator = build_generator(NetworkConfig(config.generator, shape, generator_widths, classes, config.latent_dim))
+    discriminator = build_discriminator(NetworkConfig(config.discriminator, shape, discriminator_widths, classes))
+    images = generator(torch.zeros(2, config.latent_dim), label)
+    assert images.shape == (2, *shape)
+    assert discriminator(images, label).shape == (2,)
+
+
 def test_widths_that_the_user_gives_are_kept_at_any_size():
     config = replace(preset_config("fast"), generator_widths=(64, 32))
     assert resolve_widths(config, (1, 128, 128)) == ((64, 32), (32, 64, 128, 256))

@@ -35,6 +35,8 @@ EVERYTHING = {
     "ema_half_life": 400,
     "epochs": 4,
     "batch_size": 16,
+    "augment": "ada",
+    "mirror": True,
 }
 
 

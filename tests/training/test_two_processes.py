@@ -49,3 +49,8 @@ def test_one_process_downloads_the_data_while_the_others_wait(folder):
 def test_a_failed_download_ends_every_process_with_its_message(folder):
     assert (folder / "fails.log").read_text() == "rank 0\n"
     assert [(folder / f"fails-rank-{rank}.txt").read_text() for rank in RANKS] == ["there is no network"] * 2
+
+
+def test_no_thread_of_a_process_group_outlives_its_run(folder):
+    for rank in RANKS:
+        assert "gloo" not in (folder / f"threads-rank-{rank}.txt").read_text()

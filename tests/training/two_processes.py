@@ -44,6 +44,8 @@ def run_all(folder: Path, rank: int) -> None:
                 loop.train(config)
             except DataUnavailableError as error:
                 (folder / f"{name}-rank-{rank}.txt").write_text(str(error))
+    threads = [(task / "comm").read_text() for task in Path("/proc/self/task").glob("*")]  # empty if not on Linux
+    (folder / f"threads-rank-{rank}.txt").write_text("".join(threads))
 
 
 def _weights_after(config: Config) -> dict[str, torch.Tensor]:

@@ -48,8 +48,9 @@ def uci_digits(options: LoadOptions) -> Loaded:
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).unsqueeze(1) * (255 / 16)
-    size = options.image_size or IMAGE_SIZE
-    margin = min(round(size / 7), (size - images.shape[-1]) // 2)
-    images = interpolate(images, size=size - 2 * margin, mode="bicubic").round().clamp(0, 255).to(torch.uint8)
-    images = pad(images, (margin,) * 4).expand(-1, options.channels or 1, -1, -1).contiguous()
+    width, height = options.image_size or (IMAGE_SIZE, IMAGE_SIZE)
+    x, y = (min(round(side / 7), (side - images.shape[-1]) // 2) for side in (width, height))
+    images = interpolate(images, size=(height - 2 * y, width - 2 * x), mode="bicubic")
+    images = images.round().clamp(0, 255).to(torch.uint8)
+    images = pad(images, (x, x, y, y)).expand(-1, options.channels or 1, -1, -1).contiguous()
     return Loaded(images, torch.from_numpy(digits.target), [str(digit) for digit in range(10)])

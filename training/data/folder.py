@@ -19,7 +19,14 @@ from training.data.image_file import (
     read_image,
     read_size,
 )
-from training.data.labelled_images import IMAGE_SIZE, DataError, Loaded, LoadOptions
+from training.data.labelled_images import (
+    IMAGE_SIZE,
+    MAX_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
+    DataError,
+    Loaded,
+    LoadOptions,
+)
 from training.data.messages import counted, enumerated, in_parentheses, printable
 from training.data.scan import Scan, check_is_folder, find_files
 
@@ -28,8 +35,8 @@ def load_folder(options: LoadOptions) -> Loaded:
     """Loads images of any size, at any depth below one subfolder per class.
 
     Args:
-        options: `data_dir` is the folder. `image_size` None means 28. `channels` None means 1 if no image has colours,
-            otherwise 3.
+        options: `data_dir` is the folder. `image_size` None means the size of the images if all have the same one of at
+            most 256 pixels, otherwise 28. `channels` None means 1 if no image has colours, otherwise 3.
 
     Raises:
         DataError: files cannot be read, a class is empty, or the layout is almost certainly a mistake.
@@ -44,15 +51,13 @@ def load_folder(options: LoadOptions) -> Loaded:
         scan.files += files
         scan.labels += [label] * len(files)
     _check_no_class_is_empty(scan, list(classes.values()))
-    if options.image_size is None:
-        _check_default_size(scan)
-    size = options.image_size or IMAGE_SIZE
-    training_images = _read_all(scan, size, options.channels)
+    size = options.image_size or _default_size(scan)
+    training_images = _read_all(scan, size, options)
     images = torch.stack([image.pixels for image in training_images])
     if options.channels is None and is_grey(images):
         images = images[:, :1].contiguous()
     changes = Counter(change for image in training_images for change in image.changes)
-    notes = [*describe_changes(changes, len(images), size), *_notes(scan, classes)]
+    notes = [*describe_changes(changes, len(images), size, options.background), *_notes(scan, classes)]
     return Loaded(images, torch.tensor(scan.labels), list(classes), tuple(notes))
 
 
@@ -66,22 +71,26 @@ def _check_no_class_is_empty(scan: Scan, folders: list[Path]) -> None:
         )
 
 
-def _check_default_size(scan: Scan) -> None:
-    """Checks that the default size is not far below the size of the images.
+def _default_size(scan: Scan) -> tuple[int, int]:
+    """Returns the size of the images if all have the same one and it is allowed, otherwise the default size.
 
     Raises:
-        DataError: most images would lose at least three quarters of their pixels.
+        DataError: the images have several sizes, and most of them would lose at least three quarters of their pixels.
     """
-    sides = [min(size) for size in map(read_size, scan.files) if size]
+    sizes = [size for size in map(read_size, scan.files) if size]
+    if len(set(sizes)) == 1 and MIN_IMAGE_SIZE <= min(sizes[0]) <= max(sizes[0]) <= MAX_IMAGE_SIZE:
+        return sizes[0]
+    sides = [min(size) for size in sizes]
     if sides and median(sides) >= 2 * IMAGE_SIZE:
         raise DataError(
             f"{scan.root}: give --image-size; half of the images are at least {median(sides):g} pixels wide and high, "
             f"and the default of {IMAGE_SIZE} x {IMAGE_SIZE} keeps less than a quarter of their pixels. --image-size "
             f"{IMAGE_SIZE} accepts that; time and memory grow with the square of the size"
         )
+    return IMAGE_SIZE, IMAGE_SIZE
 
 
-def _read_all(scan: Scan, size: int, channels: int | None) -> list[TrainingImage]:
+def _read_all(scan: Scan, size: tuple[int, int], options: LoadOptions) -> list[TrainingImage]:
     """Reads all files of a scan.
 
     Raises:
@@ -90,7 +99,7 @@ def _read_all(scan: Scan, size: int, channels: int | None) -> list[TrainingImage
     images = []
     for file in scan.files:
         try:
-            images.append(read_image(file, size, channels))
+            images.append(read_image(file, size, options.channels, options.fit, options.background))
         except ImageFileError as error:
             scan.problems.append(f"{scan.relative(file)} ({error})")
     if scan.problems:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from models.common.errors import MnistGanError
 from models.onnx_file.card import Dataset
+from training.fit import Fit
 
 IMAGE_SIZE = 28
-"""Height and width of MNIST's images, and the default for a folder of images; in pixels."""
-MIN_IMAGE_SIZE = 8
-"""Smallest height and width that images can be resampled to, in pixels."""
+"""Height and width of MNIST's images, and the default for a folder with images of several sizes; in pixels."""
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 256
+"""Smallest and largest height and width that images can be resampled to, in pixels."""
 
 Split = Literal["train", "test"]
 
@@ -56,10 +57,14 @@ class LoadOptions:
 
     data_dir: Path
     """Folder of the data sets, or the folder of images itself."""
-    image_size: int | None = None
-    """Height and width to resample to, in pixels. None: the default of the data set."""
+    image_size: tuple[int, int] | None = None
+    """Width and height to resample to, in pixels. None: the default of the data set."""
     channels: int | None = None
     """1 for grey, 3 for RGB. None: as in the images."""
+    fit: Fit = "crop"
+    """How images of a folder with other proportions become `image_size`."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """Colour behind transparent images of a folder and around padded ones: red, green and blue from 0 to 255."""
     split: Split = "train"
     download: bool = True
     """Whether a missing data set may be downloaded."""

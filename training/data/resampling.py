@@ -16,13 +16,14 @@ def resample(images: Tensor, options: LoadOptions) -> tuple[Tensor, tuple[str, .
         options: `image_size` and `channels`; None keeps what the images have.
 
     Returns:
-        images: uint8 (n, channels, size, size).
+        images: uint8 (n, channels, height, width), in the new size.
         notes: a tuple with one note for the user if the size changed, otherwise empty.
     """
     notes: tuple[str, ...] = ()
-    size, (height, width) = options.image_size, images.shape[2:]
-    if size is not None and (height, width) != (size, size):
+    height, width = images.shape[2:]
+    new_width, new_height = options.image_size or (width, height)
+    if (new_width, new_height) != (width, height):
         # On uint8 this is Pillow's arithmetic, without a float copy of the whole data set.
-        images = interpolate(images, size=(size, size), mode="bicubic", antialias=True)
-        notes = (f"all images were resampled from {width} x {height} to {size} x {size} pixels",)
+        images = interpolate(images, size=(new_height, new_width), mode="bicubic", antialias=True)
+        notes = (f"all images were resampled from {width} x {height} to {new_width} x {new_height} pixels",)
     return images.expand(-1, options.channels or -1, -1, -1).contiguous(), notes

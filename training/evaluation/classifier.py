@@ -134,8 +134,10 @@ def train_classifier(
     seed: int = 0,
     progress: Progress | None = None,
     task: str = "classifier",
+    network: type[Classifier] = Classifier,
+    distorted: bool = True,
 ) -> Classifier:
-    """Trains a classifier on labelled images, with random rotations, shifts, zooms and shears.
+    """Trains a classifier on labelled images, by default with random rotations, shifts, zooms and shears.
 
     AdamW with a one-cycle learning rate (Smith and Topin, 2017, "Super-convergence"). The same arguments give
     the same weights on one machine with one number of threads. The global random state is not changed.
@@ -146,6 +148,8 @@ def train_classifier(
         seed: seed of the initial weights, the order of the images and the distortions.
         progress: shows a progress bar; None shows nothing.
         task: description of the progress bar.
+        network: class of the classifier.
+        distorted: whether images are distorted at random.
 
     Returns:
         the classifier in evaluation mode.
@@ -153,7 +157,7 @@ def train_classifier(
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(data.info.image_shape[0], len(data.info.class_names))
+        classifier = network(data.info.image_shape[0], len(data.info.class_names))
     classifier.to(memory_format=torch.channels_last).train()
     size = min(_BATCH, len(data))
     steps = epochs * (len(data) // size)
@@ -161,7 +165,8 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_LR, steps, pct_start=_WARMUP)
     batches = _batches(len(data), size, epochs, random)
     for index in progress.track(batches, total=steps, description=task) if progress else batches:
-        _, logits = classifier.forward_float(_distort(data.images[index].float() / 255, random))
+        images = data.images[index].float() / 255
+        _, logits = classifier.forward_float(_distort(images, random) if distorted else images)
         optimizer.zero_grad()
         cross_entropy(logits, data.labels[index]).backward()
         optimizer.step()

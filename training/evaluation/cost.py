@@ -9,7 +9,6 @@ import onnx
 
 from models.onnx_file.generator import Generator
 from models.onnx_file.latents import draw_latents
-from models.onnx_file.session import MAX_ROWS_PER_RUN
 
 ROUNDS = 5
 """Number of speed measurements, of which the median is reported."""
@@ -28,7 +27,8 @@ class Cost:
     multiply_adds: int
     """Number of multiply-adds per image in matrix products and convolutions."""
     images_per_second: float
-    """Speed in onnxruntime on one CPU thread with batches of 256 images, the median of 5 measurements."""
+    """Speed in onnxruntime on one CPU thread with batches of 256 images, fewer where images are large: the median of 5
+    measurements."""
 
 
 def measure_cost(generator: Generator) -> Cost:
@@ -69,13 +69,14 @@ def _multiply_adds(graph: onnx.GraphProto) -> int:
 
 def _images_per_second(generator: Generator) -> float:
     card = generator.card
-    latents, labels = draw_latents(0, 0, MAX_ROWS_PER_RUN, card.latent_dim, card.class_weights)
+    rows = generator.rows_per_run
+    latents, labels = draw_latents(0, 0, rows, card.latent_dim, card.class_weights)
     generator.decode(latents, labels)  # The first run allocates memory.
     rates = []
     for _ in range(ROUNDS):
         images, started = 0, time.perf_counter()
         while (seconds := time.perf_counter() - started) < ROUND_SECONDS:
             generator.decode(latents, labels)
-            images += MAX_ROWS_PER_RUN
+            images += rows
         rates.append(images / seconds)
     return statistics.median(rates)

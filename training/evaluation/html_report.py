@@ -21,6 +21,8 @@ from training.evaluation.tables import column_titles, notes, table_rows
 MAX_CLASSES = 10
 """Maximum number of classes in the grid with one row per class."""
 IMAGES_PER_ROW = 20
+RANKED_IMAGES = 100
+"""Number of images in the grids of the most and of the least certain images."""
 
 Picture = tuple[str, str]
 """File name of a picture, and its caption."""
@@ -139,16 +141,20 @@ def _write_grids(result: EvaluatedSource, folder: Path, prefix: str) -> Iterator
     elif sample.context.classifier_usable:
         yield _class_grid(sample, sample.classifier_output.labels, "as predicted by the classifier", folder, prefix)
     if sample.context.classifier_usable:
-        by_confidence = sample.classifier_output.probabilities.max(1).argsort(kind="stable")
-        n = 3 * IMAGES_PER_ROW
-        yield (
-            _write_grid(folder, f"{prefix}worst.png", [sample.images[by_confidence[:n]]]),
-            "Images with the lowest confidence of the classifier",
-        )
-        yield (
-            _write_grid(folder, f"{prefix}best.png", [sample.images[by_confidence[::-1][:n].copy()]]),
-            "Images with the highest confidence of the classifier",
-        )
+        probabilities = sample.classifier_output.probabilities
+        if sample.labels is None:
+            certainty, meaning = probabilities.max(1), "the most probable class"
+        else:
+            certainty, meaning = probabilities[np.arange(len(probabilities)), sample.labels.numpy()], "the label"
+        order = certainty.argsort(kind="stable")
+        for name, extreme, chosen in (
+            ("worst", "lowest", order[:RANKED_IMAGES]),
+            ("best", "highest", order[::-1][:RANKED_IMAGES].copy()),
+        ):
+            yield (
+                _write_grid(folder, f"{prefix}{name}.png", [sample.images[chosen]]),
+                f"The {len(chosen)} images for which the classifier gives {meaning} the {extreme} probability",
+            )
 
     distances, neighbours = sample.nearest_training_images
     closest = distances.argsort(kind="stable")[:IMAGES_PER_ROW]

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from models.common.errors import InputError
+from models.onnx_file.card import Dataset
 from training.data import LabelledImages
 from training.evaluation.classifier import (
     ClassifierOutput,
@@ -89,6 +90,20 @@ class MetricContext:
         return float(np.quantile(nearest_images(self.test.images, self.train.images)[0], COPY_QUANTILE))
 
 
+def pinned_classifier(data: Dataset) -> Callable[[Tensor], ClassifierOutput] | None:
+    """Returns the classifier that is pinned for a data set and its shape, as `MetricContext.classify`. None: no
+    classifier is.
+
+    Raises:
+        ClassifierError: the file of the pinned classifier was changed.
+    """
+    if (data.name, data.image_shape) == ("stacked-mnist", (3, 28, 28)):
+        return partial(classify_stacked, load_pinned_classifier())
+    if (data.name, data.image_shape) == ("mnist", (1, 28, 28)):
+        return partial(classify, load_pinned_classifier())
+    return None
+
+
 def make_metric_context(
     train: LabelledImages,
     test: LabelledImages,
@@ -113,24 +128,23 @@ def make_metric_context(
         InputError: no classifier is pinned for this data set and shape, and `fit_classifier` is False.
         ClassifierError: the file of the pinned classifier was changed.
     """
-    name, shape = train.info.name, train.info.image_shape
+    name = train.info.name
     class_shares = np.array(train.info.class_weights) / sum(train.info.class_weights)
-    if (name, shape) == ("stacked-mnist", (3, 28, 28)):
+    function, origin = pinned_classifier(train.info), "pinned"
+    if function and name == "stacked-mnist":
         class_shares = np.full_like(class_shares, 1 / len(class_shares))  # The protocol compares with uniform classes.
-        function, origin = partial(classify_stacked, load_pinned_classifier()), "pinned"
-    elif (name, shape) == ("mnist", (1, 28, 28)):
-        function, origin = partial(classify, load_pinned_classifier()), "pinned"
-    elif fit_classifier:
+    if function is None and fit_classifier:
         epochs = enough_epochs(len(train))
         classifier = train_classifier(train, epochs, progress=progress, task=f"training a classifier of {name}")
         function, origin = (
             partial(classify, classifier),
             f"trained for this evaluation on {len(train):,} training images",
         )
-    else:
+    if function is None:
         raise InputError(
             "fit-classifier",
-            f"there is no pinned classifier for {name} in the shape {shape}; `evaluate --fit-classifier` trains one",
+            f"there is no pinned classifier for {name} in the shape {train.info.image_shape}; "
+            "`evaluate --fit-classifier` trains one",
         )
     context = MetricContext(function, train, test, class_shares, progress, allow_weak_classifier)
     return context, f"classifier: {origin}, accuracy {context.classifier_accuracy:.2%} on the {len(test):,} real images"

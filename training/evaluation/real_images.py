@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.onnx_file.card import Dataset
 from training.data import WITH_TEST_SPLIT, DataError, LabelledImages, load_dataset
+from training.fit import DEFAULT_BACKGROUND, Fit
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,27 @@ class RealImages:
     """Completes "n images ..." in the report, for example "of the test split"."""
 
 
-def load_real_images(dataset: str, data_dir: Path, shape: tuple[int, int, int] | None) -> RealImages:
+def load_real_images(
+    dataset: str,
+    data_dir: Path,
+    shape: tuple[int, int, int] | None,
+    fit: Fit = "crop",
+    background: str = DEFAULT_BACKGROUND,
+) -> RealImages:
     """Loads the training and test split, or two random halves of each class if the data set has no test split.
 
     Args:
         dataset: key of `training.data.LOADERS`.
         data_dir: folder of the data sets; for "folder", the folder of images itself.
         shape: (channels, height, width) to convert the images to; None keeps the shape of the data set.
+        fit, background: how images of a folder become that shape; see `training.data.load_dataset`.
 
     Raises:
         DataError: the data set cannot be loaded, or has fewer than two images.
     """
-    channels, image_size, _ = shape or (None, None, None)
-    train = load_dataset(dataset, data_dir, image_size, channels)
+    channels, height, width = shape or (None, None, None)
+    size = None if height is None or width is None else (width, height)
+    train = load_dataset(dataset, data_dir, size, channels, fit, background)
     if dataset in WITH_TEST_SPLIT:
         return RealImages(train, load_test_images(train.info, data_dir), "of the test split")
     if len(train) < 2:
@@ -50,8 +59,8 @@ def load_test_images(info: Dataset, data_dir: Path) -> LabelledImages:
     Raises:
         DataError: the data set cannot be loaded, or has no test split.
     """
-    channels, image_size, _ = info.image_shape
-    return shuffled(load_dataset(info.name, data_dir, image_size, channels, "test"))
+    channels, height, width = info.image_shape
+    return shuffled(load_dataset(info.name, data_dir, (width, height), channels, split="test"))
 
 
 def shuffled(data: LabelledImages) -> LabelledImages:

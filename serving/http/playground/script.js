@@ -1,151 +1,158 @@
-// The page uses only the public API. The curl command that it shows requests the same grid.
+// The playground: one set of controls. The images come from an engine: the service over HTTP, or the browser itself.
 
-const SCALE = 2;
+import { Animation } from "./animation.js";
+import { Grid, columnsFor } from "./grid.js";
+import { HttpEngine } from "./http_engine.js";
+import { drawOn, imageAt } from "./images.js";
+import { Labels } from "./labels.js";
+import { copy, linkTo, stateInUrl } from "./link.js";
+import { modelText, qualityText } from "./model_text.js";
+
+const SCALE = 2; // of downloaded grids
+const IMAGE_SCALE = 8; // of a downloaded image
 const FRAMES = 24;
-const DEBOUNCE_MILLISECONDS = 120; // time without a change before the page sends a request
+const MAX_GRID_IMAGES = 256;
+const DEBOUNCE_MILLISECONDS = 120; // time without a change before the page requests images
 
 const $ = (id) => document.getElementById(id);
 const form = $("request").elements;
+const narrow = matchMedia("(max-width: 45rem)");
+const modelFile = document.querySelector("meta[name=model-file]")?.content; // only in a site of export-site
+const engine = modelFile ? new (await import("./browser/engine.js")).BrowserEngine(modelFile) : new HttpEngine();
+const grid = new Grid($("grid"), $("grid-image"), $("cells"), selectionChanged);
+const animation = new Animation($("animation"), $("play"), $("frame"));
 const running = {}; // AbortController of the latest request by purpose: a new request cancels the one before it
-const blobUrls = {}; // URL of the blob in each image element; revoked to free its memory
-let card = null;
-let selected = []; // indices of the selected images, at most two
+const errors = new Map(); // latest error message by purpose
+let labels = null; // parser of labels, once the card is known; null for a model without classes
 let timer;
 
-function headers() {
-  const token = form.token.value;
-  return { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
-}
-
-async function post(route, body, purpose = route) {
+function renewSignal(purpose) {
   running[purpose]?.abort();
   running[purpose] = new AbortController();
-  const response = await fetch(route, {
-    method: "POST",
-    headers: headers(),
-    body: JSON.stringify(body),
-    signal: running[purpose].signal,
-  });
-  if (!response.ok) {
-    const { error } = await response.json();
-    throw new Error(error.field ? `${error.field}: ${error.message}` : error.message);
-  }
-  return response.blob();
+  return running[purpose].signal;
 }
 
-// Runs an action and shows its error, if any, on the page.
-async function attempt(action) {
+// Runs an action and shows its error, if any, until the next action with this purpose. Returns whether it succeeded.
+async function attempt(purpose, action) {
+  let success = false;
   try {
     await action();
-    $("error").hidden = true;
+    errors.delete(purpose);
+    success = true;
   } catch (error) {
-    if (error.name === "AbortError") return; // a newer request replaced this one
-    $("error").textContent = error.message;
-    $("error").hidden = false;
+    if (error.name === "AbortError") return false; // a newer request replaced this one
+    errors.set(purpose, error.message);
+    if (error.status === 401) openTokenPanel();
   }
+  $("error").textContent = [...errors.values()].join("\n");
+  $("error").hidden = !errors.size;
+  return success;
 }
 
-function show(id, blob, description) {
-  URL.revokeObjectURL(blobUrls[id]);
-  $(id).src = blobUrls[id] = URL.createObjectURL(blob);
-  $(id).alt = description;
+function openTokenPanel() {
+  $("token-panel").hidden = false;
+  $("token-panel").open = true;
+  $("token").focus();
 }
 
 function requestFields() {
   const fields = { seed: Number(form.seed.value), first: Number(form.first.value), n: Number(form.n.value) };
-  if (form.labels.value) fields.labels = form.labels.value; // the service parses it (docs/labels.md)
+  if (form.labels.value) fields.labels = form.labels.value;
   if (form.truncation.value !== "1") fields.truncation = Number(form.truncation.value);
   return fields;
 }
 
-function columns() {
-  return Math.min(Number(form.n.value), innerWidth < 720 ? 8 : 16);
+function columns(fields) {
+  let classes = 0;
+  try {
+    classes = fields.labels ? labels.parse(fields.labels).length : 0;
+  } catch {
+    // The engine reports the error.
+  }
+  return Math.min(columnsFor(classes, !narrow.matches), fields.n);
 }
 
-function curl(body) {
-  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`; // quoted for a POSIX shell
-  const token = form.token.value ? " -H \"authorization: Bearer $TOKEN\"" : "";
-  const url = quoted(new URL("generate", location.href).href);
-  return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${quoted(JSON.stringify(body))} -o digits.png`;
+function className(label) {
+  return labels?.names[label] ?? "";
 }
 
-async function drawGrid() {
-  const body = { ...requestFields(), columns: columns(), scale: SCALE };
-  $("count").textContent = body.n;
-  $("truncation-value").textContent = form.truncation.value;
-  $("curl").textContent = curl(body);
-  $("grid").ariaBusy = "true";
-  const blob = await post("generate", body);
-  show("grid-image", blob, `${body.n} generated images, ${body.columns} per row`);
-  drawCells(body);
-  $("grid").ariaBusy = "false";
-}
-
-function drawCells({ first, n, columns }) {
-  const cells = Array.from({ length: n }, (_, i) => {
-    const cell = document.createElement("button");
-    cell.type = "button";
-    cell.ariaLabel = `Image ${first + i}`;
-    cell.ariaPressed = selected.includes(first + i);
-    cell.tabIndex = i ? -1 : 0; // the Tab key stops at the grid once; arrow keys move inside it
-    cell.value = first + i;
-    return cell;
-  });
-  const rows = Math.ceil(n / columns);
-  $("cells").style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
-  $("cells").replaceChildren(...cells);
-}
-
-function move(event) {
-  const cells = [...$("cells").children];
-  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() };
-  const next = cells[cells.indexOf(document.activeElement) + steps[event.key]];
-  if (!next) return;
-  event.preventDefault();
-  document.activeElement.tabIndex = -1;
-  next.tabIndex = 0;
-  next.focus();
-}
-
-function toggle(cell) {
-  const index = Number(cell.value);
-  selected = selected.includes(index) ? selected.filter((other) => other !== index) : [...selected, index].slice(-2);
-  for (const other of $("cells").children) other.ariaPressed = selected.includes(Number(other.value));
-  $("interpolation").hidden = selected.length < 2;
-  if (selected.length === 2) attempt(drawInterpolation);
-}
-
-async function drawInterpolation() {
-  const labels = form.labels.value;
-  const [from, to] = selected.map((index) => ({ seed: Number(form.seed.value), index, ...(labels && { labels }) }));
-  const truncation = Number(form.truncation.value);
-  const blob = await post("interpolate", { from, to, frames: FRAMES, format: "gif", scale: 8, truncation });
-  show("animation", blob, `Interpolation from image ${from.index} to image ${to.index}`);
-  $("endpoints").textContent = `From image ${from.index} to image ${to.index} of seed ${from.seed}`;
-}
-
-async function drawText() {
-  const text = $("text").value;
-  if (!text) return;
-  const body = { text, seed: Number(form.seed.value), truncation: Number(form.truncation.value), scale: SCALE };
-  show("text-image", await post("write", body), `${text} in generated handwriting`);
+function describe(index, label) {
+  return label === undefined ? `Image ${index}` : `Image ${index}, label ${className(label)}`;
 }
 
 function redraw() {
   clearTimeout(timer);
   timer = setTimeout(async () => {
-    if (!$("request").checkValidity()) {
-      const invalid = document.querySelector("#request :invalid");
-      $("error").textContent = `${invalid.name}: ${invalid.validationMessage}`;
-      $("error").hidden = false;
-      return;
-    }
-    await attempt(async () => {
-      await drawGrid();
-      if (selected.length === 2) await drawInterpolation();
-      if (card.conditional) await drawText();
-    });
+    for (const purpose of ["download", "copy"]) errors.delete(purpose);
+    if (!(await attempt("grid", drawGrid))) return;
+    await showSelection();
+    if (labels?.letters.length) await attempt("text", drawText);
   }, DEBOUNCE_MILLISECONDS);
+}
+
+async function drawGrid() {
+  form.first.max = 2 ** 53 - Number(form.n.value);
+  const invalid = document.querySelector("#request :invalid");
+  if (invalid) throw new Error(`${invalid.name}: ${invalid.validationMessage}`);
+  const fields = requestFields();
+  const inRow = columns(fields);
+  $("count").textContent = fields.n;
+  $("truncation-value").textContent = form.truncation.value;
+  $("command").textContent = engine.command(fields, inRow, SCALE);
+  const signal = renewSignal("grid");
+  grid.busy = true;
+  try {
+    grid.show(await engine.images(fields, signal), fields.first, inRow, describe);
+  } finally {
+    if (!signal.aborted) grid.busy = false; // otherwise a newer request is still running
+  }
+}
+
+function selectionChanged(index) {
+  const [one, two] = grid.selected;
+  if (index === undefined) $("status").textContent = "No image is selected";
+  else if (!grid.selected.includes(index)) $("status").textContent = `Image ${index} is no longer selected`;
+  else if (two === undefined) $("status").textContent = `Image ${one} is selected; select another to interpolate`;
+  else $("status").textContent = `Images ${one} and ${two} are selected; the interpolation is shown`;
+  showSelection();
+}
+
+// Shows the image that was selected last, and the interpolation if two are selected.
+async function showSelection() {
+  const index = grid.selected.at(-1);
+  $("selection").hidden = index === undefined;
+  $("interpolation").hidden = grid.selected.length < 2;
+  if (index === undefined) return;
+  const image = imageAt(grid.images, index - grid.first);
+  const label = image.labels?.[0];
+  const fields = requestFields();
+  drawOn($("image"), image, 1);
+  $("image").ariaLabel = describe(index, label);
+  $("image-description").textContent = `${describe(index, label)}, seed ${fields.seed}`;
+  const url = engine.imageUrl(fields, index, className(label), IMAGE_SCALE);
+  $("image-url").hidden = !url;
+  Object.assign($("image-url").firstChild, { href: url ?? "", textContent: url ?? "" });
+  if (grid.selected.length === 2) await attempt("interpolation", drawInterpolation);
+}
+
+async function drawInterpolation() {
+  const [from, to] = grid.selected;
+  const fields = { ...requestFields(), from, to, frames: FRAMES };
+  animation.show(await engine.interpolation(fields, renewSignal("interpolation")), FRAMES);
+  $("animation").ariaLabel = `Interpolation from image ${from} to image ${to}`;
+  $("endpoints").textContent = `From image ${from} to image ${to}`;
+}
+
+async function drawText() {
+  const signal = renewSignal("text");
+  const text = $("text").value;
+  $("text-image").hidden = !text;
+  if (!text) return;
+  const indices = labels.parseCharacters(text);
+  const { seed, truncation } = requestFields();
+  const images = await engine.images({ seed, first: 0, n: indices.length, labels: indices, truncation }, signal);
+  drawOn($("text-image"), images, images.n);
+  $("text-image").ariaLabel = `${text} in generated handwriting`;
 }
 
 function save(blob, name) {
@@ -156,49 +163,98 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-async function copy(text, name) {
-  await navigator.clipboard.writeText(text);
-  $("copied").textContent = `${name} copied`;
+function download(name, makeBlob) {
+  return attempt("download", async () => {
+    $("status").textContent = `Preparing ${name}`;
+    save(await makeBlob(requestFields()), name);
+    $("status").textContent = `${name} is downloaded`;
+  });
+}
+
+function copyText(text, name) {
+  return attempt("copy", async () => {
+    await copy(text);
+    $("status").textContent = `${name} copied`;
+  });
+}
+
+// Returns a link to what is shown, with the given images selected.
+function link(selected) {
+  return linkTo({ model: engine.card.file_sha256, ...requestFields(), images: selected.join(",") });
+}
+
+// Fills the form from the URL. Says so if the link is to another model, whose images are different.
+function readUrl() {
+  const { model, images, ...given } = stateInUrl();
+  const values = model ? { labels: "", truncation: 1, ...given } : given; // links of this page leave these defaults out
+  for (const name of ["seed", "first", "n", "labels", "truncation"]) {
+    if (name in values) form[name].value = values[name];
+  }
+  if (images) grid.select(images.split(",").map(Number));
+  const { name, file_sha256 } = engine.card;
+  $("notice").hidden = !model || model === file_sha256;
+  $("notice").textContent = `The link is to another model, ${model}. These are the images of ${name}, ${file_sha256}.`;
 }
 
 async function start() {
-  const response = await fetch("card", { headers: headers() });
-  if (!response.ok) throw new Error((await response.json()).error.message);
-  card = await response.json();
-  const classes = card.conditional ? card.dataset.class_names : [];
-  $("model").textContent = `${card.name}${classes.length ? `: ${classes.join(" ")}` : ""}`;
-  for (const element of document.querySelectorAll(".classes")) element.hidden = !card.conditional;
-  if (classes.length && classes.every((name) => name.length === 1)) {
-    form.labels.value = classes.join("");
-    $("text").value = classes.join("").slice(0, 64);
-  }
+  await engine.open();
+  const { card } = engine;
+  errors.clear();
+  $("name").textContent = card.name;
+  $("model").textContent = modelText(card, engine.fileBytes);
+  $("quality").textContent = qualityText(card.quality);
+  labels = card.conditional ? new Labels(card.dataset.class_names) : null;
+  $("labels").hidden = !labels;
+  $("handwriting").hidden = !labels?.letters.length;
+  form.n.max = Math.min(MAX_GRID_IMAGES, engine.maxGrid);
+  form.labels.value = labels?.all() ?? "";
+  $("text").value = labels?.letters.slice(0, 10).join("") ?? "";
+  $("dataset-n").max = engine.maxArray;
+  $("dataset-n").value = Math.min(1000, engine.maxArray);
+  $("command").ariaLabel = engine.commandName;
+  $("copy-command").textContent = `Copy ${engine.commandName}`;
+  readUrl();
   redraw();
 }
 
-$("request").addEventListener("input", (event) => {
-  if (event.target.name === "token" && !card) attempt(start);
-  else redraw();
-});
+$("links").append(...engine.links.flatMap(([text, href], i) => {
+  const anchor = Object.assign(document.createElement("a"), { href, textContent: text });
+  return i ? [" · ", anchor] : [anchor];
+}));
+$("request").addEventListener("input", redraw);
 $("request").addEventListener("submit", (event) => event.preventDefault());
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  engine.token = $("token").value;
+  attempt("start", start);
+});
 $("random-seed").addEventListener("click", () => {
   form.seed.value = Math.floor(Math.random() * 1e6);
   redraw();
 });
-$("cells").addEventListener("click", (event) => event.target.closest("button") && toggle(event.target));
-$("cells").addEventListener("keydown", (event) => event.key.startsWith("Arrow") && move(event));
-$("text").addEventListener("input", () => attempt(drawText));
+$("text").addEventListener("input", () => attempt("text", drawText));
+$("copy-link").addEventListener("click", () => copyText(link(grid.selected), "Link"));
+$("image-link").addEventListener("click", () => copyText(link(grid.selected.slice(-1)), "Link to the image"));
+$("copy-command").addEventListener("click", () => copyText($("command").textContent, engine.commandName));
 $("png").addEventListener("click", () =>
-  attempt(async () => {
-    const body = { ...requestFields(), columns: columns(), scale: SCALE };
-    save(await post("generate", body, "png"), `digits-${body.seed}.png`);
-  }),
+  download(`digits-${form.seed.value}.png`, (fields) => engine.png(fields, columns(fields), SCALE)),
 );
-$("npz").addEventListener("click", () =>
-  attempt(async () => save(await post("dataset", requestFields()), `digits-${form.seed.value}.npz`)),
-);
-$("copy-json").addEventListener("click", () =>
-  attempt(() => copy(JSON.stringify({ model: card.file_sha256, ...requestFields() }), "Request")),
-);
-$("copy-curl").addEventListener("click", () => attempt(() => copy($("curl").textContent, "curl command")));
+$("image-png").addEventListener("click", () => {
+  const index = grid.selected.at(-1);
+  download(`digit-${form.seed.value}-${index}.png`, (fields) =>
+    engine.png({ ...fields, first: index, n: 1 }, 1, IMAGE_SCALE),
+  );
+});
+$("dataset").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const n = Number($("dataset-n").value);
+  download(`digits-${form.seed.value}.npz`, (fields) => engine.npz({ ...fields, n }));
+});
+addEventListener("hashchange", () => {
+  if (!engine.card) return; // start reads the URL
+  readUrl();
+  redraw();
+});
+narrow.addEventListener("change", redraw);
 
-attempt(start);
+attempt("start", start);

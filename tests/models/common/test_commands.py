@@ -12,6 +12,7 @@ import pytest
 
 from models.common.commands import count
 from models.common.version import PYPROJECT, version
+from models.onnx_file.store import SHIPPED
 from tests.conftest import run_with_file_limit
 from training.train import main as train
 
@@ -20,9 +21,19 @@ COMMANDS = {
     "train": ("torch", ["--out", "run"]),
     "export-onnx": ("torch", ["run", "--out", "a.onnx"]),
     "sample": ("onnxruntime", ["a.onnx", "--out", "a.png"]),
+    "export-site": ("onnxruntime", ["a.onnx", "--out", "site"]),
 }
-MODULES = {"train": "training.train", "export-onnx": "training.export_onnx", "sample": "serving.offline.sample"}
-ALL_MODULES = MODULES | {"evaluate": "training.evaluation.evaluate", "models.onnx_file": "models.onnx_file.__main__"}
+MODULES = {
+    "train": "training.train",
+    "export-onnx": "training.export_onnx",
+    "sample": "serving.offline.sample",
+    "export-site": "serving.offline.export_site",
+}
+ALL_MODULES = MODULES | {
+    "evaluate": "training.evaluation.evaluate",
+    "models.onnx_file": "models.onnx_file.__main__",
+    "verify-model": "models.verify_model",
+}
 
 
 @pytest.mark.parametrize("command", ALL_MODULES)
@@ -115,10 +126,10 @@ def test_sample_on_a_full_disk_prints_one_line_and_leaves_no_partial_file(files,
 
 
 @pytest.mark.slow
-def test_export_on_a_full_disk_prints_one_line_and_leaves_no_partial_file(runs, tmp_path):
+def test_export_on_a_full_disk_prints_one_line_and_leaves_no_partial_file(tmp_path):
     command = [
         BIN / "export-onnx",
-        runs["unconditional"],
+        SHIPPED.with_name("mnist-fast.safetensors"),
         "--out",
         tmp_path / "a.onnx",
         "--report",

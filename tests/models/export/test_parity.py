@@ -12,12 +12,15 @@ import onnx
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
+from PIL import Image
 
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.export import exporter
-from models.export.parity import BATCH_SIZES, ParityError, ParityMetric, ParityReport, measure_parity
+from models.export.parity import ParityError, ParityMetric, ParityReport, batch_sizes, measure_parity
 from models.networks import build_generator
 from models.onnx_file.generator import Generator
+from tests.conftest import small_run
+from tests.training.data.examples import write_image
 from training import export_onnx
 
 
@@ -135,13 +138,14 @@ def test_a_planted_fault_is_reported_by_its_check_and_leaves_no_file(
 
 
 def test_an_image_that_depends_on_the_rest_of_its_batch_is_reported(runs, tmp_path, monkeypatch):
-    """Adds the mean latent of the batch to the pixels of each image."""
+    """Adds the mean of the first latent of the batch to the pixels of each image."""
     trace = exporter._trace
 
     def faulty(*arguments):
         model = trace(*arguments)
-        monkeypatch.setattr("models.onnx_file.graph_checks.OPERATORS", exporter.graph_checks.OPERATORS | {"ReduceMean"})
-        mean = onnx.helper.make_node("ReduceMean", ["latent"], ["mean"], keepdims=1, name="mean")
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+        first = onnx.helper.make_node("Gather", ["latent", "zero"], ["first"], axis=0, name="first")
+        mean = onnx.helper.make_node("ReduceMean", ["first"], ["mean"], keepdims=1, name="mean")
         pixels = next(node for node in model.graph.node if node.op_type == "Round")
         model.graph.initializer.append(numpy_helper.from_array(np.float32(10), "ten"))
         by_ten = onnx.helper.make_node("Mul", ["mean", "ten"], ["shift_"], name="by_ten")
@@ -150,9 +154,9 @@ def test_an_image_that_depends_on_the_rest_of_its_batch_is_reported(runs, tmp_pa
         reshape = onnx.helper.make_node("Reshape", ["shift_", "ones"], ["shift"], name="reshape_shift")
         add = onnx.helper.make_node("Add", [pixels.input[0], "shift"], ["shifted"], name="add_shift")
         at = list(model.graph.node).index(pixels)
-        for node in (add, reshape, by_ten, mean):
+        for node in (add, reshape, by_ten, mean, first):
             model.graph.node.insert(at, node)
-        model.graph.node[at + 4].input[0] = "shifted"
+        model.graph.node[at + 5].input[0] = "shifted"
         return model
 
     monkeypatch.setattr(exporter, "_trace", faulty)
@@ -174,8 +178,33 @@ def test_measuring_parity_changes_neither_the_dtype_nor_the_mode_of_the_module(r
     )
 
 
-def test_every_batch_size_up_to_256_is_compared():
-    assert set(range(1, 257)) < set(BATCH_SIZES)
+@pytest.mark.parametrize("rows", [1, 5, 256])
+def test_every_batch_size_that_a_generator_runs_and_larger_ones_are_compared(rows):
+    sizes = batch_sizes(rows)
+    assert {*range(1, rows + 1)} < {*sizes}
+    assert sum(size > rows for size in sizes) == 3
+
+
+def test_large_images_are_compared_and_stored_in_smaller_numbers(tmp_path):
+    for index in range(2):
+        write_image(tmp_path / "images" / "reds" / f"{index}.png", Image.new("RGB", (256, 256), "red"))
+    small_run(
+        tmp_path / "run",
+        dataset="folder",
+        data_dir=tmp_path / "images",
+        batch_size=2,
+        images=2,
+        sample_images=1,
+        generator_widths=(4,),
+        discriminator_widths=(4,),
+    )
+    generator = exporter.export(load_checkpoint(tmp_path / "run")).generator
+    assert generator.card.image_shape == (3, 256, 256)
+    assert generator.card.golden.n == 1
+    assert 1 < generator.rows_per_run < 16
+    assert generator.golden_comparison.pixels == 3 * 256 * 256
+    images, _ = generator.images(seed=0, first=0, n=2 * generator.rows_per_run + 1)
+    assert len(images) == 2 * generator.rows_per_run + 1
 
 
 @pytest.mark.parametrize("value", [1.1, float("nan"), float("inf")])

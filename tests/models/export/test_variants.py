@@ -64,9 +64,8 @@ def test_a_variant_that_loses_too_much_quality_is_rejected_and_leaves_no_file(
     report = EvaluationReport(tuple(results), real_data_baseline={}, test_sample=None, conditions=())
     monkeypatch.setattr(export_quality, "evaluate_sources", lambda *_, **__: report)
     out = tmp_path / "a.onnx"
-    monkeypatch.setattr(
-        sys, "argv", ["export-onnx", str(runs["conditional"]), f"--out={out}", "--precision=int8", "--no-register"]
-    )
+    options = (f"--out={out}", "--precision=int8", "--no-register", "--allow-low-quality")
+    monkeypatch.setattr(sys, "argv", ["export-onnx", str(runs["conditional"]), *options])
     with pytest.raises(SystemExit, match="1"):
         export_onnx.main()
     assert f"quality: {message}" in capsys.readouterr().err

@@ -92,10 +92,14 @@ class Draft:
     def integers(self, values: list[int]) -> str:
         return self.weight(np.array(values, np.int64))
 
-    def add(self, operator: str, inputs: list[str], **attributes: object) -> str | None:
-        """Adds an operator if its inputs fit, and sometimes if not. Returns its output; None for an unknown shape."""
+    def add(self, operator: str, inputs: list[str], outputs: int = 1, **attributes: object) -> str | None:
+        """Adds an operator if its inputs fit, and sometimes if not.
+
+        Returns its first output; None for an unknown shape. Other outputs are not used by later operators.
+        """
         output = f"t{len(self.nodes)}"
-        node = helper.make_node(operator, inputs, [output], **attributes)
+        names = [output, *(f"{output}_{i}" for i in range(1, outputs))]
+        node = helper.make_node(operator, inputs, names, **attributes)
         known = self._infer(node)
         fits = known is not None and math.prod(d.dim_value for d in known.tensor_type.shape.dim) <= LARGE
         if fits or self.rng.random() < 0.1:

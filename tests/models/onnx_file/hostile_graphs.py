@@ -9,6 +9,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tests.models.onnx_file.graph_draft import ROWS, Draft
 
+UNARY = (
+    "Relu", "Tanh", "Round", "LeakyRelu", "Clip", "Cast", "Abs", "Cos", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid",
+    "HardSwish", "Log", "Neg", "Reciprocal", "Selu", "Sigmoid", "Sin", "Softplus", "Sqrt",
+)  # fmt: skip
+
 
 def hostile_graph(rng: random.Random) -> ModelProto:
     """Draws a random graph. The image depends on the last random tensor, so onnxruntime cannot skip its operators."""
@@ -19,19 +24,75 @@ def hostile_graph(rng: random.Random) -> ModelProto:
 
 
 def elementwise(draft: Draft) -> None:
-    operator = draft.rng.choice(("Relu", "Tanh", "Round", "LeakyRelu", "Clip", "Cast"))
+    operator = draft.rng.choice(UNARY)
     kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.FLOAT16)
     draft.add(operator, [draft.pick()], **({"to": draft.rng.choice(kinds)} if operator == "Cast" else {}))
 
 
 def broadcast(draft: Draft) -> None:
-    draft.add(draft.rng.choice(("Add", "Mul")), [draft.pick(), draft.pick()])
+    operator = draft.rng.choice(("Add", "Mul", "Div", "Sub", "Pow", "Max", "Min", "PRelu", "Greater", "Equal", "Where"))
+    inputs = [draft.pick(), draft.pick()]
+    if operator == "Where":
+        inputs = [draft.add("Greater", inputs) or draft.weight(np.array([True, False])), *inputs]
+    draft.add(operator, inputs)
 
 
 def normalization(draft: Draft) -> None:
     x = draft.pick(2)
     channels = draft.shape(x)[1]
-    draft.add("BatchNormalization", [x, *(draft.weight(np.ones(channels, np.float32)) for _ in range(4))])
+    if draft.rng.random() < 0.5:
+        draft.add("BatchNormalization", [x, *(draft.weight(np.ones(channels, np.float32)) for _ in range(4))])
+    elif draft.rng.random() < 0.5:
+        draft.add("InstanceNormalization", [x, *(draft.weight(np.ones(channels, np.float32)) for _ in range(2))])
+    else:
+        axis = draft.axis(len(draft.shape(x)))
+        scale = draft.weight(np.ones(draft.shape(x)[axis:], np.float32))
+        draft.add("LayerNormalization", [x, scale], outputs=draft.rng.choice((1, 1, 3)), axis=axis)
+
+
+def along_an_axis(draft: Draft) -> None:
+    x = draft.pick(1)
+    rng, rank = draft.rng, len(draft.shape(x))
+    axis = draft.axis(rank)
+    match rng.choice(("reduce", "softmax", "split", "pad")):
+        case "reduce":
+            operator = rng.choice(("ReduceMean", "ReduceSum", "ReduceL2", "ReduceMax"))
+            axes = rng.choice(([axis], [axis], [axis], [axis, draft.axis(rank)], []))
+            with_input = operator == "ReduceSum" or draft.opset >= 18
+            chosen: dict[str, object] = {} if with_input or not axes else {"axes": axes}
+            inputs = [x, draft.integers(axes)] if with_input and axes else [x]
+            draft.add(operator, inputs, keepdims=rng.choice((0, 1, 1)), **chosen)
+        case "softmax":
+            draft.add("Softmax", [x], axis=axis)
+        case "split":
+            parts = rng.choice((1, 2, 3))
+            if draft.opset >= 18 and rng.random() < 0.5:
+                draft.add("Split", [x], outputs=parts, axis=axis, num_outputs=parts)
+            else:
+                length = draft.shape(x)[axis]
+                sizes = [1] * (parts - 1) + [length - parts + 1]
+                draft.add("Split", [x, draft.integers(sizes)], outputs=parts, axis=axis)
+        case "pad":
+            before, after = ([rng.choice((0, 0, 1, 50, -1)) for _ in range(rank)] for _ in range(2))
+            if rng.random() < 0.9:
+                before[0] = after[0] = 0
+            draft.add("Pad", [x, draft.integers(before + after)], mode=rng.choice(("constant", "constant", "reflect")))
+
+
+def repeated(draft: Draft) -> None:
+    rng, x = draft.rng, draft.pick()
+    operator, shape = rng.choice(("Expand", "Tile")), draft.shape(x)
+    sizes = [rng.choice((1, 1, size, 7)) if operator == "Expand" else rng.choice((1, 2, 50)) for size in shape[1:]]
+    rows = draft.add("Shape", [rng.choice(("latent", "label"))], start=0, end=1) if rng.random() < 0.5 else None
+    first = rows or draft.integers([rng.choice((1, 1, ROWS, 3))])
+    joined = draft.add("Concat", [first, draft.integers(sizes)], axis=0) if sizes else first
+    if joined:
+        draft.nodes.append(helper.make_node(operator, [x, joined], [f"t{len(draft.nodes)}"]))
+
+
+def depth_to_space(draft: Draft) -> None:
+    mode = draft.rng.choice(("DCR", "CRD"))
+    draft.add("DepthToSpace", [draft.image()], blocksize=draft.rng.choice((1, 2, 2, 3, 0, -1)), mode=mode)
 
 
 def concat(draft: Draft) -> None:
@@ -201,6 +262,7 @@ def transpose(draft: Draft) -> None:
 
 
 OPERATORS: tuple[Callable[[Draft], None], ...] = (
-    elementwise, broadcast, normalization, concat, constant, convolution, convolution, gather, gemm, matmul, quantize,
-    reshape, resize, shape_of, slice_, squeeze, transpose,
+    elementwise, elementwise, broadcast, broadcast, normalization, along_an_axis, along_an_axis, repeated,
+    depth_to_space, concat, constant, convolution, convolution, gather, gemm, matmul, quantize, reshape, resize,
+    shape_of, slice_, squeeze, transpose,
 )  # fmt: skip

@@ -41,8 +41,41 @@ def folded_constants(graph: Draft) -> None:
     )
 
 
+def reductions(graph: Draft) -> None:
+    large = image(graph, 64, 64, 64)
+    for operator, axes in (("ReduceSum", [2]), ("ReduceMean", [1]), ("ReduceL2", [1, 3]), ("ReduceMax", [3])):
+        graph.append(operator, [large, graph.integers(axes)], operator, keepdims=1)
+
+
+def normalizations(graph: Draft) -> None:
+    large = image(graph, 32, 128, 64)
+    ones = {size: graph.weight(np.ones(size, np.float32)) for size in (32, 64)}
+    graph.append("Softmax", [large], "over_channels", axis=1)
+    graph.append("LayerNormalization", [large, ones[64]], "over_columns", axis=-1)
+    graph.append("InstanceNormalization", [large, ones[32], ones[32]], "over_pixels")
+
+
+def elementwise(graph: Draft) -> None:
+    large = image(graph, 32, 64, 64)
+    for operator in ("Gelu", "Erf", "HardSwish", "Selu", "Softplus", "Sigmoid"):
+        graph.append(operator, [large], operator)
+    graph.append("Max", [large, "Erf", "Gelu"], "largest")
+    graph.append("Where", [graph.append("Greater", [large, "Gelu"], "greater"), large, "Gelu"], "selected")
+
+
+def enlarged_linearly(graph: Draft) -> None:
+    scales = graph.weight(np.array([1, 1, 512, 4], np.float32))
+    graph.append("Resize", [image(graph, 1, 4, 512), "", scales], "large", mode="linear")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("add", [cropped, padded_channels, long_rows, stacked_matrices, folded_constants])
+@pytest.mark.parametrize(
+    "add",
+    [
+        cropped, padded_channels, long_rows, stacked_matrices, folded_constants, reductions, normalizations,
+        elementwise, enlarged_linearly,
+    ],
+)  # fmt: skip
 def test_onnxruntime_takes_no_more_memory_than_was_computed(add, tmp_path):
     """The graph runs in another process, of which the system reports the largest resident memory."""
     graph = new_draft()

@@ -5,11 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, helper
 
 from models.common.checksum import EMPTY_CHECKSUM, verify_checksum, write_checksum
 from models.common.errors import GraphError, ModelFileError
-from models.onnx_file import graph_memory
+from models.onnx_file import graph_checks, graph_memory
 from models.onnx_file.generator import Generator
 from models.onnx_file.graph_memory import measure_memory
 from models.onnx_file.session import MAX_ROWS_PER_RUN, open_session
@@ -81,6 +81,11 @@ def test_no_random_graph_that_is_accepted_exceeds_the_computed_size(small_limits
     line = try_graphs(range(200))
     with capsys.disabled():
         print(f"\n{line}")
+
+
+def test_random_graphs_contain_every_allowed_operator():
+    drawn = {node.op_type for seed in range(500) for node in hostile_graph(random.Random(seed)).graph.node}
+    assert drawn == graph_checks.OPERATORS
 
 
 @pytest.mark.slow
@@ -187,9 +192,104 @@ def a_tensor_that_two_operators_output(graph: Draft) -> None:
         graph.append("Relu", ["latent"], "twice")
 
 
+def an_integer_division(graph: Draft) -> None:
+    graph.append("Div", ["label", graph.integers([0])], "quotient")
+
+
+def a_mean_over_the_batch(graph: Draft) -> None:
+    graph.append("ReduceMean", ["latent"], "mean", keepdims=1)
+
+
+def a_norm_over_unknown_axes(graph: Draft) -> None:
+    axes = graph.append("Cast", ["latent"], "axes", to=7)
+    graph.append("ReduceL2", ["latent", axes], "norm")
+
+
+def a_softmax_over_the_batch(graph: Draft) -> None:
+    graph.append("Softmax", ["latent"], "shares", axis=-2)
+
+
+def a_normalization_over_the_batch(graph: Draft) -> None:
+    graph.append("LayerNormalization", ["latent", graph.weight(np.ones((1, LATENT), np.float32))], "normal", axis=0)
+
+
+def a_split_of_the_batch(graph: Draft) -> None:
+    graph.nodes.append(helper.make_node("Split", ["latent"], ["upper", "lower"], axis=0, num_outputs=2))
+
+
+def a_slope_that_is_larger_than_its_input(graph: Draft) -> None:
+    graph.append("PRelu", [image(graph, 1, 1, LATENT), "latent"], "grown")
+
+
+def an_expansion_to_a_large_size(graph: Draft) -> None:
+    rows = graph.append("Shape", ["latent"], "rows", start=0, end=1)
+    sizes = graph.append("Concat", [rows, graph.integers([10_000, 10_000])], "sizes", axis=0)
+    graph.append("Expand", [graph.weight(np.ones((1, 1, 1), np.float32)), sizes], "large")
+
+
+def an_expansion_to_the_square_of_the_batch(graph: Draft) -> None:
+    rows = graph.append("Shape", ["latent"], "rows", start=0, end=1)
+    sizes = graph.append("Concat", [rows, rows], "sizes", axis=0)
+    graph.append("Expand", [graph.weight(np.ones((1, 1), np.float32)), sizes], "square")
+
+
+def an_expansion_to_computed_sizes(graph: Draft) -> None:
+    sizes = graph.append("Cast", [graph.append("Exp", ["latent"], "large")], "sizes", to=7)
+    graph.append("Expand", ["latent", sizes], "expanded")
+
+
+def more_rows_by_a_tile(graph: Draft) -> None:
+    graph.append("Tile", ["latent", graph.integers([1_000_000, 1])], "tiled")
+
+
+def tiles_that_double(graph: Draft) -> None:
+    for step in range(40):
+        graph.append("Tile", [f"tiled{step - 1}" if step else "latent", graph.integers([1, 2])], f"tiled{step}")
+
+
+def a_large_border(graph: Draft) -> None:
+    graph.append("Pad", [image(graph, 1, 4, 4), graph.integers([0, 0, 10_000, 0, 0, 0, 0, 10_000])], "padded")
+
+
+def a_border_of_distant_pixels(graph: Draft) -> None:
+    graph.append("Pad", [image(graph, 1, 4, 4), graph.integers([0, 0, 100, 0, 0, 0, 0, 0])], "padded", mode="reflect")
+
+
+def more_rows_by_a_border(graph: Draft) -> None:
+    graph.append("Pad", ["latent", graph.integers([0, 0, 1000, 0])], "padded")
+
+
+def blocks_without_a_size(graph: Draft) -> None:
+    graph.append("DepthToSpace", [image(graph, 4, 2, 2)], "blocks", blocksize=0)
+
+
+def many_positions_of_a_mean(graph: Draft) -> None:
+    """Each of these operators outputs few elements, but lists the positions of all that it reads."""
+    large = image(graph, 1, 4000, 4000)
+    for step in range(5):
+        graph.append("ReduceMean", [large, graph.integers([2, 3])], f"mean{step}")
+
+
 @pytest.mark.parametrize(
     ("message", "add"),
     [
+        ("sizes: Div divides integers", an_integer_division),
+        ("ReduceMean combines the rows of latent", a_mean_over_the_batch),
+        ("ReduceL2 combines the rows of latent, or its axes are unknown", a_norm_over_unknown_axes),
+        ("Softmax combines the rows of latent", a_softmax_over_the_batch),
+        ("LayerNormalization combines the rows of latent", a_normalization_over_the_batch),
+        ("Split combines the rows of latent", a_split_of_the_batch),
+        ("latent, the slope of PRelu, does not fit large_image", a_slope_that_is_larger_than_its_input),
+        ("large, which Expand computes, .* 100,000,000 elements a row", an_expansion_to_a_large_size),
+        (r"square, which Expand computes, has the shape \[batch, batch\]", an_expansion_to_the_square_of_the_batch),
+        ("Expand has unknown sizes", an_expansion_to_computed_sizes),
+        (r"Tile to \[1000000, 1\] does not fit latent", more_rows_by_a_tile),
+        ("tiled22, which Tile computes, .* 33,554,432 elements a row", tiles_that_double),
+        ("padded, which Pad computes, .* elements a row", a_large_border),
+        ("Pad has mode b'reflect'; only b'constant' is allowed", a_border_of_distant_pixels),
+        (r"padded, which Pad computes, has the shape \[\?, 4\]", more_rows_by_a_border),
+        ("DepthToSpace has blocksize 0; 1 to", blocks_without_a_size),
+        ("a run of one row takes memory for 5.* elements", many_positions_of_a_mean),
         (r"doubled0, which Concat computes, has the shape \[\?, 4\]", rows_that_double),
         ("gathered2, which Gather computes, has 9 dimensions, maximum 8", ranks_that_double),
         ("joined23, which Concat computes, .* 33,554,432 elements a row", sizes_that_double),
@@ -199,7 +299,7 @@ def a_tensor_that_two_operators_output(graph: Draft) -> None:
         ("ConvTranspose has output_shape", a_transposed_convolution_with_output_shape),
         ("ConvTranspose has auto_pad", a_transposed_convolution_with_output_padding),
         ("Conv has strides 0; 1 to 16,777,216 are allowed", a_convolution_without_strides),
-        ("Resize has mode b'linear'", a_resize_with_filtered_rows),
+        ("Resize has antialias 1; only 0 is allowed", a_resize_with_filtered_rows),
         ("Resize has keep_aspect_ratio_policy", a_resize_whose_rows_depend_on_its_height),
         (r"Resize to \[1.89.*, 1.0, 1.0, 1.0\] mixes the rows", more_rows_by_a_scale),
         ("a run of one row takes memory for 2.* elements", a_stack_of_small_matrices),

@@ -15,7 +15,6 @@ import pytest
 
 from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED, register
-from serving.http import model_registry
 from serving.http.errors import RequestError
 from serving.http.model_registry import ModelRegistry
 from tests.serving.http.messages import error_code, error_field, error_of, npy_array, npy_body, npz_arrays, npz_images
@@ -309,15 +308,17 @@ def test_several_workers_refuse_to_load_and_say_to_restart(folder, tmp_path):
 
 
 @pytest.fixture
-def blocked_registry(monkeypatch) -> Iterator[tuple[ModelRegistry, threading.Event]]:
+def blocked_registry() -> Iterator[tuple[ModelRegistry, threading.Event]]:
     """A registry with the models `a` and `b`. It opens further files only when the event is set."""
-    registry, go = ModelRegistry({"a": str(FAST), "b": str(FAST)}, "cpu"), threading.Event()
+    go = threading.Event()
 
-    def open_model(path: Path, device: str) -> Generator:
+    def open_file(path: Path) -> Generator:
         assert go.wait(30)
         return Generator.open(path)
 
-    monkeypatch.setattr(model_registry, "open_model", open_model)
+    go.set()
+    registry = ModelRegistry({"a": str(FAST), "b": str(FAST)}, open_file)
+    go.clear()
     yield registry, go
     go.set()
 

@@ -64,7 +64,7 @@ def check_examples(client: httpx.Client) -> None:
             assert response.headers["content-type"] in described["content"]
         if "headers" in described:
             names = {name.lower() for name in described["headers"]}
-            assert {"x-seed", "x-model", "cache-control", "etag"} & set(response.headers) == names
+            assert {"x-seed", "x-model", "x-model-bytes", "cache-control", "etag"} & set(response.headers) == names
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional"])

@@ -36,6 +36,8 @@ INVALID = {
         "*, https://a.example",
     ],
     "DEVICE": ["gpu", "CPU"],
+    "PUBLIC_KEY": ["/nothing/key.pub", "/"],
+    "MODEL_SHA256": ["abc", "sha256:" + "0" * 64, "0" * 64 + ",1"],
     "WORKERS": ["0", "two", "1.5", "1000000"],
     "THREADS": ["0", "-1", "two", "1000000"],
     "MAX_SHEET_IMAGES": ["0", "many"],
@@ -210,6 +212,10 @@ def test_variables_of_other_programs_are_not_reported(monkeypatch, name):
 def test_a_fraction_of_traces_without_a_collector_is_reported(monkeypatch):
     (warning,) = read(monkeypatch, TRACES_SHARE="0.5").warnings()
     assert "MNIST_GAN_TRACES_SHARE has no effect without MNIST_GAN_TRACES_ENDPOINT" in warning
+
+
+def test_several_hashes_of_models_are_separated_by_commas(monkeypatch):
+    assert read(monkeypatch, MODEL_SHA256=f"{'A' * 64}, {'1' * 64}").model_sha256 == ("a" * 64, "1" * 64)
 
 
 def test_public_images_without_images_are_reported(monkeypatch):

@@ -16,6 +16,7 @@ def test_uci_digits_need_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert load_dataset("uci-digits", tmp_path, image_size=28, channels=1).info == loaded.info
     assert load_dataset("uci-digits", tmp_path, image_size=32, channels=3).info.image_shape == (3, 32, 32)
+    assert load_dataset("uci-digits", tmp_path, image_size=(40, 9)).info.image_shape == (1, 9, 40)
 
 
 @pytest.mark.parametrize(("size", "margin"), [(8, 0), (9, 0), (10, 1), (12, 2), (16, 2), (28, 4), (32, 5), (64, 9)])

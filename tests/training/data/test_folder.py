@@ -111,7 +111,7 @@ def test_the_summary_reports_every_change(tmp_path):
         "1 of 6 images are in colour and were converted to grey",
         "1 of 6 images have several frames, of which the first is used",
         "1 of 6 images have transparency, which becomes white",
-        "1 of 6 images were cropped to the middle square",
+        "1 of 6 images were cropped to the middle",
         "1 of 6 images were enlarged to 16 x 16 pixels",
         "1 of 6 images were reduced to 16 x 16 pixels",
     )

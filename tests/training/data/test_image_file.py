@@ -9,6 +9,7 @@ from tests.training.data.examples import SEVEN, write_images
 from training.data import DataError, load_dataset
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+BACKGROUND = (16, 32, 48)
 
 
 def test_images_of_the_requested_size_keep_their_pixels(tmp_path):
@@ -59,6 +60,50 @@ def test_the_middle_square_of_an_oblong_image_is_kept(tmp_path, turned, size):
     assert difference.abs().max() < 32  # not 0, because at the edges the filter includes pixels outside the square
 
 
+@pytest.mark.parametrize(
+    ("fit", "size", "top_row", "middle_row"),
+    [
+        ("crop", (30, 30), [GREEN] * 3, [GREEN] * 3),
+        ("crop", (60, 30), [RED, GREEN, BLUE], [RED, GREEN, BLUE]),
+        ("pad", (30, 30), [BACKGROUND] * 3, [RED, GREEN, BLUE]),
+        ("stretch", (30, 30), [RED, GREEN, BLUE], [RED, GREEN, BLUE]),
+    ],
+)
+def test_an_image_with_other_proportions_is_cropped_padded_or_stretched(tmp_path, fit, size, top_row, middle_row):
+    image = Image.new("RGB", (90, 30), RED)
+    image.paste(GREEN, (30, 0, 60, 30))
+    image.paste(BLUE, (60, 0, 90, 30))
+    loaded = load_dataset("folder", write_images(tmp_path, flags=[image]), size, fit=fit, background="#102030")
+    (pixels,) = loaded.images
+    assert pixels.shape == (3, size[1], size[0])
+    for row, colours in ((0, top_row), (size[1] // 2, middle_row)):
+        columns = [2, size[0] // 2, size[0] - 3]
+        assert [tuple(pixels[:, row, column].tolist()) for column in columns] == colours
+    change = {"crop": "were cropped to the middle", "pad": "were surrounded by #102030", "stretch": "were stretched"}
+    assert change[fit] in "\n".join(loaded.summary)
+
+
+def test_images_of_one_size_keep_it_whatever_their_proportions(tmp_path):
+    folder = write_images(tmp_path, flags=[Image.new("RGB", (96, 32), RED), Image.new("RGB", (96, 32), BLUE)])
+    loaded = load_dataset("folder", folder)
+    assert loaded.info.image_shape == (3, 32, 96)
+    assert loaded.summary == ("folder: 2 images of 96 x 32 pixels, RGB; 1 class: flags (2)",)
+
+
+@pytest.mark.parametrize(("colour", "pixel"), [("black", (0, 0, 0)), ("#ff8000", (255, 128, 0)), ("white", (255,))])
+def test_transparent_pixels_become_the_background_and_the_summary_says_so(tmp_path, colour, pixel):
+    ghosts = write_images(tmp_path, ghosts=[Image.new("RGBA", (28, 28), (0, 0, 0, 0))])
+    loaded = load_dataset("folder", ghosts, background=colour, channels=None if colour == "white" else 3)
+    assert loaded.images[0, :, 5, 5].tolist() == [*pixel]
+    shown = {"black": "#000000"}.get(colour, colour)
+    assert f"1 of 1 images have transparency, which becomes {shown}" in loaded.summary
+
+
+def test_a_background_that_is_not_a_colour_is_rejected(tmp_path):
+    with pytest.raises(DataError, match="--background 'transparent' is not a colour; give a name such as black"):
+        load_dataset("folder", tmp_path, background="transparent")
+
+
 def test_reduced_images_are_averages_of_pixels(tmp_path):
     checkerboard = np.indices((280, 280)).sum(axis=0) % 2 * np.uint8(255)
     loaded = load_dataset("folder", write_images(tmp_path, boards=[Image.fromarray(checkerboard.astype(np.uint8))]), 28)
@@ -72,6 +117,15 @@ def test_a_photograph_is_turned_by_its_exif_orientation(tmp_path):
     (tmp_path / "sevens").mkdir()
     turned.save(tmp_path / "sevens" / "photograph.png", exif=exif)
     assert np.array_equal(load_dataset("folder", tmp_path).images[0, 0], SEVEN)
+
+
+def test_the_size_of_a_turned_photograph_is_that_which_viewers_show(tmp_path):
+    image = Image.new("L", (40, 20))
+    exif = image.getexif()
+    exif[274] = 6
+    (tmp_path / "wide").mkdir()
+    image.save(tmp_path / "wide" / "photograph.jpg", exif=exif)
+    assert load_dataset("folder", tmp_path).info.image_shape == (1, 40, 20)
 
 
 def png(image: Image.Image) -> bytes:

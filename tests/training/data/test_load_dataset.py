@@ -26,9 +26,19 @@ def test_a_label_beyond_the_classes_is_rejected(idx_set):
 
 
 @pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("value", [{"image_size": 7}, {"image_size": -28}, {"channels": 2}, {"channels": 0}])
-def test_a_size_or_number_of_channels_out_of_range_is_rejected(tmp_path, name, value):
-    with pytest.raises(DataError, match=f"got {next(iter(value.values()))}"):
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"image_size": 7}, "7"),
+        ({"image_size": -28}, "-28"),
+        ({"image_size": 257}, "257"),
+        ({"image_size": (32, 7)}, "32x7"),
+        ({"channels": 2}, "2"),
+        ({"channels": 0}, "0"),
+    ],
+)
+def test_a_size_or_number_of_channels_out_of_range_is_rejected(tmp_path, name, value, shown):
+    with pytest.raises(DataError, match=f"got {shown}$"):
         load_dataset(name, tmp_path, **value)
 
 

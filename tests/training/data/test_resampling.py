@@ -7,10 +7,11 @@ from tests.training.data.examples import SEVEN
 from training.data import load_dataset
 
 
-@pytest.mark.parametrize("size", [8, 32, 64])
+@pytest.mark.parametrize("size", [8, 32, 64, (20, 40)])
 def test_images_are_resampled_as_pillow_does(idx_set, size):
     resampled = load_dataset(idx_set.name, idx_set.data_dir, image_size=size).images[7, 0]
-    pillow = np.asarray(Image.fromarray(SEVEN).resize((size, size), Image.Resampling.BICUBIC))
+    width_and_height = (size, size) if isinstance(size, int) else size
+    pillow = np.asarray(Image.fromarray(SEVEN).resize(width_and_height, Image.Resampling.BICUBIC))
     assert np.abs(resampled.numpy().astype(int) - pillow).max() <= 2
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,16 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.onnx_file.generator import Generator
 from tests.conftest import small_run
 from tests.training.evaluation.conftest import run_evaluate, toy_mnist
 from training import data
-from training.evaluation import classifier
+from training.evaluation import classifier, evaluator
 from training.evaluation.metrics import METRICS
+from training.evaluation.sources import ImageSource, SourceError
+
+WRONG = 7
+"""Index of the image that `write_digits` gives a wrong label."""
 
 
 def write_digits(path: Path, n: int) -> Path:
     digits = data.load_dataset("uci-digits", path.parent)
-    np.savez(path, images=digits.images[:n, 0], labels=digits.labels[:n])
+    labels = digits.labels[:n].clone()
+    labels[WRONG] = (labels[WRONG] + 5) % 10
+    np.savez(path, images=digits.images[:n, 0], labels=labels)
     return path
 
 
@@ -117,6 +125,13 @@ def test_every_picture_of_the_page_exists_and_can_be_decoded(evaluated):
     for picture in pictures:
         with Image.open(folder / picture) as image:
             image.load()
+
+
+def test_the_first_of_the_least_certain_images_is_the_one_with_a_wrong_label(evaluated):
+    with Image.open(evaluated / "report" / "5-worst.png") as grid:
+        first = np.asarray(grid)[1:29, 1:29]
+    digits = data.load_dataset("uci-digits", evaluated)
+    assert (first == digits.images[WRONG, 0].numpy()).all()
 
 
 def test_html_in_the_name_of_a_file_is_escaped(evaluated):
@@ -248,3 +263,23 @@ def test_the_help_lists_every_metric(capsys):
         run_evaluate("--help")
     words = re.findall(r"\w+", capsys.readouterr().out)
     assert set(METRICS) <= set(words)
+
+
+def test_real_images_of_a_folder_are_prepared_as_those_that_the_model_was_trained_on(files, monkeypatch):
+    generator = Generator.open(files["unconditional"])
+    card = generator.card
+    generator.card = replace(
+        card,
+        dataset=replace(card.dataset, name="folder"),
+        training=replace(card.training, config=card.training.config | {"fit": "pad", "background": "black"}),
+    )
+    given: list[object] = []
+
+    def load(*arguments: object) -> None:
+        given.extend(arguments)
+        raise SourceError("stop here")
+
+    monkeypatch.setattr(evaluator, "load_real_images", load)
+    with pytest.raises(SourceError, match="stop here"):
+        evaluator.evaluate_sources([ImageSource("a", generator)], Path("pictures"))
+    assert given == ["folder", Path("pictures"), (1, 28, 28), "pad", "black"]

@@ -17,6 +17,7 @@ def test_the_card_has_the_quality_that_evaluate_measures(toy, monkeypatch, tmp_p
     small_run(tmp_path / "run", dataset="mnist", conditional=True)
     file, report, metrics = (tmp_path / name for name in ("a.onnx", "a.json", "metrics.json"))
     options = ("--evaluate", f"--out={file}", f"--report={report}", f"--precision={precision}", "--no-register")
+    options += ("--allow-low-quality",)
     monkeypatch.setattr("training.export_quality.MAX_FID_RATIO", float("inf"))  # the variant of a toy loses much
     monkeypatch.setattr("training.export_quality.MAX_LABEL_AGREEMENT_LOSS", 1)
     monkeypatch.setattr(sys, "argv", ["export-onnx", str(tmp_path / "run"), *options])

@@ -28,8 +28,8 @@ WORKERS_REPLACED = "MNIST_GAN_WORKERS_REPLACED"
 """Environment variable in which the server process passes the number of replaced workers to each new worker."""
 FOLDER_PREFIX = "mnist-gan-metrics-"
 """Prefix of the names of the metrics folders, one for each server, in the system's folder for temporary files."""
-FILE_BYTES = 1 << 20
-"""Size of each metrics file. The series of all routes, statuses and buckets of one model take half of it; each
+FILE_BYTES = 2 << 20
+"""Size of each metrics file. The series of all routes, statuses and buckets of one model take 1.6 MiB; each
 further model takes at most 32 KiB."""
 
 AnyMetric = TypeVar("AnyMetric", bound=Any)

@@ -20,6 +20,7 @@ from models.common.checksum import EMPTY_CHECKSUM, ChecksumError, verify_checksu
 from models.common.errors import MnistGanError, ModelFileError
 from models.common.files import write_atomically
 from models.networks import Network, NetworkConfig, build_generator
+from models.networks.own import NetworkError
 from models.onnx_file.card import Dataset, Training, first_validation_error
 
 _FOLDER = "checkpoints"
@@ -78,6 +79,7 @@ class Checkpoint:
 
         Raises:
             ValueError, RuntimeError: the config is invalid, or the weights do not fit it.
+            NetworkError: the network is that of a user, and was not imported, has changed, or raises an error.
         """
         generator = build_generator(self.generator)
         generator.load_state_dict(self.inference_weights())
@@ -104,8 +106,12 @@ def save_checkpoint(checkpoint: Checkpoint, run: Path) -> Path:
     return path
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], check_network: bool = True) -> Checkpoint:
     """Reads a checkpoint file, or the newest checkpoint of a run folder.
+
+    Args:
+        check_network: whether to build the generator, to check that the weights fit it. If False, the network of a
+            user need not be imported.
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read. The message says "damaged", and to delete the
@@ -131,8 +137,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         advice = f"; move this file elsewhere to resume from the previous checkpoint, {previous}" if previous else ""
         raise CheckpointError(f"{path}: {error}{advice}") from error
     try:
-        return _parse(file, sha256)
-    except _VersionError as error:
+        return _parse(file, sha256, check_network)
+    except (_VersionError, NetworkError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
@@ -169,10 +175,11 @@ def run_name(path: str | os.PathLike[str]) -> str:
     return path.parents[1].name if path.parent.name == _FOLDER else path.stem
 
 
-def _parse(file: bytes, sha256: str) -> Checkpoint:
+def _parse(file: bytes, sha256: str, check_network: bool) -> Checkpoint:
     header = _read_header(file)  # read first, so that a version mismatch is reported before other errors
     checkpoint = Checkpoint(safetensors.torch.load(file), **_parse_header(header), sha256=sha256)
-    checkpoint.build()  # fails if the weights do not fit the network
+    if check_network:
+        checkpoint.build()  # fails if the weights do not fit the network
     return checkpoint
 
 

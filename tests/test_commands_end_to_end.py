@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from models.onnx_file.generator import Generator
+from tools.service_process import serving
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -40,6 +41,50 @@ def test_mnist_is_trained_exported_and_sampled_to_a_grid_of_digits(mnist, tmp_pa
     mean_cell = pixels.reshape(8, 56, 8, 56).mean(axis=(0, 2))
     # A digit is bright in the middle of its cell and dark at the upper edge.
     assert mean_cell[20:36, 20:36].mean() > 3 * mean_cell[:4].mean()
+
+
+@pytest.mark.slow
+def test_few_coloured_pictures_that_are_not_square_go_the_whole_way(tmp_path):
+    """300 pictures in several sizes, some of them transparent: trained, exported, evaluated and served at 24 x 16."""
+    random = np.random.default_rng(0)
+    for index in range(300):
+        name, colour = [("suns", "gold"), ("lakes", "royalblue")][index % 2]
+        width = int(random.choice([48, 60, 72]))
+        height = width * 2 // 3
+        picture = Image.new("RGBA", (width, height), (0, 0, 0, 0) if index % 5 == 0 else "darkgreen")
+        x, y = random.integers(0, width // 2), random.integers(0, height // 2)
+        shape = (x, y, x + width // 3, y + (height // 2 if name == "suns" else height // 4))
+        ImageDraw.Draw(picture).ellipse([*map(int, shape)], fill=colour)
+        (tmp_path / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "pictures" / name / f"{index}.png")
+
+    options = ["--preset=fast", "--generator-widths", "16", "8", "--discriminator-widths", "8", "16", "--mirror"]
+    folder = ["--dataset=folder", "--data-dir", tmp_path / "pictures", "--image-size=24x16", "--background=darkgreen"]
+    output = run("train", *options, *folder, "--images=20k", "--out", tmp_path / "run")
+    assert "folder: 300 images of 24 x 16 pixels, RGB; 2 classes: lakes (150), suns (150)" in output
+    assert "60 of 300 images have transparency, which becomes #006400" in output
+    assert "augmentation of the images: ada, because the folder has fewer than 5,000 images" in output
+    run("export-onnx", tmp_path / "run", "--out", tmp_path / "pictures.onnx", "--no-register")
+    model = Generator.open(tmp_path / "pictures.onnx")
+    assert model.card.image_shape == (3, 16, 24)
+    table = run("evaluate", tmp_path / "pictures.onnx", "--data-dir", tmp_path / "pictures", "--fit-classifier")
+    assert "label agreement" in table
+
+    with serving(tmp_path, MNIST_GAN_MODEL=str(tmp_path / "pictures.onnx")) as (client, _):
+        assert client.get("/playground").status_code == 200
+        assert client.get("/card").json()["image_shape"] == [3, 16, 24]
+        body = {"n": 6, "columns": 3, "scale": 2, "seed": 1, "labels": ["suns"]}
+        (tmp_path / "grid.png").write_bytes(client.post("/generate", json=body).raise_for_status().content)
+        data = client.post("/dataset", json={"n": 200, "seed": 1}).raise_for_status().content
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert (grid.size, grid.mode) == ((3 * 24 * 2, 2 * 16 * 2), "RGB")
+    (tmp_path / "data.npz").write_bytes(data)
+    with np.load(tmp_path / "data.npz") as arrays:
+        images, labels = arrays["images"].astype(float), arrays["labels"]
+    assert images.shape == (200, 16, 24, 3)
+    lakes, suns = (images[labels == label].mean((0, 1, 2)) for label in (0, 1))
+    assert lakes[2] > suns[2] + 5, "lakes should be bluer than suns"
+    assert images.mean((0, 1, 2))[1] > images.mean((0, 1, 2))[0], "the background should be green"
 
 
 @pytest.mark.slow

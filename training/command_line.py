@@ -103,6 +103,10 @@ class _ResumedRun:
     """Approximate time to train from now on, in minutes; above 0."""
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, optional("{auto,cpu,cuda}", "as in the run")] = None
     """Device to continue on, in the precision of the run. Another device computes other bits."""
+    generator: Annotated[str | None, optional("MODULE:CLASS", "one of this package")] = None
+    """Generator of the run, if it is a class of your own. Code is imported only if the command line names it."""
+    discriminator: Annotated[str | None, optional("MODULE:CLASS", "one of this package")] = None
+    """Discriminator of the run, if it is a class of your own."""
     threads: Annotated[int | None, optional("THREADS", "as in the run")] = None
     """Number of CPU threads of each process, from 1 to 1,024. Another number changes the last bits of the results."""
     dry_run: Switch = False
@@ -190,8 +194,31 @@ def _parse_resumed_run(args: Sequence[str] | None) -> Command:
     _check_duration(durations)
     if durations:
         changes = {"images": None, "minutes": None} | changes  # the total of the run no longer applies
-    config = replace(Config.load(options.resume), **changes)
+    config = Config.load(options.resume)
+    _check_same_networks(options.resume, config, options.generator, options.discriminator)
+    config = replace(config, **changes)
     return Command(config, resume=True, dry_run=options.dry_run, threads=options.threads)
+
+
+def _check_same_networks(run: Path, config: Config, generator: str | None, discriminator: str | None) -> None:
+    """Checks that the command line names the classes of the user that a run was trained with, and no other ones.
+
+    Raises:
+        ValueError: one is missing, or differs.
+    """
+    options = {"--generator": (generator, config.generator), "--discriminator": (discriminator, config.discriminator)}
+    for option, (given, stored) in options.items():
+        if given not in (None, stored):
+            raise ValueError(
+                f"{option} {given} cannot replace {stored}, with which {run} was trained; omit it, or start a new run "
+                f"from its weights: --init {run}"
+            )
+    missing = [f"{option} {stored}" for option, (given, stored) in options.items() if ":" in stored and not given]
+    if missing:
+        raise ValueError(
+            f"{run} was trained with networks of your own, whose code is imported only if the command line names it; "
+            f"add {' '.join(missing)}"
+        )
 
 
 def _check_duration(given: Sequence[str]) -> None:

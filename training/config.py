@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from tyro.conf import arg
 
@@ -26,6 +26,16 @@ from training.schedules import LrSchedule
 Preset = Literal["mlp", "dcgan", "fast", "r3gan"]
 Architecture = Literal["mlp", "dcgan", "residual"]
 
+
+def _check_network(name: str) -> str:
+    choices, (module, _, class_name) = get_args(Architecture), name.partition(":")
+    if name not in choices and not (module and class_name.isidentifier()):
+        raise ValueError(f"choose {', '.join(choices)}, or give a class of your own as MODULE:CLASS")
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_check_network), arg(metavar="{mlp,dcgan,residual}|MODULE:CLASS")]
+"""An architecture of this package, or a class of the user (`models.networks.own`)."""
 AtLeast0 = Annotated[float, Field(ge=0, lt=math.inf)]
 Above0 = Annotated[float, Field(gt=0, lt=math.inf)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -53,7 +63,8 @@ class RunOptions:
     out: Path = Path("runs/latest")
     """Folder of the run, which is created. It must not contain the checkpoints of another run."""
     init: Annotated[Path | None, optional("RUN", "random weights")] = None
-    """Folder of another run, whose weights this run starts from. Both need the same networks."""
+    """Folder of another run, whose weights this run starts from, for example to continue with other data.
+    Lists the tensors that fit and are copied, and those that are initialized anew."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +100,11 @@ class DataOptions:
 class NetworkOptions:
     """The generator and the discriminator."""
 
-    generator: Architecture = "mlp"
-    """Architecture of the generator: fully connected, convolutional or residual."""
-    discriminator: Architecture = "mlp"
-    """Architecture of the discriminator; need not be that of the generator."""
+    generator: NetworkName = "mlp"
+    """Architecture of the generator: fully connected, convolutional or residual.
+    MODULE:CLASS is a class of your own, whose module is imported; docs/own-network.md says what it has to do."""
+    discriminator: NetworkName = "mlp"
+    """Architecture of the discriminator; need not be that of the generator. A class of your own is possible, too."""
     latent_dim: Positive = 100
     """Length of a latent vector; at least 1."""
     generator_widths: Annotated[Widths | None, optional("WIDTH [WIDTH ...]", "the preset's")] = None
@@ -181,7 +193,7 @@ class AugmentationOptions:
 
     augment: Literal["auto", "none", "diff", "ada"] = "auto"
     """Random changes of all images that the discriminator sees, so that it cannot memorize few training images.
-    auto: diff for a folder with fewer than 5,000 images, otherwise none.
+    auto: ada for a folder with fewer than 5,000 images, otherwise none.
     diff: moves, covers and colours every image (Zhao et al., 2020).
     ada: changes as many images as the overfitting of the discriminator requires (Karras et al., 2020)."""
     mirror: Switch = False
@@ -241,6 +253,12 @@ class Config(
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # for `load`
+
+    generator_sha256: str | None = None
+    """SHA-256 of the source file of a generator of the user. It is not an option: the run stores it, so that a changed
+    file is noticed. None: the generator is part of this package, or the class was not imported yet."""
+    discriminator_sha256: str | None = None
+    """The same of the discriminator."""
 
     def __post_init__(self) -> None:
         for name, (declared, adapter) in _declared_types().items():

@@ -26,7 +26,7 @@ def dry_run(config: Config, resume: bool = False) -> str:
     label = (torch.zeros(1, dtype=torch.int64, device=config.device),) if config.conditional else ()
     latent = torch.zeros(1, config.latent_dim, device=config.device)
     image = torch.zeros(1, *info.image_shape, device=config.device)
-    lines = [json.dumps(config.to_dict(), indent=2), *run.data.summary]
+    lines = [json.dumps(config.to_dict(), indent=2), *run.data.summary, *run.initialization]
     for name, network, network_input in (
         ("generator", run.state.generator, latent),
         ("discriminator", run.state.discriminator, image),

@@ -3,6 +3,7 @@
     export-onnx runs/a --out a.onnx
     export-onnx runs/a --out a-int8.onnx --precision int8 --data-dir data
     export-onnx runs/a --out a.onnx --sign-key key.pem
+    export-onnx --weights netG.pth --network my_gan:Generator --latent-shape 100x1x1 --image-shape 1x28x28 --out b.onnx
 
 In every precision the file takes `latent` (float32) and, if the generator is class-conditional, `label` (int64), and
 returns `image` (uint8). `models.export.parity` checks the file, and `models.onnx_file.generator` opens and runs it.
@@ -13,11 +14,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from models.common.commands import Version, command, interruptible_imports
+from models.common.commands import Version, command, interruptible_imports, optional
 from models.common.errors import InputError
 from models.common.files import check_writable, signature_path, write_together
 from models.common.threads import set_threads
@@ -26,16 +27,20 @@ from models.onnx_file.card import Precision
 # The functions below import PyTorch and onnxruntime only when they run: the import takes seconds, and --help or a
 # mistyped option should not wait for it.
 if TYPE_CHECKING:
+    from models.checkpoint import Checkpoint
     from models.export.exporter import Export
     from models.onnx_file.generator import Generator
     from training.evaluation.evaluation_report import EvaluationReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """Exports the generator of a run to one ONNX file, compared with PyTorch. Writes nothing if a check fails."""
+    """Exports a generator to one ONNX file, compared with PyTorch. Writes nothing if a check fails.
 
-    run: tyro.conf.Positional[Path]
+    The generator is that of a run, or one that was trained elsewhere (--weights).
+    """
+
+    run: Annotated[tyro.conf.Positional[Path | None], optional("RUN", "the generator of --weights")] = None
     """Folder of a training run, whose newest checkpoint is exported, or a checkpoint file (.safetensors)."""
     out: Path
     """ONNX file to write. An existing file is replaced."""
@@ -64,12 +69,30 @@ class Options:
     the format of OpenSSF Model Signing."""
     register: bool = True
     """Add the file to the BentoML model store ($BENTOML_HOME, else ~/bentoml) as mnist-gan, for `bentoml serve`."""
+    network: Annotated[str | None, optional("MODULE:CLASS", "a network of this package")] = None
+    """Class of the generator, if it is your own. Its module is imported, which runs its code."""
+    weights: Annotated[Path | None, optional("FILE", "those of the run")] = None
+    """Weights of a generator that was trained elsewhere: a state dict as .safetensors or of torch.save. Needs
+    --network, --latent-shape and --image-shape; the options below describe the generator."""
+    network_args: str = ""
+    """Arguments of the constructor, for example nz=100,ngf=64."""
+    latent_shape: Annotated[str | None, optional("SHAPE", "none")] = None
+    """Shape of one latent that the generator takes, for example 100 or 100x1x1."""
+    image_shape: Annotated[str | None, optional("SHAPE", "none")] = None
+    """Channels, height and width of an image, for example 1x28x28. The generator may return flat vectors."""
+    range: Annotated[str, tyro.conf.arg(metavar="BLACK:WHITE")] = "-1:1"
+    """Values that the generator returns for black and for white: -1:1 after a tanh, 0:1 after a sigmoid."""
+    classes: Annotated[str | None, optional("CLASSES", "not class-conditional")] = None
+    """Number of classes, or their names such as cat,dog, if the generator takes (latents, labels)."""
+    dataset: Annotated[str | None, optional("NAME", "unknown")] = None
+    """Data set that the generator was trained on, for its card and for `evaluate`."""
     version: Version = False
 
 
 @command("export-onnx")
 def main() -> None:
     options = tyro.cli(Options, prog="export-onnx")
+    check_source(options)
     check_report_path(options)
     set_threads()
     check_store(options)
@@ -86,6 +109,29 @@ def main() -> None:
         print(f"{signature_path(options.out)}: signature by {options.sign_key}")
     if options.register:
         register_in_store(options.out, exported.generator, signature)
+
+
+def check_source(options: Options) -> None:
+    """Checks that the options name one generator, and everything that is needed to load it.
+
+    Raises:
+        InputError: an option is missing, or has no effect.
+    """
+    described = ("network_args", "latent_shape", "image_shape", "range", "classes", "dataset")
+    given = [name for name in described if getattr(options, name) != getattr(Options(out=options.out), name)]
+    if options.weights is None:
+        if options.run is None:
+            raise InputError(
+                "run", "give the folder of a run, or --weights and --network of a generator trained elsewhere"
+            )
+        if given:
+            raise InputError(given[0].replace("_", "-"), "is only for --weights; a run stores it")
+        return
+    if options.run is not None:
+        raise InputError("weights", f"replaces the run, but both are given: {options.run} and {options.weights}")
+    for name in ("network", "latent_shape", "image_shape"):
+        if getattr(options, name) is None:
+            raise InputError(name.replace("_", "-"), "is needed with --weights; see docs/own-network.md")
 
 
 def check_report_path(options: Options) -> None:
@@ -156,19 +202,18 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
 
     Raises:
         CheckpointError: there is no checkpoint, or it cannot be read.
+        NetworkError: the network of --network cannot be used.
         ParityError, ModelFileError, ExportError: the file fails a check.
         QualityError: the generator is untrained or has collapsed, and --allow-low-quality is not given.
         InputError, DataError, ClassifierError, SourceError: the generator cannot be evaluated.
     """
-    from models.checkpoint import load_checkpoint, run_name
     from models.export.exporter import export, export_variant, with_fields
     from training.evaluation.tables import print_report
     from training.export_quality import card_quality, check_quality_loss, compare_with_original, evaluate_generator
     from training.quality_check import check_quality, require_quality
 
-    checkpoint = load_checkpoint(options.run)
-    name = options.name if options.name is not None else run_name(options.run) or None
-    exported = original = export(checkpoint, options.opset, name)
+    checkpoint, default_name = load_source(options)
+    exported = original = export(checkpoint, options.opset, options.name if options.name is not None else default_name)
     if options.precision != "fp32":
         exported = export_variant(checkpoint, original, options.precision)
     quality_check = check_quality(exported.generator)
@@ -188,6 +233,47 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
         print_report(evaluation)
     quality = card_quality(evaluation, evaluation.results[-1]) if evaluation else None
     return with_fields(exported, quality=quality, quality_check=quality_check), evaluation
+
+
+def load_source(options: Options) -> "tuple[Checkpoint, str | None]":
+    """Loads the checkpoint of the run, or the weights of --weights. Imports the module of --network.
+
+    Returns:
+        the checkpoint, and the default name of the generator; None if the run folder has no name.
+
+    Raises:
+        CheckpointError, InputError, NetworkError: it cannot be loaded.
+    """
+    from models.checkpoint import load_checkpoint, run_name
+    from models.export import foreign
+    from models.networks.own import import_network
+
+    if options.run is not None:
+        if options.network:
+            import_network(options.network)
+        checkpoint = load_checkpoint(options.run)
+        if options.network not in (None, checkpoint.generator.architecture):
+            raise InputError(
+                "network", f"the generator of {options.run} is {checkpoint.generator.architecture}; omit it"
+            )
+        return checkpoint, run_name(options.run) or None
+    # `check_source` has checked these.
+    assert options.weights is not None
+    assert options.network is not None
+    assert options.latent_shape is not None
+    assert options.image_shape is not None
+    channels, height, width = foreign.parse_shape("image-shape", options.image_shape, dimensions=3)
+    generator = foreign.ForeignGenerator(
+        options.weights,
+        options.network,
+        foreign.parse_arguments(options.network_args),
+        foreign.parse_shape("latent-shape", options.latent_shape),
+        (channels, height, width),
+        foreign.parse_range(options.range),
+        foreign.parse_classes(options.classes) if options.classes is not None else (),
+        options.dataset if options.dataset is not None else foreign.UNKNOWN_DATASET,
+    )
+    return foreign.load_foreign(generator), options.weights.stem
 
 
 def write_files(

@@ -145,13 +145,14 @@ def _training_loop(
 
 
 def _open_logger(run: Run, resume: bool) -> RunLogger:
-    """Writes config.json, opens the logs, and prints how a resumed run differs from its stored configuration."""
+    """Writes config.json, opens the logs, and prints what --init copied, or how a resumed run differs from its stored
+    configuration."""
     config, images_seen = run.config, run.state.images_seen
     changes = describe_changes(Config.load(config.out), config, images_seen) if resume and images_seen else []
     write_atomically(config.out / "config.json", json.dumps(config.to_dict(), indent=2).encode() + b"\n")
     logger = RunLogger(config.out, images_seen)
-    for change in changes:
-        logger.print_line(change)
+    for line in (*run.initialization, *changes):
+        logger.print_line(line)
     return logger
 
 

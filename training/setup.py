@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.checkpoint import Checkpoint, check_readable, find_checkpoints, load_checkpoint
+from models.checkpoint import Checkpoint, check_readable, find_checkpoints
 from models.common.errors import InputError, MnistGanError
 from models.common.files import is_utf8
 from models.export.exportable import check_exportable
+from models.networks import build_discriminator, is_own
+from models.networks.own import NetworkError, OwnDiscriminator, find_network
+from models.networks.own_checks import check_discriminator, has_batch_norm
+from models.onnx_file.card import Dataset
 from training.augmentation import FEW_IMAGES
 from training.config import Config
 from training.data import LabelledImages, load_dataset
 from training.distributed import Group
 from training.duration import images_to_train
 from training.errors import RunError
+from training.initial_weights import initialize_from
 from training.precision import resolve_device, resolve_precision
 from training.resume import check_total, load_run_checkpoint, restore_state
-from training.state import State, generator_config
+from training.state import State, discriminator_config, generator_config
 from training.widths import resolve_widths
 
 if TYPE_CHECKING:
@@ -40,16 +45,20 @@ class Run:
     """Networks and optimizers, new or restored from the newest checkpoint."""
     group: Group
     """Processes that train the run together."""
+    initialization: tuple[str, ...] = ()
+    """Lines that list the tensors that were copied from the run of --init, and those that were not."""
 
 
 def resolve_config(config: Config) -> Config:
-    """Resolves device, precision and number of CPU threads, and makes the paths of the data and of --init absolute.
+    """Resolves device, precision and number of CPU threads, makes the paths of the data and of --init absolute, and
+    adds the hashes of the source files of a user's networks.
 
     It also sets PyTorch's number of threads. Absolute paths let `--resume` work from any folder.
 
     Raises:
         PrecisionError: the device does not exist.
         RunError: a path is not valid UTF-8.
+        NetworkError: a network of the user was not imported.
     """
     device = resolve_device(config.device)
     if config.threads is not None:
@@ -61,11 +70,21 @@ def resolve_config(config: Config) -> Config:
         precision=resolve_precision(config.precision, device),
         data_dir=config.data_dir.resolve(),
         init=config.init and config.init.resolve(),
+        generator_sha256=_source_sha256(config.generator, config.generator_sha256),
+        discriminator_sha256=_source_sha256(config.discriminator, config.discriminator_sha256),
     )
     for option, path in (("out", config.out), ("data-dir", config.data_dir), ("init", config.init)):
         if path and not is_utf8(str(path)):
             raise RunError(f"--{option} {path}: the path is not valid UTF-8, so config.json cannot store it; rename it")
     return config
+
+
+def _source_sha256(network: str, stored: str | None) -> str | None:
+    """Returns the hash of the source file of a user's network: the stored one of a resumed run, or that of the file.
+
+    The network compares it with the file when it is built.
+    """
+    return stored or (find_network(network).source_sha256 if is_own(network) else None)
 
 
 def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -> Run:
@@ -99,11 +118,13 @@ def prepare(config: Config, resume: bool, group: Group, dry_run: bool = False) -
     data = group.local_main_process_first(lambda: _load_data(config, download=not dry_run))
     config, data = _choose_augmentation(config, data)
     generator_widths, discriminator_widths = resolve_widths(config, data.info.image_shape)
-    config = replace(config, generator_widths=generator_widths, discriminator_widths=discriminator_widths)
+    config = replace(
+        config, generator_widths=generator_widths or None, discriminator_widths=discriminator_widths or None
+    )
     checkpoint = load_run_checkpoint(config, data.info) if resume else None
-    state = _build_state(config, data, checkpoint)
+    state, initialization = _build_state(config, data, checkpoint)
     config = _with_total(config, data, state, group, dry_run)
-    return Run(config, data, state, group)
+    return Run(config, data, state, group, initialization)
 
 
 def make_evaluator(run: Run) -> "TrainingEvaluator | None":
@@ -144,23 +165,28 @@ def _choose_augmentation(config: Config, data: LabelledImages) -> tuple[Config, 
     chosen, reason = config.augment, ""
     if chosen == "auto":
         few = config.dataset == "folder" and len(data) < FEW_IMAGES
-        chosen = "diff" if few else "none"
+        chosen = "ada" if few else "none"  # it changes nothing unless the discriminator overfits
         if few:
             reason = f", because the folder has fewer than {FEW_IMAGES:,} images; --augment none turns it off"
     note = () if chosen == "none" else (f"augmentation of the images: {chosen}{reason}",)
     return replace(config, augment=chosen), replace(data, summary=(*data.summary, *note))
 
 
-def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | None) -> State:
+def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | None) -> tuple[State, tuple[str, ...]]:
     """Builds the state and fills it from the checkpoint or from the weights of --init.
 
+    Returns:
+        the state, and lines that list the tensors that were copied from --init and those that were not.
+
     Raises:
-        RunError: the networks do not fit the images, the memory or a model file, or the weights of --init do not fit
-            the networks.
+        RunError: the networks do not fit the images, the memory or a model file, or no weights of --init fit the
+            networks.
         CheckpointError: the checkpoint does not fit the networks, or a checkpoint of this run could not be read again.
+        NetworkError: a network of the user breaks a rule.
     """
     try:
         check_exportable(generator_config(config, data.info))
+        _check_discriminator(config, data.info)
         state = State(config, data.info)
     except (ValueError, RuntimeError) as error:  # PyTorch raises a RuntimeError for sizes that exceed the memory
         raise RunError(str(error)) from error
@@ -168,14 +194,26 @@ def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | 
     if checkpoint:
         restore_state(state, checkpoint, config.out)
     elif config.init:
-        source = load_checkpoint(config.init)
-        try:
-            state.inference_generator.load_state_dict(source.inference_weights())
-            state.generator.load_state_dict(state.inference_generator.state_dict())
-            state.discriminator.load_state_dict(source.part("discriminator"))
-        except RuntimeError as error:
-            raise RunError(f"--init {config.init} has other networks than this run: {error}") from error
-    return state
+        return state, tuple(initialize_from(state, config.init))
+    return state, ()
+
+
+def _check_discriminator(config: Config, dataset: Dataset) -> None:
+    """Checks a discriminator of the user.
+
+    Raises:
+        NetworkError: it breaks a rule.
+    """
+    if not is_own(config.discriminator):
+        return
+    discriminator = build_discriminator(discriminator_config(config, dataset))
+    assert isinstance(discriminator, OwnDiscriminator)
+    check_discriminator(discriminator)
+    if config.penalty != "none" and has_batch_norm(discriminator):
+        raise NetworkError(
+            f"--penalty {config.penalty} needs a discriminator that treats each image independently, but "
+            f"{config.discriminator} has batch normalization; remove it, or use --penalty none"
+        )
 
 
 def _with_total(config: Config, data: LabelledImages, state: State, group: Group, dry_run: bool) -> Config:

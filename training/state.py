@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from models.checkpoint import Checkpoint
-from models.networks import NetworkConfig, build_discriminator, build_generator
+from models.networks import NetworkConfig, build_discriminator, build_generator, is_own
 from models.onnx_file.card import Dataset
 from training.augmentation import AUGMENTATIONS
 from training.config import Config
@@ -39,13 +39,37 @@ def generator_config(config: Config, dataset: Dataset) -> NetworkConfig:
     """
     classes = len(dataset.class_names) if config.conditional else 0
     widths, _ = resolve_widths(config, dataset.image_shape)
-    return NetworkConfig(config.generator, dataset.image_shape, widths, classes, config.latent_dim)
+    return NetworkConfig(
+        config.generator,
+        dataset.image_shape,
+        widths,
+        classes,
+        config.latent_dim,
+        source_sha256=config.generator_sha256,
+    )
+
+
+def discriminator_config(config: Config, dataset: Dataset) -> NetworkConfig:
+    """Returns the architecture of the discriminator that a run trains on this data.
+
+    Raises:
+        ValueError: no network can have these sizes.
+    """
+    return NetworkConfig(
+        config.discriminator,
+        dataset.image_shape,
+        resolve_widths(config, dataset.image_shape)[1],
+        len(dataset.class_names) if config.conditional else 0,
+        normalization=config.discriminator_normalization,
+        source_sha256=config.discriminator_sha256,
+    )
 
 
 class State:
     """Networks, EMA, optimizers, loss scaler and metric sums of a run, on its training device.
 
-    Weights, EMA and optimizer states are float32 in every precision; the weights have the channels-last memory format.
+    Weights, EMA and optimizer states are float32 in every precision; the weights of the networks of this package have
+    the channels-last memory format.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -57,17 +81,11 @@ class State:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.generator = build_generator(generator_config(config, dataset))
-            self.discriminator = build_discriminator(
-                NetworkConfig(
-                    config.discriminator,
-                    dataset.image_shape,
-                    resolve_widths(config, dataset.image_shape)[1],
-                    self.generator.config.classes,
-                    normalization=config.discriminator_normalization,
-                )
-            )
+            self.discriminator = build_discriminator(discriminator_config(config, dataset))
         for network in (self.generator, self.discriminator):
-            network.to(config.device).to(memory_format=torch.channels_last)
+            network.to(config.device)
+            if not is_own(network.config.architecture):  # it may call Tensor.view, which needs the plain layout
+                network.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False) if config.ema_half_life else None
         """Generator whose weights are the exponential moving average (EMA) of the trained ones; None keeps no EMA."""
 
@@ -148,8 +166,10 @@ class State:
             ValueError: a tensor is missing or has another shape.
             KeyError: a tensor of the loss scaler is missing.
         """
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            for weight in optimizer.param_groups[0]["params"]:
+        for part, network, optimizer in self._optimizers():
+            for name, weight in network.named_parameters():
+                if f"{part}.{name}.step" not in tensors:
+                    continue  # a weight without a gradient, which a network of the user may have
                 optimizer.state[weight] = {
                     # The same tensors that Adam makes in its first step.
                     "step": torch.zeros((), device=weight.device),
@@ -166,6 +186,13 @@ class State:
         }
         self.scaler.load_state_dict(scaler | restored)
 
+    def _optimizers(self) -> tuple[tuple[str, nn.Module, Adam], ...]:
+        """Returns each optimizer with its name in a checkpoint and its network."""
+        return (
+            ("generator_optimizer", self.generator, self.generator_optimizer),
+            ("discriminator_optimizer", self.discriminator, self.discriminator_optimizer),
+        )
+
     def _network_tensors(self) -> Iterator[tuple[str, Tensor]]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         if self.ema is not None:
@@ -178,10 +205,7 @@ class State:
     def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields all tensors except those of the loss scaler, by name and without copying."""
         yield from self._network_tensors()
-        for part, network, optimizer in (
-            ("generator_optimizer", self.generator, self.generator_optimizer),
-            ("discriminator_optimizer", self.discriminator, self.discriminator_optimizer),
-        ):
+        for part, network, optimizer in self._optimizers():
             for name, weight in network.named_parameters():
                 for moment, tensor in optimizer.state[weight].items():
                     yield f"{part}.{name}.{moment}", tensor

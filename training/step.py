@@ -1,9 +1,12 @@
 """One training step: updates the discriminator, the generator and the EMA on one batch."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.networks import is_own
+from models.networks.own_checks import has_batch_norm
 from models.networks.pixels import normalize
 from training.augmentation import AUGMENTATIONS, adapt, overfitting
 from training.batches import Batch
@@ -44,7 +47,7 @@ class Step:
         self.ema_weight = torch.zeros((), device=config.device)
         """Share of the EMA that the coming step replaces, 1 - beta: float32 scalar in [0, 1]."""
         # Batch normalization needs separate passes, so that its statistics do not mix real and fake images.
-        self.joint_pass = not any(isinstance(layer, nn.BatchNorm2d) for layer in state.discriminator.modules())
+        self.joint_pass = not has_batch_norm(state.discriminator)
         """Whether the discriminator sees reals and fakes in one forward pass.
 
         This gives the same logits and launches half as many kernels.
@@ -53,12 +56,17 @@ class Step:
     def schedule(self, total_images: int) -> None:
         """Sets learning rate, Adam's beta2, penalty weight and EMA decay for the coming step. Call it before each step.
 
+        A network of the user may draw random numbers in training, such as Dropout. They are seeded here by the images
+        seen, so that resume stays exact.
+
         The values are those of `training.schedules` after `state.images_seen` plus one batch.
 
         Args:
             total_images: length of the run in images.
         """
         config, seen = self.config, self.state.images_seen + self.config.batch_size
+        if is_own(config.generator) or is_own(config.discriminator):
+            torch.manual_seed(int(np.random.SeedSequence((config.seed, seen, self.group.rank)).generate_state(1)[0]))
         lr = config.lr * decay(config.lr_schedule, seen, total_images, config.lr_warmup, config.lr_end)
         beta2 = ramp(seen, config.burn_in, _or(config.beta2_start, config.betas[1]), config.betas[1])
         for optimizer in (self.state.generator_optimizer, self.state.discriminator_optimizer):

@@ -4,6 +4,7 @@
     train --preset fast --minutes 10 --out runs/b                    # about ten minutes on a CPU
     train --resume runs/a                                            # resumes a run
     torchrun --nproc-per-node 2 -m training.train --out runs/c       # on two GPUs
+    train --generator my_gan:Generator --out runs/d                  # a network of your own
     train --help                                                     # all options
 
 A run is a folder with config.json, checkpoints/ (the last two), metrics.jsonl, samples/ (one grid per epoch, always
@@ -39,8 +40,13 @@ def main() -> None:
 
     # PyTorch takes seconds to import, so --help and the message about a mistyped option come before it.
     with interruptible_imports("train", "PyTorch"):
+        from models.networks.own import import_network, is_own
         from training.dry_run import dry_run
         from training.loop import train
+
+    for network in {config.generator, config.discriminator}:
+        if is_own(network):
+            import_network(network)
 
     if command.dry_run:
         print(dry_run(config, command.resume))
@@ -57,6 +63,8 @@ def main() -> None:
         sys.exit(128 + signal_number)  # the exit code that a shell reports for a process that a signal ended
     if is_main_process:
         export = ["export-onnx", str(config.out), "--out", str(config.out / "generator.onnx")]
+        if is_own(config.generator):
+            export += ["--network", config.generator]
         print(f"{config.out}: done. Next: {shlex.join(export)}")
 
 

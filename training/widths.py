@@ -1,5 +1,6 @@
 """Widths of the networks if the user gives none: those of the preset, extended for large images."""
 
+from models.networks import is_own
 from models.networks.base import default_halvings
 from training.config import Config
 from training.presets import WIDTHS
@@ -13,9 +14,10 @@ MAX_WIDTH = 512
 def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Returns the widths of the generator and of the discriminator for images of this shape.
 
-    Widths in `config` are kept. Otherwise dcgan and residual networks get one more resolution than the preset for each
-    doubling of the image size beyond 32 pixels. It is the coarsest one, with twice the channels of its neighbour, up to
-    `MAX_WIDTH`. So the generator starts from at most 8 x 8 pixels at any image size, as it does for 28 x 28.
+    Widths in `config` are kept; without them, a network of the user has none. Otherwise dcgan and residual networks get
+    one more resolution than the preset for each doubling of the image size beyond 32 pixels. It is the coarsest one,
+    with twice the channels of its neighbour, up to `MAX_WIDTH`. So the generator starts from at most 8 x 8 pixels at
+    any image size, as it does for 28 x 28.
 
     Args:
         config: names the preset and the architectures.
@@ -28,6 +30,10 @@ def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[t
             generator = (_doubled(generator[0]), *generator)
         if config.discriminator != "mlp":
             discriminator = (*discriminator, _doubled(discriminator[-1]))
+    if is_own(config.generator):
+        generator = ()
+    if is_own(config.discriminator):
+        discriminator = ()
     return config.generator_widths or generator, config.discriminator_widths or discriminator
 
 

@@ -9,6 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 from models.common.errors import GraphError, MnistGanError
 from models.networks import Network, NetworkConfig, build_generator, parameter_count
+from models.networks.own import OwnGenerator, is_own
+from models.networks.own_checks import check_generator
 from models.onnx_file import graph_memory
 from models.onnx_file.card import MAX_SIZE
 from models.onnx_file.graph_checks import MAX_FILE_BYTES
@@ -36,16 +38,24 @@ class NotExportableError(MnistGanError):
 def check_exportable(config: NetworkConfig) -> None:
     """Checks a generator against the limits of a model file.
 
-    Estimates the sizes, which takes milliseconds. If the estimate is close to a limit, traces the graph, which takes
-    seconds.
+    Estimates the sizes, which takes milliseconds. If the estimate is close to a limit, or the network is that of a
+    user, traces the graph, which takes seconds.
 
     Raises:
-        NotExportableError: the generator is beyond a limit; the message names the limit.
+        NotExportableError: the generator is beyond a limit, or has an operator that is not allowed; the message names
+            it.
+        ExportError, NetworkError: the network is that of a user, and cannot be exported or breaks a rule.
         ValueError: the config is invalid.
     """
     sizes = {"latent": config.latent_dim, "height": config.image_shape[1], "width": config.image_shape[2]}
     for name, size in sizes.items():
         _require(size <= MAX_SIZE, f"its {name} is {size:,}, at most {MAX_SIZE:,} is allowed")
+    if is_own(config.architecture):
+        generator = build_generator(config)
+        assert isinstance(generator, OwnGenerator)
+        check_generator(generator)
+        _check_graph(generator)
+        return
     with torch.device("meta"):  # computes shapes without allocating memory
         generator = build_generator(config)
     file_bytes = 4 * parameter_count(generator)
@@ -66,12 +76,22 @@ def check_exportable(config: NetworkConfig) -> None:
         or estimate.operators > graph_memory.MAX_NODES / 2
     )
     if close_to_a_limit:
-        from models.export.exporter import graph_sizes  # takes seconds to import, and needs onnxruntime
+        _check_graph(build_generator(config))
 
-        try:
-            graph_sizes(build_generator(config)).rows(1)
-        except GraphError as error:
-            raise NotExportableError(f"the generator could not be exported: {error}; {_ADVICE}") from None
+
+def _check_graph(generator: Network) -> None:
+    """Traces the graph of a generator and checks its operators and its sizes.
+
+    Raises:
+        NotExportableError: the graph would be rejected.
+    """
+    from models.export.exporter import graph_sizes  # takes seconds to import, and needs onnxruntime
+
+    try:
+        graph_sizes(generator).rows(1)
+    except GraphError as error:
+        advice = "" if isinstance(generator, OwnGenerator) else f"; {_ADVICE}"
+        raise NotExportableError(f"the generator could not be exported: {error}{advice}") from None
 
 
 @dataclass

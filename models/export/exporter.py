@@ -6,10 +6,12 @@ render the golden images, and write the card with the checksum into the file's m
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import platform
 import warnings
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +27,10 @@ from models.common.checksum import EMPTY_CHECKSUM, write_checksum
 from models.common.errors import InputError, MnistGanError
 from models.common.version import git_commit, version
 from models.export.parity import ParityMetric, ParityReport, measure_parity
-from models.export.variants import convert
+from models.export.variants import convert, logging_disabled
 from models.networks import GENERATORS, Network
+from models.networks.own import OwnGenerator, describe
+from models.networks.own_checks import check_generator
 from models.networks.pixels import quantize
 from models.onnx_file import graph_checks
 from models.onnx_file.card import METADATA_KEY, Build, Card, Golden, Origin, Precision
@@ -75,7 +79,9 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
 
     Raises:
         InputError: the name is empty, too long, or not printable.
-        ExportError: the opset is not supported, PyTorch exported another one, or onnx.checker rejects the graph.
+        ExportError: the opset is not supported, PyTorch exported another one or cannot export the network, or
+            onnx.checker rejects the graph.
+        NetworkError: the network is that of a user, and breaks a rule.
         ParityError: the graph differs from the PyTorch module by more than a bound, or from a second export.
         ModelFileError: the graph breaks a rule of the model file.
     """
@@ -88,6 +94,8 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
     generator = checkpoint.build()
+    if isinstance(generator, OwnGenerator):
+        check_generator(generator)
     debug_graph, second_graph = _trace(generator, opset), _trace(generator, opset)
     actual_opsets = [entry.version for entry in debug_graph.opset_import]
     if actual_opsets != [opset]:
@@ -130,13 +138,16 @@ def with_fields(exported: Export, **fields: Any) -> Export:
 
 
 def graph_sizes(generator: Network) -> GraphMemory:
-    """Traces a generator at opset 20 and measures the memory of its graph in elements.
+    """Traces a generator at opset 20, checks its operators and measures the memory of its graph in elements.
 
     Raises:
-        GraphError: the graph has too many operators, or a tensor that is too large. `GraphMemory.rows` checks the
-            totals.
+        GraphError: the graph has an operator that is not allowed, too many operators, or a tensor that is too large.
+            `GraphMemory.rows` checks the totals.
+        ExportError: PyTorch cannot export the network.
     """
-    return measure_memory(_without_pixels(_trace(generator, opset=20)))
+    model = _without_pixels(_trace(generator, opset=20))
+    graph_checks.check_operators(model)
+    return measure_memory(model)
 
 
 def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: ModelProto, card: Card) -> Export:
@@ -188,21 +199,34 @@ class _WithQuantization(nn.Module):
 
 
 def _trace(generator: Network, opset: int) -> ModelProto:
-    """Converts a generator, in evaluation mode, to a graph with the outputs `image` and `pixels`."""
+    """Converts a generator, in evaluation mode, to a graph with the outputs `image` and `pixels`.
+
+    Raises:
+        ExportError: PyTorch cannot export a network of a user.
+    """
     config = generator.config
     examples = {"latent": torch.zeros(2, config.latent_dim)}  # PyTorch would treat a batch of 1 as a constant
     if config.classes:
         examples["label"] = torch.zeros(2, dtype=torch.int64)
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.onnx.export(
-            _WithQuantization(generator).eval(),
-            kwargs=examples,
-            dynamic_shapes={name: {0: "batch"} for name in examples},
-            input_names=list(examples),
-            output_names=["image", "pixels"],
-            opset_version=opset,
-            verbose=False,
-        )
+    try:
+        # If it fails, PyTorch prints its intermediate graph, too.
+        with warnings.catch_warnings(action="ignore"), logging_disabled(), redirect_stderr(io.StringIO()):
+            program = torch.onnx.export(
+                _WithQuantization(generator).eval(),
+                kwargs=examples,
+                dynamic_shapes={name: {0: "batch"} for name in examples},
+                input_names=list(examples),
+                output_names=["image", "pixels"],
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as error:
+        if not isinstance(generator, OwnGenerator):
+            raise
+        raise ExportError(
+            f"PyTorch cannot export {config.architecture} to ONNX: {describe(error.__cause__ or error)}; "
+            "see docs/own-network.md"
+        ) from error
     assert program is not None
     model = program.model
     ClearMetadataAndDocStringPass()(model)  # removes stack traces, which contain paths of this machine
@@ -234,7 +258,7 @@ def _serialize_with_card(model: ModelProto, card: Card) -> bytes:
 def _make_card(checkpoint: Checkpoint, name: str) -> Card:
     """Makes the card of an fp32 file, without the fields that are measured later."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
-    network = GENERATORS[config.architecture]
+    network = GENERATORS.get(config.architecture)
     return Card(
         name=name,
         latent_dim=config.latent_dim,
@@ -244,8 +268,8 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         precision="fp32",
         converted_from=None,
         origin=Origin(
-            f"{network.__module__}:{network.__qualname__}",
-            source_sha256=None,
+            f"{network.__module__}:{network.__qualname__}" if network else config.architecture,
+            source_sha256=config.source_sha256,
             checkpoint_sha256=None if checkpoint.sha256 == EMPTY_CHECKSUM else checkpoint.sha256,
         ),
         dataset=dataset,

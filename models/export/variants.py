@@ -78,7 +78,7 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
     copy.CopyFrom(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
-        with _logging_disabled():
+        with logging_disabled():  # it advises to fold constants first, which PyTorch's exporter has already done
             quantize_static(
                 copy,  # it moves the weights of its argument to a file
                 file,
@@ -102,8 +102,8 @@ def _to_int8(model: ModelProto, card: Card) -> ModelProto:
 
 
 @contextmanager
-def _logging_disabled() -> Iterator[None]:
-    """Suppresses onnxruntime's advice to fold constants first, because PyTorch's exporter has already folded them."""
+def logging_disabled() -> Iterator[None]:
+    """Suppresses log lines of libraries on stderr."""
     logging.disable()
     try:
         yield

@@ -5,7 +5,7 @@
 
 Each architecture is one file with a `Generator` and a `Discriminator`. To add one, write such a file, add a line to
 `GENERATORS` and to `DISCRIMINATORS`, its name to `Architecture` in training/config.py, and its default widths to
-training/presets.py.
+training/presets.py. `models.networks.own` has the networks that a user brings.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torch import nn
 from models.networks import dcgan, mlp, residual
 from models.networks.base import Network, NetworkConfig
 from models.networks.flops import FlopCounter, multiply_adds
+from models.networks.own import OwnDiscriminator, OwnGenerator, is_own
 
 __all__ = [
     "DISCRIMINATORS",
@@ -24,6 +25,7 @@ __all__ = [
     "NetworkConfig",
     "build_discriminator",
     "build_generator",
+    "is_own",
     "multiply_adds",
     "parameter_count",
 ]
@@ -49,10 +51,11 @@ def build_generator(config: NetworkConfig) -> Network:
 
     Raises:
         ValueError: the architecture is unknown, `latent_dim` is 0, or the widths do not fit the image shape.
+        NetworkError: the network is that of a user, and was not imported, or raises an error.
     """
     if not config.latent_dim:
         raise ValueError("latent_dim is 0, but a generator needs at least 1")
-    return _build(GENERATORS, config)
+    return OwnGenerator(config) if is_own(config.architecture) else _build(GENERATORS, config)
 
 
 def build_discriminator(config: NetworkConfig) -> Network:
@@ -64,8 +67,9 @@ def build_discriminator(config: NetworkConfig) -> Network:
 
     Raises:
         ValueError: the architecture is unknown, or the widths do not fit the image shape.
+        NetworkError: the network is that of a user, and was not imported, or raises an error.
     """
-    return _build(DISCRIMINATORS, config)
+    return OwnDiscriminator(config) if is_own(config.architecture) else _build(DISCRIMINATORS, config)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Parts that all architectures share: the config, conditioning on the class, and the sizes of feature maps."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +23,14 @@ class NetworkConfig:
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # applies to configs that are read from a checkpoint
 
     architecture: str
-    """Key of `models.networks.GENERATORS`, for example "dcgan"."""
+    """Key of `models.networks.GENERATORS`, for example "dcgan", or the class of a network that a user brings, as
+    "module:Class" (`models.networks.own`)."""
     image_shape: tuple[int, int, int]
     """(channels, height, width) in pixels."""
     widths: tuple[int, ...]
     """Sizes of the layers from input to output. In an mlp they are the sizes of the hidden layers. In the other
     architectures each is the number of channels at one resolution, so a generator begins with the coarsest resolution
-    and a discriminator with the finest."""
+    and a discriminator with the finest. Empty only in a network that a user brings, which then chooses its sizes."""
     classes: int = 0
     """Number of classes; 0 builds an unconditional network."""
     latent_dim: int = 0
@@ -36,16 +38,23 @@ class NetworkConfig:
     normalization: Literal["batch", "spectral"] = "batch"
     """Normalization of a dcgan discriminator. "batch" normalizes features over the batch, "spectral" divides each
     weight by its largest singular value. Other networks ignore it."""
+    source_sha256: str | None = None
+    """SHA-256 of the source file of a network that a user brings. None: the network is part of this package."""
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
             raise ValueError(f"image_shape is {self.image_shape}: give channels, height and width, each at least 1")
-        if not self.widths or min(self.widths) < 1:
+        if (not self.widths and ":" not in self.architecture) or min(self.widths, default=1) < 1:
             raise ValueError(f"widths are {self.widths}: give at least one, each at least 1")
         if self.classes < 0:
             raise ValueError(f"classes is {self.classes}: give their number, or 0 for an unconditional network")
         if self.latent_dim < 0:
             raise ValueError(f"latent_dim is {self.latent_dim}: give at least 1 to a generator, 0 to a discriminator")
+
+    @property
+    def pixels(self) -> int:
+        """Number of values of an image: channels x height x width."""
+        return math.prod(self.image_shape)
 
 
 class Network(nn.Module):
@@ -53,14 +62,14 @@ class Network(nn.Module):
 
     Args:
         config: kept as `self.config`, so that a network can be rebuilt from the config and the weights.
-        embedding_dim: size of the embedding of a label.
+        embedding_dim: size of the embedding of a label; 0 for none.
         embedding_std: standard deviation of the initial embedding, which is drawn from a normal distribution.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int, embedding_std: float = 1.0):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.classes, embedding_dim) if config.classes else None
+        self.embedding = nn.Embedding(config.classes, embedding_dim) if config.classes and embedding_dim else None
         if self.embedding is not None:
             self.embedding.weight.data *= embedding_std
 

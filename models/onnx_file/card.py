@@ -108,8 +108,8 @@ class Origin:
     """SHA-256 of the source file of the class. None: the class is part of this repository, and `git_commit` identifies
     its source."""
     checkpoint_sha256: Sha256 | None
-    """`file_sha256` in the checkpoint. None: the checkpoint was exported from memory, without having been saved
-    to a file."""
+    """`file_sha256` in the checkpoint, or the SHA-256 of a file of weights that were trained elsewhere. None: the
+    checkpoint was exported from memory, without having been saved to a file."""
 
 
 @dataclass(frozen=True)

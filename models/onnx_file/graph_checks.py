@@ -143,8 +143,12 @@ def _standard_domain(model: ModelProto, card: Card) -> None:
     _require(not model.graph.sparse_initializer, "it has sparse weights")
 
 
-def _operators(model: ModelProto, card: Card) -> None:
-    """Checks every operator against `OPERATORS`, and the types of its attributes."""
+def check_operators(model: ModelProto) -> None:
+    """Checks every operator against `OPERATORS`, and the types of its attributes.
+
+    Raises:
+        GraphError: an operator or an attribute is not allowed.
+    """
     for node in model.graph.node:
         _require(
             node.domain in ("", "ai.onnx") and node.op_type in OPERATORS,
@@ -265,7 +269,7 @@ def _sizes(model: ModelProto, card: Card) -> None:
 
 _CHECKS: dict[str, Callable[[ModelProto, Card], None]] = {
     "standard domain": _standard_domain,
-    "operators": _operators,
+    "operators": lambda model, card: check_operators(model),
     "weights": _weights,
     "precision": _precision,
     "inference mode": _inference,

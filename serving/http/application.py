@@ -126,7 +126,7 @@ class Application:
         path = scope["path"]
         routes = protocol.match(path)
         if not routes:
-            raise RequestError(404, f"The path {path!r:.80} does not exist; /docs.json lists the paths")
+            raise self._routing_error(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method not in routes:
             raise _method_not_allowed(path, sorted(routes))

@@ -29,8 +29,8 @@ WORKERS_REPLACED = "MNIST_GAN_WORKERS_REPLACED"
 FOLDER_PREFIX = "mnist-gan-metrics-"
 """Prefix of the names of the metrics folders, one for each server, in the system's folder for temporary files."""
 FILE_BYTES = 1 << 20
-"""Size of each metrics file. The series of all routes, statuses and buckets of one model take half of it. The files of
-several models can grow."""
+"""Size of each metrics file. The series of all routes, statuses and buckets of one model take half of it; each
+further model takes at most 32 KiB."""
 
 AnyMetric = TypeVar("AnyMetric", bound=Any)
 """A metric of prometheus_client."""

@@ -30,7 +30,7 @@ IGNORED_VARIABLES = re.compile(
 MAX_TOKEN_LENGTH = 8_192
 """Maximum length of the token. Servers and proxies reject longer header fields."""
 
-PROTOCOLS = ("inference", "images")
+PROTOCOLS = ("inference", "images", "openai")
 """Names of the protocols that the service speaks in addition to its own; serving/http/protocols has their modules."""
 MODEL_NAMES = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
 """Names by which requests choose a model."""
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
 
     protocols: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_protocols)] = PROTOCOLS
     """Protocols that the service speaks in addition to its own, separated by commas: `inference` (Open
-    Inference Protocol) and `images` (images by URL); `none` turns all off."""
+    Inference Protocol), `images` (images by URL) and `openai` (OpenAI Images); `none` turns all off."""
     public_images: bool = False
     """Whether images by URL need no token. An image on a web page cannot send one."""
 

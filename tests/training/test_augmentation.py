@@ -197,14 +197,14 @@ def folder_config(folder: Path, images: int = 6, **differences) -> Config:
 @pytest.mark.parametrize(
     ("augment", "line"),
     [
-        ("auto", "diff, because the folder has fewer than 5,000 images; --augment none turns it off"),
-        ("ada", "augmentation of the images: ada\n"),
+        ("auto", "ada, because the folder has fewer than 5,000 images; --augment none turns it off"),
+        ("diff", "augmentation of the images: diff\n"),
         ("none", None),
     ],
 )
 def test_auto_augments_a_folder_with_few_images_and_reports_it(tmp_path, augment, line):
     output = dry_run(folder_config(tmp_path, augment=augment))
-    assert f'"augment": "{"diff" if augment == "auto" else augment}"' in output
+    assert f'"augment": "{"ada" if augment == "auto" else augment}"' in output
     assert line in output if line else "augmentation" not in output
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.networks import DISCRIMINATORS, GENERATORS
-from training.config import Config
+from training.config import Architecture, Config
 from training.data import LOADERS
 from training.losses import LOSSES
 from training.presets import PRESETS
@@ -29,6 +29,8 @@ from training.presets import PRESETS
         ({"threads": 1025}, "--threads must be at least 1 and at most 1,024, got 1025"),
         ({"generator_widths": (5, 0)}, "--generator-widths must be at least 1, got (5, 0)"),
         ({"generator_widths": ()}, "--generator-widths is invalid: Tuple should have at least 1 item"),
+        ({"generator": "cnn"}, "choose mlp, dcgan, residual, or give a class of your own as MODULE:CLASS, got 'cnn'"),
+        ({"discriminator": "my_gan:"}, "or give a class of your own as MODULE:CLASS, got 'my_gan:'"),
         ({"loss": "l2"}, "--loss is invalid: Input should be 'non-saturating', 'minimax'"),
         ({"channels": 2}, "--channels is invalid: Input should be 1 or 3, got 2"),
         ({"discriminator_normalization": "spectral"}, "spectral needs --discriminator dcgan, got mlp"),
@@ -46,12 +48,15 @@ def test_an_invalid_value_is_rejected_with_the_option_the_range_and_the_value(op
         (PRESETS, "preset"),
         (LOADERS, "dataset"),
         (LOSSES, "loss"),
-        (GENERATORS, "generator"),
-        (DISCRIMINATORS, "discriminator"),
     ],
 )
 def test_each_choice_has_an_implementation(choices, name):
     assert set(typing.get_args(typing.get_type_hints(Config)[name])) == set(choices)
+
+
+@pytest.mark.parametrize("networks", [GENERATORS, DISCRIMINATORS])
+def test_each_architecture_has_an_implementation(networks):
+    assert set(typing.get_args(Architecture)) == set(networks)
 
 
 def test_paths_are_excluded_from_checkpoints_and_cards():

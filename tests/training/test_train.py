@@ -223,8 +223,27 @@ def test_a_run_can_start_from_the_weights_of_another(runs, tmp_path):
     small_run(tmp_path / "tuned", init=runs["conditional"], conditional=True, lr=1e-12, epochs=1)
     for name, weight in weights(tmp_path / "tuned").items():
         torch.testing.assert_close(weight, weights(runs["conditional"])[name], atol=1e-6, rtol=1e-3)
-    with pytest.raises(RunError, match="other networks"):
-        small_run(tmp_path / "other", init=runs["conditional"])
+    with pytest.raises(RunError, match=r"its generator is mlp, this run has dcgan; add --generator mlp"):
+        small_run(tmp_path / "other", init=runs["conditional"], generator="dcgan")
+
+
+def test_init_lists_the_tensors_that_it_copies_and_those_that_it_initializes_anew(runs, tmp_path, capsys):
+    """The other run has no classes, so the layers that take an embedding have another shape."""
+    small_run(tmp_path / "other", init=runs["conditional"], lr=1e-12, epochs=1)
+    output = capsys.readouterr().out
+    start = f"--init {runs['conditional']}: "
+    assert f"{start}copied 5 tensors of the generator: hidden.0.bias, hidden.2.weight, hidden.2.bias, output." in output
+    anew = "initialized 1 tensor of the generator anew: hidden.0.weight (has 32x16, had 32x26)"
+    assert start + anew in output
+    assert f"{start}initialized 1 tensor of the discriminator anew: hidden.0.weight (has 64x784, had 64x794)" in output
+    before, after = weights(runs["conditional"]), weights(tmp_path / "other")
+    torch.testing.assert_close(after["hidden.2.weight"], before["hidden.2.weight"], atol=1e-6, rtol=1e-3)
+
+
+def test_init_from_networks_without_a_common_tensor_is_rejected(runs, tmp_path):
+    sizes = {"latent_dim": 7, "generator_widths": (9, 10), "discriminator_widths": (11, 12), "image_size": 8}
+    with pytest.raises(RunError, match="no tensor of its generator has the name and the shape"):
+        small_run(tmp_path / "other", init=runs["conditional"], **sizes)
 
 
 def test_a_run_ends_after_the_given_number_of_images(tmp_path):

@@ -48,6 +48,9 @@ class Options:
     All data sets need it except mnist and stacked-mnist, which have a pinned classifier."""
     allow_weak_classifier: bool = False
     """Measure all metrics even if the classifier does not separate the classes of real images."""
+    network: Annotated[tuple[str, ...], optional("MODULE:CLASS ...", "none")] = ()
+    """Classes of the generators of runs and checkpoints, if they are your own. Their modules are imported.
+    Model files do not need it."""
     threads: Annotated[int | None, optional("INT", "$OMP_NUM_THREADS, else the number of CPUs that are idle")] = None
     """Number of CPU threads."""
     json: Annotated[Path | None, optional("FILE", "no file")] = None
@@ -70,6 +73,11 @@ def main() -> None:
         from training.evaluation.sources import open_sources
         from training.evaluation.tables import print_report
 
+    if options.network:
+        from models.networks.own import import_network
+
+        for network in options.network:
+            import_network(network)
     if options.json:
         check_writable(options.json)
     report = evaluate_sources(

@@ -59,6 +59,12 @@ def evaluate_sources(
     if not sources:
         raise SourceError("there is nothing to evaluate; give at least one model file, run or .npz file")
     dataset = dataset or _training_dataset(sources)
+    if dataset not in LOADERS:
+        raise InputError(
+            "dataset",
+            f"the first model was trained on {dataset!r}, which is not a known data set; choose one of "
+            f"{', '.join(LOADERS)} to compare with",
+        )
     if dataset == "folder" and data_dir is None:
         raise InputError("data-dir", "give the folder of images that the model was trained on, or should resemble")
     real = load_real_images(
@@ -159,6 +165,11 @@ def _check_source(source: ImageSource, info: Dataset) -> None:
         )
     labels = source.origin.labels if isinstance(source.origin, ImageArrays) else None
     classes = len(info.class_names)
+    if source.generator and len(source.generator.card.class_names) > classes:
+        raise SourceError(
+            f"{source.name}: it has {len(source.generator.card.class_names)} classes, but {info.name} has {classes}; "
+            "choose other real images with --dataset"
+        )
     if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise SourceError(
             f"{source.name}: its labels must be from 0 to {classes - 1}, the classes of {info.name}, "
@@ -212,9 +223,11 @@ def _conditions(dataset: str, n: int, real: RealImages) -> tuple[str, ...]:
 
 
 def _foreign_models(sources: Iterable[ImageSource], info: Dataset) -> tuple[str, ...]:
-    """Returns lines that name the models that were trained on other images than these."""
-    return tuple(
-        f"{source.name}: was trained on a different version of the data set, or on another data set"
-        for source in sources
-        if source.generator and source.generator.card.dataset.sha256 != info.sha256
-    )
+    """Returns lines that name the models that were, or may have been, trained on other images than these."""
+    lines = []
+    for source in sources:
+        if source.generator and source.generator.card.dataset.sha256 is None:
+            lines.append(f"{source.name}: its training images are unknown, so it may have been trained on other images")
+        elif source.generator and source.generator.card.dataset.sha256 != info.sha256:
+            lines.append(f"{source.name}: was trained on a different version of the data set, or on another data set")
+    return tuple(lines)

@@ -24,7 +24,11 @@ export class HttpEngine {
 
   // Returns images `first` to `first + n - 1` of a seed (images.js has the format).
   async images(fields, signal) {
-    const { images, labels } = readNpz(await (await this.#post("dataset", fields, signal)).arrayBuffer());
+    const response = await this.#post("dataset", fields, signal);
+    if (response.headers.get("x-model") !== this.card.file_sha256) {
+      throw new Error("The service serves another model than before: reload the page");
+    }
+    const { images, labels } = readNpz(await response.arrayBuffer());
     const [n, height, width, channels = 1] = images.shape;
     return { pixels: images.values, n, height, width, channels, labels: labels ? Array.from(labels.values, Number) : null };
   }
@@ -52,13 +56,13 @@ export class HttpEngine {
     return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${body} -o digits.png`;
   }
 
-  // Returns the URL of one image, or null if the service has no such route.
+  // Returns the URL of one image, or null if the service has no such route. label: name of its class, or "".
   imageUrl({ seed, truncation }, index, label, scale) {
     if (!this.imageFields) return null;
     const url = new URL(IMAGE_ROUTE.slice(1).replace("{seed}", seed).replace("{index}", index), location.href);
     const values = { label, truncation, scale, v: this.card.file_sha256.slice(0, 12) };
     for (const [name, value] of Object.entries(values)) {
-      if (value !== undefined && this.imageFields.includes(name)) url.searchParams.set(name, value);
+      if (value && this.imageFields.includes(name)) url.searchParams.set(name, value);
     }
     return url.href;
   }

@@ -129,7 +129,7 @@ async function showSelection() {
   drawOn($("image"), image, 1);
   $("image").ariaLabel = describe(index, label);
   $("image-description").textContent = `${describe(index, label)}, seed ${fields.seed}`;
-  const url = engine.imageUrl(fields, index, label, IMAGE_SCALE);
+  const url = engine.imageUrl(fields, index, className(label), IMAGE_SCALE);
   $("image-url").hidden = !url;
   Object.assign($("image-url").firstChild, { href: url ?? "", textContent: url ?? "" });
   if (grid.selected.length === 2) await attempt("interpolation", drawInterpolation);
@@ -185,14 +185,15 @@ function link(selected) {
 
 // Fills the form from the URL. Says so if the link is to another model, whose images are different.
 function readUrl() {
-  const { model, images, ...values } = stateInUrl();
+  const { model, images, ...given } = stateInUrl();
+  const values = model ? { labels: "", truncation: 1, ...given } : given; // links of this page leave these defaults out
   for (const name of ["seed", "first", "n", "labels", "truncation"]) {
-    if (model) form[name].value = values[name] ?? { labels: "", truncation: 1 }[name] ?? form[name].value;
-    else if (values[name] !== undefined) form[name].value = values[name];
+    if (name in values) form[name].value = values[name];
   }
   if (images) grid.select(images.split(",").map(Number));
-  $("notice").hidden = !model || model === engine.card.file_sha256;
-  $("notice").textContent = `The link is to another model, ${model}. These are the images of ${engine.card.name}, ${engine.card.file_sha256}.`;
+  const { name, file_sha256 } = engine.card;
+  $("notice").hidden = !model || model === file_sha256;
+  $("notice").textContent = `The link is to another model, ${model}. These are the images of ${name}, ${file_sha256}.`;
 }
 
 async function start() {
@@ -250,6 +251,7 @@ $("dataset").addEventListener("submit", (event) => {
   download(`digits-${form.seed.value}.npz`, (fields) => engine.npz({ ...fields, n }));
 });
 addEventListener("hashchange", () => {
+  if (!engine.card) return; // start reads the URL
   readUrl();
   redraw();
 });

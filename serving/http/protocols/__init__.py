@@ -3,11 +3,11 @@
 `routing` has what a protocol consists of: its routes, the format of its errors, and its part of the OpenAPI document.
 """
 
-from serving.http.protocols import images, inference
+from serving.http.protocols import images, inference, openai
 from serving.http.protocols.routing import Protocol
 from serving.http.settings import Settings
 
-MODULES = {"inference": inference, "images": images}
+MODULES = {"inference": inference, "images": images, "openai": openai}
 """Module of each protocol, by its name in the setting `protocols`."""
 
 

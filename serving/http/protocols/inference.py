@@ -55,7 +55,7 @@ REFERENCE = "#/components/schemas/{model}"
 
 def protocol(settings: Settings) -> Protocol:
     """Returns the routes. Health routes need no token."""
-    default = next(iter(settings.model or {}), MODEL_NAME)
+    default = next(iter(settings.models))
 
     def light(template: str, handler: Handler, summary: str, statuses: tuple[int, ...], free: bool = False) -> Route:
         """Returns a route that does not use the engine."""
@@ -129,10 +129,10 @@ async def repository_index(call: Call) -> Response:
             {
                 "name": model["name"],
                 "version": VERSION,
-                "state": "READY" if model["state"] == "ready" else "UNAVAILABLE",
-                "reason": "" if model["state"] == "ready" else f"state: {model['state']}",
+                "state": "READY" if model["file_sha256"] else "UNAVAILABLE",
+                "reason": "" if model["file_sha256"] else "The service could not open the model file",
             }
-            for model in bentoml.get_current_service().models.describe()
+            for model in bentoml.get_current_service().models.describe_all()
         ]
     )
 

@@ -4,14 +4,16 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import bentoml
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import Scope
 
 from models.onnx_file.card import Card
+from serving.http.body_parsing import shorten
 from serving.http.errors import RequestError
 from serving.http.loaded_model import LoadedModel
 from serving.http.rendering import Renderer
@@ -36,6 +38,7 @@ class Call:
     """The whole body, decompressed. Empty if the route does not read it."""
 
 
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 Handler = Callable[[Call], Awaitable[Response]]
 
 
@@ -107,6 +110,21 @@ def template_of(protocols: Sequence[Protocol], path: str) -> str | None:
         if path.startswith(protocol.prefixes):
             return next((route.template for route in protocol.routes if route.pattern.fullmatch(path)), None)
     return None
+
+
+def validate(model: type[AnyModel], fields: Mapping[str, Any]) -> AnyModel:
+    """Checks the JSON of a request.
+
+    Raises:
+        RequestError: 400 for the first field that is invalid.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as errors:
+        error = errors.errors(include_url=False)[0]
+        value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
+        location = ".".join(str(part)[:50] for part in error["loc"])
+        raise RequestError(400, error["msg"] + value, location or None) from None
 
 
 def find_model(name: str | None) -> tuple[LoadedModel, Renderer]:

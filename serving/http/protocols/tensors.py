@@ -10,29 +10,41 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from models.common.array_types import Images
 from models.onnx_file.latents import INDEX_LIMIT
-from serving.http.body_parsing import read_json, shorten
+from serving.http.body_parsing import read_json
 from serving.http.encodings import Shape
 from serving.http.engine import Labels
 from serving.http.errors import RequestError
+from serving.http.protocols.routing import validate
 
 LENGTH_HEADER = b"inference-header-content-length"
 """Header with the length of the JSON, if raw bytes follow it."""
 OCTET_STREAM = "application/octet-stream"
-INPUTS: dict[str, tuple[str, np.dtype[Any], str]] = {
-    "latent": ("FP32", np.dtype("<f4"), "iuf"),
-    "label": ("INT64", np.dtype("<i8"), "iu"),
+INPUTS: dict[str, tuple[str, np.dtype[Any]]] = {
+    "latent": ("FP32", np.dtype("<f4")),
+    "label": ("INT64", np.dtype("<i8")),
 }
-"""Inputs: the datatype in messages, the type of raw bytes, and the kinds of NumPy arrays that JSON data may become."""
+"""Inputs: the datatype in messages and the type of raw bytes."""
 OUTPUT, OUTPUT_TYPE = "image", "UINT8"
 MAX_ID = 1_024
 """Maximum length of the id of a request, which the response repeats."""
 COMPRESSION_LEVEL = 1
 """Level of zlib for responses. Higher levels take many times as long for a few per cent of the size."""
 
+_FAIL_FAST = Field(fail_fast=True)
+_STRICT_LISTS = ConfigDict(strict=True)
+_LISTS: dict[tuple[str, bool], TypeAdapter[Any]] = {
+    ("latent", False): TypeAdapter(Annotated[list[float], _FAIL_FAST], config=_STRICT_LISTS),
+    ("latent", True): TypeAdapter(
+        Annotated[list[Annotated[list[float], _FAIL_FAST]], _FAIL_FAST], config=_STRICT_LISTS
+    ),
+    ("label", False): TypeAdapter(Annotated[list[int], _FAIL_FAST], config=_STRICT_LISTS),
+    ("label", True): TypeAdapter(Annotated[list[Annotated[list[int], _FAIL_FAST]], _FAIL_FAST], config=_STRICT_LISTS),
+}
+"""Types of JSON data, by the name of the input and whether the list is nested."""
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
@@ -150,14 +162,7 @@ def read_message(body: bytes, headers: Mapping[bytes, bytes], max_json_bytes: in
         length = int(text)
     if length > max_json_bytes:
         raise RequestError(413, f"The JSON of the request has {length:,} bytes; at most {max_json_bytes:,} are allowed")
-    fields = read_json(body[:length], headers)
-    try:
-        request = InferRequest.model_validate(fields)
-    except ValidationError as errors:
-        error = errors.errors(include_url=False)[0]
-        value = "" if error["type"] == "missing" else f", got {shorten(error['input'])}"
-        location = ".".join(str(part)[:50] for part in error["loc"])
-        raise RequestError(400, error["msg"] + value, location or None) from None
+    request = validate(InferRequest, read_json(body[:length], headers))
     for output in request.outputs or ():
         if output.name != OUTPUT:
             raise RequestError(400, f"There is no output {output.name!r:.80}; the output is {OUTPUT}")
@@ -192,7 +197,7 @@ def _from_bytes(each: RequestedInput, body: bytes, position: int, size: int) -> 
     _check_type(each)
     if each.data is not None:
         raise RequestError(400, f"The input {each.name} has both data and binary_data_size; send one of them")
-    _, dtype, _ = INPUTS[each.name]
+    _, dtype = INPUTS[each.name]
     expected = math.prod(each.shape) * dtype.itemsize
     if size != expected:
         raise RequestError(
@@ -209,19 +214,27 @@ def _from_json(each: RequestedInput) -> NDArray[Any]:
     _check_type(each)
     if each.data is None:
         raise RequestError(400, f"The input {each.name} has neither data nor the parameter binary_data_size")
-    _, dtype, kinds = INPUTS[each.name]
+    _, dtype = INPUTS[each.name]
+    nested = bool(each.data) and isinstance(each.data[0], list)
     try:
-        array = np.asarray(each.data)
+        # NumPy alone would convert texts, each with the memory of the longest.
+        values = _LISTS[each.name, nested].validate_python(each.data)
+    except ValidationError:
+        raise RequestError(
+            400, f"The data of the input {each.name} are not all numbers of the type {each.datatype}"
+        ) from None
+    try:
+        with np.errstate(over="ignore"):  # the generator rejects values that are not finite
+            array = np.asarray(values, dtype)
     except ValueError:
         raise RequestError(400, f"The nested lists of the input {each.name} differ in length") from None
+    except OverflowError:
+        raise RequestError(400, f"The input {each.name} has a number that does not fit into {each.datatype}") from None
     if array.size != math.prod(each.shape):
         raise RequestError(
             400, f"The input {each.name} of shape {each.shape} has {math.prod(each.shape):,} values, got {array.size:,}"
         )
-    if array.size and array.dtype.kind not in kinds:
-        raise RequestError(400, f"The data of the input {each.name} are not all numbers of the type {each.datatype}")
-    with np.errstate(over="ignore"):  # the generator rejects values that are not finite
-        return array.astype(dtype).reshape(each.shape)
+    return array.reshape(each.shape)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def test_a_path_with_a_trailing_slash_is_a_404_and_no_redirect(client, method, p
 
 
 def test_a_404_suggests_the_path_without_the_slash(client):
-    assert "did you mean /generate?" in error_of(client.post("/generate/"))["message"]
+    for path in ("/generate", "/write"):
+        assert f"did you mean {path}?" in error_of(client.post(f"{path}/"))["message"]
 
 
 @pytest.mark.parametrize(

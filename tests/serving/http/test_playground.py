@@ -50,6 +50,14 @@ def page(context, server):
     assert messages == []
 
 
+def contrast(*colours: str) -> float:
+    """Returns the contrast of two colours, such as "rgb(1, 2, 3)", as WCAG 2.2 defines it."""
+    levels = [np.array(re.findall(r"[\d.]+", colour)[:3], float) / 255 for colour in colours]
+    linear = [np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4) for level in levels]
+    dark, light = sorted(float(level @ (0.2126, 0.7152, 0.0722)) for level in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
 def clipboard(page) -> str:
     return page.evaluate("navigator.clipboard.readText()")
 
@@ -125,6 +133,38 @@ def test_the_image_of_the_page_can_be_downloaded_and_linked(page, context):
     linked.goto(clipboard(page))
     settle(linked)
     assert linked.get_by_text("Image 13, label 3, seed 7").is_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [None, ["seed", "index", "label", "scale", "truncation"]])
+def test_the_url_of_an_image_is_shown_if_the_service_has_a_route_for_it(browser, server, fields):
+    page = browser.new_page()
+
+    def add_route(route) -> None:
+        document = route.fetch().json()
+        if fields:
+            operation = {"parameters": [{"name": name} for name in fields]}
+            document["paths"]["/images/{seed}/{index}.png"] = {"get": operation}
+        route.fulfill(json=document)
+
+    page.route("**/docs.json", add_route)
+    page.goto(f"{server}/playground#truncation=0.5")
+    settle(page)
+    cell(page, 13).click()
+    shown = [f"{server}/images/7/13.png?label=3&truncation=0.5&scale=8"] if fields else []
+    assert page.locator("#image-url a:visible").all_inner_texts() == shown
+    page.close()
+
+
+@pytest.mark.slow
+def test_another_model_than_before_is_reported(browser, server):
+    page = browser.new_page()
+    page.goto(f"{server}/playground")
+    settle(page)
+    page.route("**/dataset", lambda route: route.fulfill(body=b"", headers={"x-model": "0" * 64}))
+    page.get_by_role("button", name="Random seed").click()
+    expect(page.get_by_role("alert")).to_have_text("The service serves another model than before: reload the page")
+    page.close()
 
 
 @pytest.mark.slow
@@ -367,6 +407,9 @@ def test_the_page_is_accessible_and_fits_in_light_and_dark(browser, server, axe,
     page.get_by_label("Labels").fill("x")
     page.get_by_role("alert").wait_for()
     assert violations(page, axe) == []
+    border = page.locator("#png").evaluate("button => getComputedStyle(button).borderColor")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert contrast(border, paper) >= 3
     assert page.evaluate("document.documentElement.scrollWidth") == width
     top = {id: page.locator(f"#{id}").bounding_box()["y"] for id in ("grid", "handwriting", "request")}
     if width == 390:

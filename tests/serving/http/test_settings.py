@@ -218,6 +218,20 @@ def test_several_hashes_of_models_are_separated_by_commas(monkeypatch):
     assert read(monkeypatch, MODEL_SHA256=f"{'A' * 64}, {'1' * 64}").model_sha256 == ("a" * 64, "1" * 64)
 
 
+def test_public_images_without_images_are_reported(monkeypatch):
+    (warning,) = read(monkeypatch, PUBLIC_IMAGES="1", PROTOCOLS="openai").warnings()
+    assert "MNIST_GAN_PUBLIC_IMAGES has no effect without images in MNIST_GAN_PROTOCOLS" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "protocols"),
+    [("none", ()), ("images", ("images",)), ("openai, images,openai", ("openai", "images")), ("", None)],
+)
+def test_protocols_are_a_list_or_none(monkeypatch, text, protocols):
+    default = Settings.model_construct().protocols
+    assert read(monkeypatch, PROTOCOLS=text).protocols == (default if protocols is None else protocols)
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_invalid_settings_abort_the_start_with_one_line_each(tmp_path, log_format):
     ended = subprocess.run(

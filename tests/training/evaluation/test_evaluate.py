@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.onnx_file.generator import Generator
 from tests.conftest import small_run
 from tests.training.evaluation.conftest import run_evaluate, toy_mnist
 from training import data
-from training.evaluation import classifier
+from training.evaluation import classifier, evaluator
 from training.evaluation.metrics import METRICS
+from training.evaluation.sources import ImageSource, SourceError
 
 WRONG = 7
 """Index of the image that `write_digits` gives a wrong label."""
@@ -260,3 +263,23 @@ def test_the_help_lists_every_metric(capsys):
         run_evaluate("--help")
     words = re.findall(r"\w+", capsys.readouterr().out)
     assert set(METRICS) <= set(words)
+
+
+def test_real_images_of_a_folder_are_prepared_as_those_that_the_model_was_trained_on(files, monkeypatch):
+    generator = Generator.open(files["unconditional"])
+    card = generator.card
+    generator.card = replace(
+        card,
+        dataset=replace(card.dataset, name="folder"),
+        training=replace(card.training, config=card.training.config | {"fit": "pad", "background": "black"}),
+    )
+    given: list[object] = []
+
+    def load(*arguments: object) -> None:
+        given.extend(arguments)
+        raise SourceError("stop here")
+
+    monkeypatch.setattr(evaluator, "load_real_images", load)
+    with pytest.raises(SourceError, match="stop here"):
+        evaluator.evaluate_sources([ImageSource("a", generator)], Path("pictures"))
+    assert given == ["folder", Path("pictures"), (1, 28, 28), "pad", "black"]

@@ -27,9 +27,17 @@ def own_text(response: httpx.Response) -> str:
     return error_of(response)["message"]
 
 
+def openai_text(response: httpx.Response) -> str:
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    return body["error"]["message"]
+
+
 REQUESTS: dict[str, tuple[str, str, dict[str, Any], Any]] = {
     "inference": ("POST", "/v2/models/mnist-gan/infer", {"json": {"parameters": {"seed": 1}}}, inference_text),
     "images": ("GET", "/images/1/2.png", {}, own_text),
+    "openai": ("POST", "/v1/images/generations", {"json": {"prompt": "3", "size": "28x28"}}, openai_text),
 }
 """A valid request of each protocol, and a function that checks the format of an error and returns its text."""
 

@@ -40,7 +40,8 @@ While it trains, {DEMO}/run/samples/ shows its digits after each epoch.""")
     say("2. Export its generator to ONNX and check that the file's output matches PyTorch's.")
     model = DEMO / "generator.onnx"
     # The demo does not register its model, because `make serve` and `bentoml build` would then use it in every clone.
-    options = ("--name", "demo", "--no-register")
+    # On a slow machine, three minutes may be too short for a generator that passes the quality check.
+    options = ("--name", "demo", "--no-register", "--allow-low-quality")
     run("export-onnx", DEMO / "run", "--out", model, "--report", DEMO / "parity.json", *options)
 
     say("3. Serve the file and request the ten digits, eight times each.")

@@ -36,7 +36,8 @@ class Options:
     """PEM file of the public key that must have signed FILE. The signature is FILE.sig."""
     run: Path | None = None
     """Folder of the training run, whose newest checkpoint is used, or the checkpoint file (.safetensors). Exports it
-    again and compares the result with FILE. Needs PyTorch and takes about half a minute."""
+    again and compares the result with FILE. Needs PyTorch and takes about half a minute. The module of a network of
+    your own is imported, which runs its code."""
     json: bool = False
     """Print the results as JSON."""
     version: Version = False

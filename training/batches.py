@@ -15,7 +15,16 @@ from training.config import Config
 from training.data import LabelledImages
 from training.distributed import Group
 
-_STREAMS = ("order", "latents", "generator", "noise", "noise of fakes", "mirror", "augmentation")
+_STREAMS = (
+    "order",
+    "latents",
+    "generator",
+    "noise",
+    "noise of fakes",
+    "mirror",
+    "augmentation",
+    "mirror for generator",
+)
 """Random streams, by purpose. The index of a stream is part of its seed, so append new streams at the end."""
 
 
@@ -94,7 +103,8 @@ class Batches:
         examples = self._examples(
             self._indices(images_seen),
             self._normal("latents", images_seen, n, config.latent_dim),
-            self._random("mirror", images_seen),
+            "mirror",
+            images_seen,
         )
         return Batch(
             examples,
@@ -110,7 +120,7 @@ class Batches:
         random = self._random("generator", images_seen)
         indices = torch.randint(len(self.data), (n,), generator=random, device=config.device)
         latents = torch.randn(n, config.latent_dim, generator=random, device=config.device)
-        return self._examples(indices, self.group.slice(latents), random)
+        return self._examples(indices, self.group.slice(latents), "mirror for generator", images_seen)
 
     def _noise(self, images_seen: int) -> Tensor | None:
         config, n = self.config, self.config.batch_size
@@ -139,15 +149,16 @@ class Batches:
             self._order = torch.randperm(len(self.data), generator=random, device=self.config.device)
         return self._order[position : position + self.config.batch_size]
 
-    def _examples(self, indices: Tensor, latents: Tensor, random: torch.Generator) -> Examples:
+    def _examples(self, indices: Tensor, latents: Tensor, stream: str, position: int) -> Examples:
         """Combines the images at this process's share of `indices` with its latents.
 
         Args:
-            random: draws which images are mirrored, with --mirror.
+            stream, position: of the random numbers that decide which images --mirror mirrors.
         """
         images = self.data.images[self.group.slice(indices)]
         labels = self.data.labels[self.group.slice(indices)]
         if self.config.mirror:
+            random = self._random(stream, position)
             mirrored = torch.rand(len(indices), 1, 1, 1, generator=random, device=self.config.device) < 0.5
             images = torch.where(self.group.slice(mirrored), images.flip(-1), images)
         return Examples(images, labels, latents)

@@ -57,7 +57,7 @@ errors varies by chance."""
 MIN_ERROR_BOUND = 1e-6
 """An error up to this value is always allowed, even if PyTorch's own is much smaller."""
 MAX_BATCH_SIZE = 1000
-"""Largest batch size that is compared, if `Generator` runs 256 rows at a time. It is less where images are large."""
+"""Largest batch size that is compared."""
 ROWS_ALONE = 256
 """Maximum number of rows that are run alone, to compare them with the same rows in batches."""
 GPU_PROVIDERS = (CUDA, "TensorrtExecutionProvider")

@@ -327,6 +327,9 @@ def test_an_error_of_the_service_is_shown_and_leaves_nothing_dimmed(browser, ser
     page.get_by_role("alert").wait_for()
     assert page.get_by_role("alert").inner_text().startswith("labels: ")
     assert page.locator("#grid").get_attribute("aria-busy") == "false"
+    with page.expect_download() as download:  # of the images that are still shown
+        page.get_by_role("button", name="Download PNG").click()
+    np.testing.assert_array_equal(pixels(download.value.path().read_bytes()), expected_grid(80, 7, scale=2))
     page.close()
 
 

@@ -42,8 +42,9 @@ async function attempt(purpose, action) {
     success = true;
   } catch (error) {
     if (error.name === "AbortError") return false; // a newer request replaced this one
-    errors.set(purpose, error.message);
-    if (error.status === 401) openTokenPanel();
+    const needsToken = error.status === 401;
+    errors.set(purpose, needsToken ? "The service requires its API token: enter it below" : error.message);
+    if (needsToken) openTokenPanel();
   }
   $("error").textContent = [...errors.values()].join("\n");
   $("error").hidden = !errors.size;
@@ -201,7 +202,8 @@ function readUrl() {
 
 async function start() {
   await engine.open();
-  document.querySelector("main").hidden = false;
+  $("content").hidden = false;
+  $("token-panel").open = false;
   const { card } = engine;
   errors.clear();
   $("name").textContent = card.name;

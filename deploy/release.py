@@ -25,10 +25,7 @@ IMAGES = ("cpu", "cuda")
 def main(dist: Path, version: str) -> None:
     with TemporaryDirectory() as home:
         write_bento(Path(home), version, dist / f"mnist-gan-{version}.bento")
-    with TemporaryDirectory() as folder:
-        site = Path(folder) / f"mnist-gan-{version}-site"
-        run(BIN / "export-site", "models/pretrained/mnist.onnx", "--out", site)
-        pack(site, dist / f"{site.name}.tar.xz", prefix=Path(site.name))
+    write_site(dist / f"mnist-gan-{version}-site.tar.xz")
     for image in IMAGES:
         bill = bill_of_materials(ROOT / f"serving/http/requirements-{image}.txt")
         (dist / f"mnist-gan-{version}-{image}.cdx.json").write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
@@ -52,6 +49,18 @@ def write_bento(home: Path, version: str, out: Path) -> None:
     assert count == 1, "bento.yaml has no creation_time"
     (folder / "bento.yaml").write_text(description)
     pack(folder, out)
+
+
+def write_site(out: Path) -> None:
+    """Writes the archive of the page without a server, with the pretrained generator.
+
+    Args:
+        out: The archive to write. It contains one folder with the name of the archive.
+    """
+    with TemporaryDirectory() as parent:
+        site = Path(parent) / out.name.removesuffix(".tar.xz")
+        run(BIN / "export-site", "models/pretrained/mnist.onnx", "--out", site)
+        pack(site, out, prefix=Path(site.name))
 
 
 def pack(folder: Path, out: Path, prefix: Path = Path()) -> None:

@@ -39,6 +39,7 @@ export class Animation {
   play() {
     this.button.textContent = "Pause";
     this.#timer ??= setInterval(() => {
+      if (this.canvas.offsetParent === null) return; // it is hidden
       this.#step = (this.#step + 1) % (2 * this.#count - 2);
       this.#draw(Math.min(this.#step, 2 * this.#count - 2 - this.#step));
     }, FRAME_MILLISECONDS);

@@ -24,6 +24,7 @@ const animation = new Animation($("animation"), $("play"), $("frame"));
 const running = {}; // AbortController of the latest request by purpose: a new request cancels the one before it
 const errors = new Map(); // latest error message by purpose
 let labels = null; // parser of labels, once the card is known; null for a model without classes
+let shown = null; // fields of the request for the images that are shown
 let timer;
 
 function renewSignal(purpose) {
@@ -41,8 +42,9 @@ async function attempt(purpose, action) {
     success = true;
   } catch (error) {
     if (error.name === "AbortError") return false; // a newer request replaced this one
-    errors.set(purpose, error.message);
-    if (error.status === 401) openTokenPanel();
+    const needsToken = error.status === 401;
+    errors.set(purpose, needsToken ? "The service requires its API token: enter it below" : error.message);
+    if (needsToken) openTokenPanel();
   }
   $("error").textContent = [...errors.values()].join("\n");
   $("error").hidden = !errors.size;
@@ -102,7 +104,10 @@ async function drawGrid() {
   const signal = renewSignal("grid");
   grid.busy = true;
   try {
-    grid.show(await engine.images(fields, signal), fields.first, inRow, describe);
+    const images = await engine.images(fields, signal);
+    shown = fields;
+    $("share").hidden = false;
+    grid.show(images, fields.first, inRow, describe);
   } finally {
     if (!signal.aborted) grid.busy = false; // otherwise a newer request is still running
   }
@@ -125,11 +130,10 @@ async function showSelection() {
   if (index === undefined) return;
   const image = imageAt(grid.images, index - grid.first);
   const label = image.labels?.[0];
-  const fields = requestFields();
   drawOn($("image"), image, 1);
   $("image").ariaLabel = describe(index, label);
-  $("image-description").textContent = `${describe(index, label)}, seed ${fields.seed}`;
-  const url = engine.imageUrl(fields, index, className(label), IMAGE_SCALE);
+  $("image-description").textContent = `${describe(index, label)}, seed ${shown.seed}`;
+  const url = engine.imageUrl(shown, index, className(label), IMAGE_SCALE);
   $("image-url").hidden = !url;
   Object.assign($("image-url").firstChild, { href: url ?? "", textContent: url ?? "" });
   if (grid.selected.length === 2) await attempt("interpolation", drawInterpolation);
@@ -137,7 +141,7 @@ async function showSelection() {
 
 async function drawInterpolation() {
   const [from, to] = grid.selected;
-  const fields = { ...requestFields(), from, to, frames: FRAMES };
+  const fields = { ...shown, from, to, frames: FRAMES };
   animation.show(await engine.interpolation(fields, renewSignal("interpolation")), FRAMES);
   $("animation").ariaLabel = `Interpolation from image ${from} to image ${to}`;
   $("endpoints").textContent = `From image ${from} to image ${to}`;
@@ -149,7 +153,7 @@ async function drawText() {
   $("text-image").hidden = !text;
   if (!text) return;
   const indices = labels.parseCharacters(text);
-  const { seed, truncation } = requestFields();
+  const { seed, truncation } = shown;
   const images = await engine.images({ seed, first: 0, n: indices.length, labels: indices, truncation }, signal);
   drawOn($("text-image"), images, images.n);
   $("text-image").ariaLabel = `${text} in generated handwriting`;
@@ -166,7 +170,7 @@ function save(blob, name) {
 function download(name, makeBlob) {
   return attempt("download", async () => {
     $("status").textContent = `Preparing ${name}`;
-    save(await makeBlob(requestFields()), name);
+    save(await makeBlob(shown), name);
     $("status").textContent = `${name} is downloaded`;
   });
 }
@@ -180,7 +184,7 @@ function copyText(text, name) {
 
 // Returns a link to what is shown, with the given images selected.
 function link(selected) {
-  return linkTo({ model: engine.card.file_sha256, ...requestFields(), images: selected.join(",") });
+  return linkTo({ model: engine.card.file_sha256, ...shown, images: selected.join(",") });
 }
 
 // Fills the form from the URL. Says so if the link is to another model, whose images are different.
@@ -198,6 +202,8 @@ function readUrl() {
 
 async function start() {
   await engine.open();
+  $("content").hidden = false;
+  $("token-panel").open = false;
   const { card } = engine;
   errors.clear();
   $("name").textContent = card.name;
@@ -217,6 +223,10 @@ async function start() {
   redraw();
 }
 
+async function tryToStart() {
+  if (!(await attempt("start", start))) $("model").textContent = "No model is loaded.";
+}
+
 $("links").append(...engine.links.flatMap(([text, href], i) => {
   const anchor = Object.assign(document.createElement("a"), { href, textContent: text });
   return i ? [" · ", anchor] : [anchor];
@@ -226,29 +236,29 @@ $("request").addEventListener("submit", (event) => event.preventDefault());
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   engine.token = $("token").value;
-  attempt("start", start);
+  tryToStart();
 });
 $("random-seed").addEventListener("click", () => {
   form.seed.value = Math.floor(Math.random() * 1e6);
   redraw();
 });
-$("text").addEventListener("input", () => attempt("text", drawText));
+$("text").addEventListener("input", () => shown && attempt("text", drawText));
 $("copy-link").addEventListener("click", () => copyText(link(grid.selected), "Link"));
 $("image-link").addEventListener("click", () => copyText(link(grid.selected.slice(-1)), "Link to the image"));
 $("copy-command").addEventListener("click", () => copyText($("command").textContent, engine.commandName));
 $("png").addEventListener("click", () =>
-  download(`digits-${form.seed.value}.png`, (fields) => engine.png(fields, columns(fields), SCALE)),
+  download(`digits-${shown.seed}.png`, (fields) => engine.png(fields, columns(fields), SCALE)),
 );
 $("image-png").addEventListener("click", () => {
   const index = grid.selected.at(-1);
-  download(`digit-${form.seed.value}-${index}.png`, (fields) =>
+  download(`digit-${shown.seed}-${index}.png`, (fields) =>
     engine.png({ ...fields, first: index, n: 1 }, 1, IMAGE_SCALE),
   );
 });
 $("dataset").addEventListener("submit", (event) => {
   event.preventDefault();
   const n = Number($("dataset-n").value);
-  download(`digits-${form.seed.value}.npz`, (fields) => engine.npz({ ...fields, n }));
+  download(`digits-${shown.seed}.npz`, (fields) => engine.npz({ ...fields, n }));
 });
 addEventListener("hashchange", () => {
   if (!engine.card) return; // start reads the URL
@@ -257,4 +267,4 @@ addEventListener("hashchange", () => {
 });
 narrow.addEventListener("change", redraw);
 
-attempt("start", start);
+tryToStart();

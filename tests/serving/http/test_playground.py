@@ -327,6 +327,9 @@ def test_an_error_of_the_service_is_shown_and_leaves_nothing_dimmed(browser, ser
     page.get_by_role("alert").wait_for()
     assert page.get_by_role("alert").inner_text().startswith("labels: ")
     assert page.locator("#grid").get_attribute("aria-busy") == "false"
+    with page.expect_download() as download:  # of the images that are still shown
+        page.get_by_role("button", name="Download PNG").click()
+    np.testing.assert_array_equal(pixels(download.value.path().read_bytes()), expected_grid(80, 7, scale=2))
     page.close()
 
 
@@ -372,7 +375,7 @@ def test_a_model_whose_classes_are_words_has_labels_but_no_handwriting(browser, 
 
 
 @pytest.mark.slow
-def test_the_token_panel_opens_and_sends_the_token_when_it_is_submitted(browser, tmp_path):
+def test_the_token_panel_opens_and_sends_the_token_when_it_is_submitted(browser, axe, tmp_path):
     with serving(tmp_path, MNIST_GAN_API_TOKEN="secret") as (client, _):
         page = browser.new_page()
         sent: list[str] = []
@@ -381,6 +384,8 @@ def test_the_token_panel_opens_and_sends_the_token_when_it_is_submitted(browser,
         page.get_by_role("alert").wait_for()
         field = page.get_by_label("Token that the service requires")
         expect(field).to_be_focused()
+        expect(page.get_by_role("alert")).to_have_text("The service requires its API token: enter it below")
+        assert violations(page, axe) == []
         page.wait_for_load_state("networkidle")
         before = len(sent)
         page.keyboard.type("secret")
@@ -390,6 +395,7 @@ def test_the_token_panel_opens_and_sends_the_token_when_it_is_submitted(browser,
         settle(page)
         np.testing.assert_array_equal(picture(page), expected_grid(80, 7))
         page.get_by_role("alert").wait_for(state="hidden")
+        expect(field).to_be_hidden()
         assert "authorization: Bearer $TOKEN" in page.locator("#command").inner_text()
         page.close()
 

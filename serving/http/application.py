@@ -87,19 +87,23 @@ class Application:
             async with exchange.deadline:
                 await self._respond(scope, receive, exchange)
             return
-        except RequestError as request_error:
-            error = request_error
+        # A variable that kept the error after its except clause would also keep the body, in a reference cycle.
+        except RequestError as error:
+            response = self._error_response(scope["path"], error)
         except TimeoutError:
-            error = exchange.timeout_error()
+            response = self._error_response(scope["path"], exchange.timeout_error())
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            error = status_error(500)
-        protocol = self._protocol(scope["path"])
-        response = protocol.error_response(error) if protocol else error.response()
+            response = self._error_response(scope["path"], status_error(500))
         if not exchange.response_started:
             await response(scope, receive, send)
         elif extension := scope.get("extensions", {}).get(ABORT):
             extension["abort"]()  # otherwise a slow client could keep the connection open until it has read the buffer
+
+    def _error_response(self, path: str, error: RequestError) -> Response:
+        """Returns the response in the format of the protocol that the path belongs to."""
+        protocol = self._protocol(path)
+        return protocol.error_response(error) if protocol else error.response()
 
     async def _respond(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         path, http_method = scope["path"], scope["method"]

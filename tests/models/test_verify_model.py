@@ -140,7 +140,9 @@ def test_a_file_that_was_exported_in_spite_of_low_quality_fails_the_check_of_the
     assert "although share of constant images 1, at most 0.1 is required" in details(report)["quality"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", *(pytest.param(each, marks=pytest.mark.slow) for each in ("fp16", "int8"))]
+)
 def test_exporting_the_checkpoint_again_gives_the_same_file_byte_for_byte(command, runs, tmp_path, precision):
     checkpoint = load_checkpoint(runs["conditional"])
     exported = export(checkpoint, name="a")

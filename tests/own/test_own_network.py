@@ -73,6 +73,7 @@ def test_the_page_lists_the_allowed_operators():
     assert set(re.findall(r"`(\w+)`", section)) == OPERATORS
 
 
+@pytest.mark.slow
 def test_code_is_imported_only_if_the_command_line_names_it(folder):
     import_example()
     widths = {"generator_widths": None, "discriminator_widths": None}
@@ -91,6 +92,7 @@ def test_code_is_imported_only_if_the_command_line_names_it(folder):
     assert not (folder / "executed").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_dropout_equals_an_uninterrupted_one(folder):
     change(folder / "my_gan.py", "nn.LeakyReLU(0.2), nn.Flatten()", "nn.LeakyReLU(0.2), nn.Dropout(0.5), nn.Flatten()")
     change(folder / "my_gan.py", "self.logit =", "self.unused = nn.Linear(3, 3)\n        self.logit =")

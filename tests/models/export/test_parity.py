@@ -185,6 +185,7 @@ def test_every_batch_size_that_a_generator_runs_and_larger_ones_are_compared(row
     assert sum(size > rows for size in sizes) == 3
 
 
+@pytest.mark.slow
 def test_large_images_are_compared_and_stored_in_smaller_numbers(tmp_path):
     for index in range(2):
         write_image(tmp_path / "images" / "reds" / f"{index}.png", Image.new("RGB", (256, 256), "red"))

@@ -259,6 +259,7 @@ def connect_slow_reader(client: httpx.Client) -> socket.socket:
     return slow
 
 
+@pytest.mark.slow
 def test_responses_that_are_too_large_together_are_rejected_until_one_of_them_ends(limited_client):
     deadline = time.monotonic() + 60
     with connect_slow_reader(limited_client) as slow:

@@ -112,6 +112,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_traces_keep_the_trace_id_of_the_client_and_are_exported_before_the_service_stops(files, tmp_path):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with collector() as (url, received):

@@ -69,6 +69,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.slow
 def test_the_service_works_with_a_full_disk_at_bentoml_home(tmp_path, full_disk):
     environment = {"MNIST_GAN_MODEL": str(SHIPPED), "BENTOML_HOME": str(full_disk)}
     with serving(tmp_path, **environment) as (client, _):
@@ -76,6 +77,7 @@ def test_the_service_works_with_a_full_disk_at_bentoml_home(tmp_path, full_disk)
         assert generated_images(client) == 5
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_allocate_files_serve_without_metrics_and_log_it_once(tmp_path):
     environment = {"MNIST_GAN_MODEL": str(SHIPPED), **TWO_WORKERS}
     with file_limit(metrics.FILE_BYTES // 2), serving(tmp_path, **environment) as (client, _):

@@ -293,6 +293,7 @@ def test_a_request_in_flight_ends_with_the_file_that_it_began_with(admin):
     np.testing.assert_array_equal(npz_images(response)[-100:], shipped.images(1, 9_900, 100)[0][:, 0])
 
 
+@pytest.mark.slow
 def test_several_workers_refuse_to_load_and_say_to_restart(folder, tmp_path):
     environment = {
         "MNIST_GAN_MODEL": str(FAST),

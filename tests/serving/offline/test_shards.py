@@ -140,7 +140,9 @@ def test_a_worker_that_is_killed_is_reported_in_one_line(files, tmp_path):
     )
 
 
-@pytest.mark.parametrize("format", ["npz", "webdataset", "parquet"])
+@pytest.mark.parametrize(
+    "format", ["npz", *(pytest.param(each, marks=pytest.mark.slow) for each in ("webdataset", "parquet"))]
+)
 def test_a_full_disk_is_reported_in_one_line_and_leaves_no_partial_shard(files, tmp_path, format):
     pytest.importorskip({"webdataset": "webdataset", "parquet": "pyarrow"}.get(format, "numpy"))
     command = [SAMPLE, files["conditional"], "--out", tmp_path, "--n", 3_000, "--shards", 1, "--format", format]

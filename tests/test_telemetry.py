@@ -113,6 +113,7 @@ def test_sampling_looks_up_no_host_name(recording, tmp_path):
     recording.check()
 
 
+@pytest.mark.slow
 def test_the_service_looks_up_no_host_name(recording, tmp_path):
     with serving(tmp_path, prefix=recording.prefix, **recording.environment, MNIST_GAN_MODEL=str(SHIPPED)) as (
         client,

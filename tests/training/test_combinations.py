@@ -19,7 +19,10 @@ def _load_data_once():
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "bf16")) for name in PRECISIONS],
+)
 def test_every_loss_trains_with_every_penalty(tmp_path, precision, discriminator):
     for combination in ALL:
         if combination[0] != precision or combination[3] != discriminator:

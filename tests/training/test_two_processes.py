@@ -9,6 +9,8 @@ import torch
 from tests.training import two_processes
 from tests.training.combinations import PAIRWISE
 
+pytestmark = pytest.mark.slow
+
 RANKS = (0, 1)
 
 

@@ -15,7 +15,7 @@ from training.evaluation.metrics import Measurement
 from training.evaluation.sources import ImageSource
 
 
-@pytest.fixture(scope="module", params=["conditional", "unconditional"])
+@pytest.fixture(scope="module", params=["conditional", pytest.param("unconditional", marks=pytest.mark.slow)])
 def original(request, runs) -> tuple[Checkpoint, Export]:
     checkpoint = load_checkpoint(runs[request.param])
     return checkpoint, export(checkpoint)

@@ -48,7 +48,7 @@ def check_all_routes(folder: Path, examples: int, routes: int, **environment: st
     print(*re.findall(r"[\d,]+ generated.*", done.stdout))
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
 def test_every_route_conforms_to_the_openapi_document(tmp_path, examples):
     check_all_routes(tmp_path, examples, 30, MNIST_GAN_MODEL=str(SHIPPED))
 

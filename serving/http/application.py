@@ -40,7 +40,8 @@ NO_QUERY = QueryParams()
 
 logger = logging.getLogger("bentoml.mnist-gan")
 
-Page = Callable[[], Response]
+Page = Callable[[QueryParams], Response]
+"""Makes the response to a GET or HEAD request from the query of its URL."""
 Respond = Callable[[Scope, Mapping[bytes, bytes], bytes], Awaitable[Response]]
 """Makes the response from the scope, the header fields and the body of a request."""
 
@@ -53,7 +54,7 @@ class Application:
         settings: limits and the token.
         methods: BentoML's `APIMethod` of each route, or an object with the same attributes `route`, `input_spec` and
             `func`. A POST request to the route calls it.
-        pages: functions by path. A GET or HEAD request to the path calls the function, which returns the response.
+        pages: functions by path. A GET or HEAD request to the path calls the function.
         protocols: other protocols. Their routes come after the methods and pages.
     """
 
@@ -114,7 +115,8 @@ class Application:
         elif http_method in ("GET", "HEAD") and path in self._pages:
             if path in TOKEN_PATHS:
                 self._check_token(dict(scope["headers"]))
-            await self._pages[path]()(scope, receive, exchange.send)
+            response = self._pages[path](_read_query(scope["query_string"]))
+            await response(scope, receive, exchange.send)
         elif protocol := self._protocol(path):
             await self._respond_to_protocol(protocol, scope, receive, exchange)
         else:

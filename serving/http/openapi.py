@@ -30,7 +30,7 @@ request fields."""
 BINARY = {"type": "string", "format": "binary"}
 ERROR_STATUSES = (400, 401, 413, 415, 429, 500, 503, 504)
 """Statuses of error responses to a POST request; 401 only if the service has a token."""
-CARD_ERROR_STATUSES = (401, 500, 503, 504)
+CARD_ERROR_STATUSES = (400, 401, 500, 503, 504)
 """Statuses of error responses to GET /card."""
 MODELS_ERROR_STATUSES = (401, 500, 504)
 """Statuses of error responses to GET /models."""
@@ -223,7 +223,15 @@ def _operation(path: str, route: Route, card: Card | None) -> dict[str, Any]:
 def _card_by_get(post: dict[str, Any]) -> dict[str, Any]:
     """Describes GET /card, which returns the same card as POST /card."""
     same = {name: post[name] for name in ("tags", "summary", "description")}
-    return same | {"responses": {"200": post["responses"]["200"]} | _errors(CARD_ERROR_STATUSES)} | _security()
+    parameters = [
+        {"name": name, "in": "query", "description": field.pop("description"), "schema": field}
+        for name, field in request_fields.ModelFields.model_json_schema()["properties"].items()
+    ]
+    return (
+        same
+        | {"parameters": parameters, "responses": {"200": post["responses"]["200"]} | _errors(CARD_ERROR_STATUSES)}
+        | _security()
+    )
 
 
 def _list_models() -> dict[str, Any]:

@@ -4,9 +4,11 @@ from functools import partial
 from pathlib import Path
 
 import bentoml
+from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from serving.http.openapi import specification
+from serving.http.request_fields import ModelFields, fields_of_query
 
 FOLDER = Path(__file__).parent
 CONTENT_SECURITY_POLICY = (
@@ -37,22 +39,31 @@ def card(model: str | None = None) -> Response:
     return Response(generator.card.to_json(), media_type="application/json", headers=headers)
 
 
-def models() -> Response:
+def card_by_query(query: QueryParams) -> Response:
+    """Returns the card of the model that the query names, as `card` does.
+
+    Raises:
+        RequestError: as `card`, and 400 if the query has other fields.
+    """
+    return card(**ModelFields.check(fields_of_query(query)))
+
+
+def models(_: QueryParams) -> Response:
     """Returns the name, the state and the hash of each model as JSON."""
     return JSONResponse({"models": bentoml.get_current_service().models.describe_all()})
 
 
-def description() -> Response:
+def description(_: QueryParams) -> Response:
     """Returns the OpenAPI document."""
     return JSONResponse(specification(bentoml.get_current_service().models.default_card))
 
 
-def swagger() -> Response:
+def swagger(_: QueryParams) -> Response:
     """Returns a Swagger UI page for the API. BentoML's own page would load a tag manager from another site."""
     return Response((FOLDER / "swagger.html").read_bytes(), media_type="text/html")
 
 
-def playground(path: str) -> Response:
+def playground(path: str, _: QueryParams) -> Response:
     """Returns a file of the playground.
 
     Args:
@@ -66,8 +77,8 @@ def playground(path: str) -> Response:
 PAGES = {
     "/": swagger,
     "/docs.json": description,
-    "/card": card,
+    "/card": card_by_query,
     "/models": models,
     **{path: partial(playground, path) for path in PLAYGROUND_FILES},
 }
-"""Functions that return the response to a GET request, by path."""
+"""Functions that return the response to a GET request from the query of its URL, by path."""

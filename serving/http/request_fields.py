@@ -157,6 +157,17 @@ class RequestFields(bentoml.IODescriptor):
         return {name: getattr(request, name) for name in cls.model_fields}
 
 
+def fields_of_query(query: QueryParams) -> dict[str, str]:
+    """Returns the fields of the query of a URL.
+
+    Raises:
+        RequestError: 400 if a field occurs more than once.
+    """
+    if len(query.multi_items()) > len(query):
+        raise RequestError(400, "A field of the query may occur only once")
+    return dict(query)
+
+
 class ModelFields(RequestFields):
     """The model that a request is for."""
 

@@ -39,6 +39,7 @@ from serving.http.request_fields import (
     Scale,
     Seed,
     Truncation,
+    fields_of_query,
     input_errors_as_400,
     optional,
 )
@@ -180,9 +181,7 @@ def _read(template: str, call: Call) -> dict[str, Any]:
     for name in call.query:
         if name in call.values:
             raise RequestError(400, f"{name} is a part of the path and cannot be a field of the query", name)
-    if len(call.query.multi_items()) > len(call.query):
-        raise RequestError(400, "A field of the query may occur only once")
-    return model.check({**call.query, **call.values})
+    return model.check({**fields_of_query(call.query), **call.values})
 
 
 def _image(card: Card, format: UrlFormat, fields: Mapping[str, Any]) -> tuple[int, Any, Picture]:

@@ -111,8 +111,9 @@ def test_every_route_uses_the_model_that_the_request_names(client, generators, n
         client.post("/decode", json={"latents": latents.tolist()} | label | field),
         client.post("/interpolate", json={"from": {"seed": 1}, "to": {"seed": 2}, "frames": 3} | field),
         client.post("/card", json=field),
+        client.get("/card", params=field),
     ]
-    assert [response.status_code for response in responses] == [200] * 6
+    assert [response.status_code for response in responses] == [200] * 7
     assert {response.headers["X-Model"] for response in responses} == {generator.card.file_sha256}
 
 
@@ -135,6 +136,12 @@ def test_the_query_of_an_npy_body_may_name_a_model_once(client):
     assert error_field(client.post("/decode?model=letters", content=body)) == (400, "model")
     assert error_field(client.post("/decode?model=plain&model=plain", content=body)) == (400, "model")
     assert client.post("/decode?model=plain", content=body).status_code == 200
+
+
+def test_the_query_of_a_card_may_only_name_a_model_once(client):
+    assert error_field(client.get("/card?model=letters")) == (400, "model")
+    assert error_field(client.get("/card?name=plain")) == (400, "name")
+    assert error_field(client.get("/card?model=plain&model=plain")) == (400, None)
 
 
 def test_the_list_of_models_has_their_hashes_and_states(client, generators):

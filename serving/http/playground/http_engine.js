@@ -9,10 +9,17 @@ export class HttpEngine {
   commandName = "curl command";
   links = [["HTTP API", "./"], ["Model card", "card"]];
   token = "";
+  model = new URLSearchParams(location.search).get("model") ?? undefined; // name of the model; undefined: the default one
 
-  // Requests the card and the limits. Throws an error with `status` 401 if the service requires another token.
+  // Requests the card, the models and the limits. Throws an error with `status` 401 if the service requires another token.
   async open() {
-    const [card, document] = await Promise.all([this.#request("card"), this.#request("docs.json")]);
+    const cardUrl = this.model === undefined ? "card" : `card?${new URLSearchParams({ model: this.model })}`;
+    const [card, models, document] = await Promise.all([cardUrl, "models", "docs.json"].map((url) => this.#request(url)));
+    this.models = (await models.json()).models.map(({ name, ...state }) => ({
+      name,
+      selected: this.model === undefined ? state.default : name === this.model,
+      url: `?${new URLSearchParams({ model: name })}`,
+    }));
     this.fileBytes = Number(card.headers.get("x-model-bytes")) || null;
     this.card = await card.json();
     const { paths, components } = await document.json();
@@ -52,7 +59,7 @@ export class HttpEngine {
   command(fields, columns, scale) {
     const url = quote(new URL("generate", location.href).href);
     const token = this.token && " -H \"authorization: Bearer $TOKEN\"";
-    const body = quote(JSON.stringify({ ...fields, columns, scale }));
+    const body = quote(JSON.stringify({ ...fields, columns, scale, model: this.model }));
     return `curl -X POST ${url} -H 'content-type: application/json'${token} -d ${body} -o digits.png`;
   }
 
@@ -60,7 +67,7 @@ export class HttpEngine {
   imageUrl({ seed, truncation }, index, label, scale) {
     if (!this.imageFields) return null;
     const url = new URL(IMAGE_ROUTE.slice(1).replace("{seed}", seed).replace("{index}", index), location.href);
-    const values = { label, truncation, scale, v: this.card.file_sha256.slice(0, 12) };
+    const values = { label, truncation, scale, model: this.model, v: this.card.file_sha256.slice(0, 12) };
     for (const [name, value] of Object.entries(values)) {
       if (value && this.imageFields.includes(name)) url.searchParams.set(name, value);
     }
@@ -68,7 +75,7 @@ export class HttpEngine {
   }
 
   #post(route, body, signal) {
-    return this.#request(route, { method: "POST", body: JSON.stringify(body), signal });
+    return this.#request(route, { method: "POST", body: JSON.stringify({ ...body, model: this.model }), signal });
   }
 
   async #request(route, options = {}) {

@@ -209,6 +209,8 @@ async function start() {
   $("name").textContent = card.name;
   $("model").textContent = modelText(card, engine.fileBytes);
   $("quality").textContent = qualityText(card.quality);
+  $("models").hidden = engine.models.length < 2;
+  $("models").replaceChildren("Models: ", ...engine.models.map(modelLink).flatMap(separate));
   labels = card.conditional ? new Labels(card.dataset.class_names) : null;
   $("labels").hidden = !labels;
   $("handwriting").hidden = !labels?.letters.length;
@@ -223,14 +225,22 @@ async function start() {
   redraw();
 }
 
+function modelLink({ name, url, selected }) {
+  return Object.assign(document.createElement("a"), { href: url, textContent: name, ariaCurrent: selected ? "page" : null });
+}
+
+// Returns an element of a list, with a separator before it unless it is the first one.
+function separate(element, i) {
+  return i ? [" · ", element] : [element];
+}
+
 async function tryToStart() {
   if (!(await attempt("start", start))) $("model").textContent = "No model is loaded.";
 }
 
-$("links").append(...engine.links.flatMap(([text, href], i) => {
-  const anchor = Object.assign(document.createElement("a"), { href, textContent: text });
-  return i ? [" · ", anchor] : [anchor];
-}));
+$("links").append(
+  ...engine.links.map(([textContent, href]) => Object.assign(document.createElement("a"), { href, textContent })).flatMap(separate),
+);
 $("request").addEventListener("input", redraw);
 $("request").addEventListener("submit", (event) => event.preventDefault());
 $("token-form").addEventListener("submit", (event) => {

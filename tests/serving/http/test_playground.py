@@ -140,14 +140,15 @@ def test_the_image_of_the_page_can_be_downloaded_and_linked(page, context):
 def test_the_url_of_an_image_is_shown_if_the_service_has_a_route_for_it(browser, server, fields):
     page = browser.new_page()
 
-    def add_route(route) -> None:
+    def change_route(route) -> None:
         document = route.fetch().json()
+        operation = document["paths"].pop("/images/{seed}/{index}.png")
         if fields:
-            operation = {"parameters": [{"name": name} for name in fields]}
-            document["paths"]["/images/{seed}/{index}.png"] = {"get": operation}
+            operation["get"]["parameters"] = [{"name": name} for name in fields]
+            document["paths"]["/images/{seed}/{index}.png"] = operation
         route.fulfill(json=document)
 
-    page.route("**/docs.json", add_route)
+    page.route("**/docs.json", change_route)
     page.goto(f"{server}/playground#truncation=0.5")
     settle(page)
     cell(page, 13).click()
@@ -358,6 +359,31 @@ def test_a_model_without_classes_has_no_fields_for_labels_and_text(browser, unco
     assert page.get_by_label("Labels").is_hidden()
     assert page.get_by_label("Text", exact=True).is_hidden()
     page.close()
+
+
+@pytest.mark.slow
+def test_each_model_of_the_service_has_a_link_and_all_requests_are_for_the_chosen_one(browser, axe, tmp_path):
+    with serving(tmp_path, MNIST_GAN_MODEL=f"large={SHIPPED},small={OTHER_MODEL}") as (client, _):
+        page = browser.new_page(accept_downloads=True)
+        page.goto(f"{client.base_url}/playground")
+        settle(page)
+        links = page.get_by_role("navigation", name="Models of the service")
+        expect(links.locator("[aria-current=page]")).to_have_text("large")
+        links.get_by_role("link", name="small").click()
+        settle(page)
+        expect(links.locator("[aria-current=page]")).to_have_text("small")
+        expect(page.locator("#name")).to_have_text("mnist-fast")
+        np.testing.assert_array_equal(picture(page), expected_grid(80, 7, model=OTHER_MODEL))
+        assert '"model":"small"' in page.locator("#command").inner_text()
+        cell(page, 3).click()
+        settle(page)
+        png = page.request.get(page.locator("#image-url a").get_attribute("href")).body()
+        np.testing.assert_array_equal(pixels(png), expected_grid(1, 7, 3, "3", scale=8, model=OTHER_MODEL))
+        assert violations(page, axe) == []
+        page.goto(f"{client.base_url}/playground?model=medium")
+        message = "model: There is no model 'medium'; the models are large, small"
+        expect(page.get_by_role("alert")).to_have_text(message)
+        page.close()
 
 
 @pytest.mark.slow

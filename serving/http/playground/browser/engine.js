@@ -7,6 +7,7 @@ const MAX_ARRAY_IMAGES = 10_000;
 
 export class BrowserEngine {
   commandName = "sample command";
+  models = [];
   maxGrid = 1024;
   maxArray = MAX_ARRAY_IMAGES;
   #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });

@@ -64,11 +64,13 @@ def open_model(path: Path, device: str, public_key: Path | None, allowed_hashes:
     Raises:
         ModelFileError: the file fails a check, or the device is cuda and onnxruntime cannot use a GPU.
     """
-    if device == "cuda" or (device == "auto" and CUDA in onnxruntime.get_available_providers()):
-        try:
-            return Generator.open(path, CUDA, public_key, allowed_hashes)
-        except ModelFileError as error:
-            if device == "cuda":
-                raise
-            logger.warning("no GPU is used: %s", error)
-    return Generator.open(path, public_key=public_key, allowed_hashes=allowed_hashes)
+    if device == "cpu" or (device == "auto" and CUDA not in onnxruntime.get_available_providers()):
+        return Generator.open(path, public_key=public_key, allowed_hashes=allowed_hashes)
+    try:
+        return Generator.open(path, CUDA, public_key, allowed_hashes)
+    except ModelFileError as error:
+        if device == "cuda":
+            raise
+        generator = Generator.open(path, public_key=public_key, allowed_hashes=allowed_hashes)
+        logger.warning("no GPU is used: %s", error)
+        return generator

@@ -1,5 +1,6 @@
 """The choice of the model file, and a service without a usable model file."""
 
+import logging
 import os
 import signal
 
@@ -7,8 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from models.common.errors import ModelFileError
 from models.onnx_file.generator import Generator
+from models.onnx_file.session import CPU, CUDA
 from models.onnx_file.store import SHIPPED, register
+from serving.http.model_file import open_model
 from tests.serving.http.messages import error_code, npz_images
 from tools.service_process import serving
 
@@ -40,6 +44,22 @@ def test_a_service_without_a_model_is_alive_but_not_ready_and_logs_the_reason(tm
     log = (tmp_path / "service.log").read_text()
     assert "nothing.onnx: No such file or directory" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_cannot_be_used_is_reported_only_if_the_model_file_itself_is_good(
+    files, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(logging.getLogger("bentoml"), "propagate", True)
+    damaged = tmp_path / "a.onnx"
+    damaged.write_bytes(files["conditional"].read_bytes()[:-7])
+    with pytest.raises(ModelFileError, match="checksum"):
+        open_model(damaged, "auto", public_key=None, allowed_hashes=())
+    assert "GPU" not in caplog.text
+    model = open_model(files["conditional"], "auto", public_key=None, allowed_hashes=())
+    if model.provider == CPU:
+        assert f"no GPU is used: {files['conditional']}: " in caplog.text
 
 
 @pytest.mark.slow

@@ -217,10 +217,10 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
     if options.precision != "fp32":
         exported = export_variant(checkpoint, original, options.precision)
     quality_check = check_quality(exported.generator)
-    for warning in quality_check.warnings():
-        print(f"export-onnx: warning: {warning}", file=sys.stderr)
     if not options.allow_low_quality:
         require_quality(quality_check)
+    for warning in quality_check.warnings():
+        print(f"export-onnx: warning: {warning}", file=sys.stderr)
     evaluation = None
     if exported is not original:
         evaluation = compare_with_original(

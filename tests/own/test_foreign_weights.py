@@ -106,6 +106,25 @@ def test_a_model_of_unknown_data_needs_the_name_of_real_images_to_be_evaluated(c
     assert "--dataset: the first model was trained on 'unknown', which is not a known data set; choose one of" in output
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "measured"),
+    [
+        ("Flat", [], {"class balance"}),
+        ("Conditional", ["--classes", "10", "--allow-low-quality"], {"label agreement", "class balance"}),
+        ("Conditional", ["--classes", "5", "--allow-low-quality"], {"label agreement"}),
+        ("Conditional", ["--classes", "1"], set()),
+    ],
+)
+def test_the_quality_check_of_mnist_accepts_any_number_of_classes(command, trained, tmp_path, name, more, measured):
+    weights, _ = trained(name, (32,))
+    given = options(weights, name, "32", "--dataset", "mnist", *more)
+    command(export_onnx.main, *given, "--out", tmp_path / "a.onnx")
+    measurements = Generator.open(tmp_path / "a.onnx").card.quality_check.measurements
+    found = {name for name in ("label agreement", "class balance") if measurements[name].value is not None}
+    assert found == measured
+    assert measurements["label agreement"].refuse <= 0.75
+
+
 class Noisy(tutorial_networks.Flat):
     def forward(self, z):
         return super().forward(z + torch.randn_like(z))

@@ -118,7 +118,7 @@ def _copied(network: _Network) -> _Network:
     except Exception as error:
         raise NetworkError(
             f"{network.config.architecture} cannot be copied: {describe(error)}; keep neither results of forward nor "
-            "open files in its attributes"
+            "open files in its attributes, and use weight_norm of torch.nn.utils.parametrizations, not the older one"
         ) from error
 
 

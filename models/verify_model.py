@@ -11,11 +11,12 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from models.common.commands import Version, command, interruptible_imports
+from models.common.commands import Version, command, interruptible_imports, optional
+from models.common.errors import InputError
 
 if TYPE_CHECKING:
     from models.onnx_file.generator import Generator
@@ -36,8 +37,9 @@ class Options:
     """PEM file of the public key that must have signed FILE. The signature is FILE.sig."""
     run: Path | None = None
     """Folder of the training run, whose newest checkpoint is used, or the checkpoint file (.safetensors). Exports it
-    again and compares the result with FILE. Needs PyTorch and takes about half a minute. The module of a network of
-    your own is imported, which runs its code."""
+    again and compares the result with FILE. Needs PyTorch and takes about half a minute."""
+    network: Annotated[str | None, optional("MODULE:CLASS", "a network of this package")] = None
+    """Class of the generator of --run, if it is your own. Its module is imported, which runs its code."""
     json: bool = False
     """Print the results as JSON."""
     version: Version = False
@@ -46,11 +48,13 @@ class Options:
 @command("verify-model")
 def main() -> None:
     options = tyro.cli(Options, prog="verify-model")
+    if options.network and not options.run:
+        raise InputError("network", "is only for --run; the model file alone is verified without the class")
     with interruptible_imports("verify-model"):
         from models.onnx_file.verification import verify_file
     generator, results = verify_file(options.file, options.public_key)
     if options.run:
-        results += compare_with_run(generator, options.run)
+        results += compare_with_run(generator, options.run, options.network)
     passed = all(result.result != "failed" for result in results)
     if options.json:
         report = {
@@ -68,10 +72,13 @@ def main() -> None:
     sys.exit(0 if passed else 1)
 
 
-def compare_with_run(generator: "Generator | None", run: Path) -> "list[CheckResult]":
+def compare_with_run(generator: "Generator | None", run: Path, network: str | None) -> "list[CheckResult]":
     """Exports the checkpoint of a run again and compares it with the model file; skipped if that cannot be opened.
 
+    Imports the module of `network`, unless that is None.
+
     Raises:
+        NetworkError: the class cannot be imported.
         CheckpointError: there is no checkpoint, or it cannot be read.
     """
     from models.onnx_file.verification import CheckResult
@@ -81,6 +88,9 @@ def compare_with_run(generator: "Generator | None", run: Path) -> "list[CheckRes
     with interruptible_imports("verify-model", "PyTorch"):
         from models.checkpoint import load_checkpoint
         from models.export.reproduction import compare_with_checkpoint
+        from models.networks.own import import_network
+    if network:
+        import_network(network)
     return compare_with_checkpoint(generator, load_checkpoint(run))
 
 

@@ -217,10 +217,10 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
     if options.precision != "fp32":
         exported = export_variant(checkpoint, original, options.precision)
     quality_check = check_quality(exported.generator)
-    for warning in quality_check.warnings():
-        print(f"export-onnx: warning: {warning}", file=sys.stderr)
     if not options.allow_low_quality:
         require_quality(quality_check)
+    for warning in quality_check.warnings():
+        print(f"export-onnx: warning: {warning}", file=sys.stderr)
     evaluation = None
     if exported is not original:
         evaluation = compare_with_original(
@@ -247,6 +247,7 @@ def load_source(options: Options) -> "tuple[Checkpoint, str | None]":
     from models.checkpoint import load_checkpoint, run_name
     from models.export import foreign
     from models.networks.own import import_network
+    from training.data import LOADERS
 
     if options.run is not None:
         if options.network:
@@ -271,7 +272,7 @@ def load_source(options: Options) -> "tuple[Checkpoint, str | None]":
         (channels, height, width),
         foreign.parse_range(options.range),
         foreign.parse_classes(options.classes) if options.classes is not None else (),
-        options.dataset if options.dataset is not None else foreign.UNKNOWN_DATASET,
+        foreign.parse_dataset(options.dataset, LOADERS) if options.dataset is not None else foreign.UNKNOWN_DATASET,
     )
     return foreign.load_foreign(generator), options.weights.stem
 

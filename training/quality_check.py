@@ -31,6 +31,8 @@ CONSTANT_LEVELS = 16
 
 LABEL_AGREEMENT_BY_CHANCE = 2.0
 """A label agreement of less than this number divided by the number of classes is refused: guessing reaches 1."""
+MAX_LABEL_AGREEMENT_BOUND = 0.75
+"""Upper limit of that bound, for generators of two classes: guessing reaches 0.5."""
 
 
 class QualityError(MnistGanError):
@@ -73,15 +75,22 @@ def check_quality(generator: Generator) -> QualityCheck:
         ),
     }
     classify = pinned_classifier(data)
-    predicted = classify(torch.from_numpy(images)).labels if classify else None
-    classes = max(len(data.class_names), 1)
-    agreement = None if predicted is None or labels is None else float((predicted == labels).mean())
+    output = classify(torch.from_numpy(images)) if classify else None
+    classes = len(data.class_names)
+    agreement = None if output is None or labels is None or classes < 2 else float((output.labels == labels).mean())
     measurements["label agreement"] = QualityMeasurement(
-        agreement, "higher", warn=0.9, refuse=LABEL_AGREEMENT_BY_CHANCE / classes
+        agreement,
+        "higher",
+        warn=0.9,
+        refuse=min(LABEL_AGREEMENT_BY_CHANCE / max(classes, 1), MAX_LABEL_AGREEMENT_BOUND),
     )
     divergence = None
-    if predicted is not None and n >= MIN_IMAGES_PER_CLASS * classes:
-        divergence = _divergence(predicted, np.array(data.class_weights))
+    if output is not None:
+        recognized = output.probabilities.shape[1]
+        # The data set of an unconditional generator that was trained elsewhere has no classes on the card.
+        weights = data.class_weights or (1,) * recognized
+        if len(weights) == recognized and n >= MIN_IMAGES_PER_CLASS * recognized:
+            divergence = _divergence(output.labels, np.array(weights))
     # An early textbook GAN draws one class only, and so does a collapsed generator: there is no bound between them.
     measurements["class balance"] = QualityMeasurement(divergence, "lower", warn=0.1, refuse=None)
     return QualityCheck(n, measurements)

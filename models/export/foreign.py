@@ -5,9 +5,11 @@ Reading the weights runs no code: they are a safetensors file, or a PyTorch file
 
 import ast
 import hashlib
+import io
 import math
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ from torch import Tensor
 from models.checkpoint import Checkpoint
 from models.common.errors import InputError
 from models.networks import NetworkConfig, build_generator
-from models.networks.own import NetworkError, import_network
+from models.networks.own import NetworkError, describe, import_network
 from models.onnx_file.card import MAX_SIZE, Dataset, Training
 
 UNKNOWN_DATASET = "unknown"
 """Name of the data set on the card, if the user gives none."""
+MAX_NAME = 100
+"""Maximum number of characters of the name of a class or a data set."""
 LISTED = 5
 """Maximum number of names of each kind that an error message lists."""
 _PREFIXES = ("module.", "_orig_mod.")
@@ -101,17 +105,19 @@ def parse_arguments(text: str) -> dict[str, Any]:
         InputError: the text has another form.
     """
     try:
-        call = ast.parse(f"_({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        call = ast.parse(f"_({text}\n)", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
-        return {
-            str(_required(entry.arg)): entry.value.id
-            if isinstance(entry.value, ast.Name)
-            else ast.literal_eval(entry.value)
-            for entry in call.keywords
-        }
-    except (SyntaxError, ValueError, TypeError):
-        raise InputError("network-args", f"must be name=value,name=value, got {text!r:.80}") from None
+        names = [str(_required(entry.arg)) for entry in call.keywords]
+        if len(set(names)) != len(names):
+            raise ValueError
+        return {name: _literal(entry.value) for name, entry in zip(names, call.keywords, strict=True)}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise InputError(
+            "network-args",
+            "must be name=value,name=value with a Python literal as each value, such as 100, (64, 32), relu or True, "
+            f"got {text!r:.80}",
+        ) from None
 
 
 def parse_shape(option: str, text: str, dimensions: int | None = None) -> tuple[int, ...]:
@@ -160,11 +166,50 @@ def parse_classes(text: str) -> tuple[str, ...]:
         names = tuple(map(str, range(int(text)))) if int(text) <= MAX_SIZE else ()
     else:
         names = tuple(name.strip() for name in text.split(","))
-    if not names or not all(names) or len(set(names)) != len(names):
+        if len(names) < 2 or not all(map(_is_name, names)):
+            names = ()
+    if not names or len(set(names)) != len(names):
         raise InputError(
-            "classes", f"must be a number from 1 to {MAX_SIZE:,} or different names such as cat,dog, got {text!r:.80}"
+            "classes",
+            f"must be a number from 1 to {MAX_SIZE:,} or different names such as cat,dog, each of 1 to {MAX_NAME} "
+            f"printable characters, got {text!r:.80}",
         )
     return names
+
+
+def parse_dataset(text: str, known: Collection[str]) -> str:
+    """Parses the name of a data set, which need not be a known one.
+
+    Raises:
+        InputError: the name is empty, too long or not printable, or is a known one in another spelling.
+    """
+    if not _is_name(text):
+        raise InputError("dataset", f"must have 1 to {MAX_NAME} printable characters, got {text!r:.80}")
+    same = [name for name in known if name != text and _letters(name) == _letters(text)]
+    if same:
+        raise InputError("dataset", f"got {text!r}, but the data set is called {same[0]}")
+    return text
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and 0 < len(text.strip()) <= MAX_NAME
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _literal(value: ast.expr) -> Any:
+    """Returns the value of a Python literal, or the text of a name without quotes.
+
+    Raises:
+        ValueError: it is something else, or a name such as `false`, which as a text would count as true.
+    """
+    if not isinstance(value, ast.Name):
+        return ast.literal_eval(value)
+    if value.id.lower() in ("true", "false", "none", "null"):
+        raise ValueError
+    return value.id
 
 
 def _required(name: str | None) -> str:
@@ -183,26 +228,37 @@ def _read_weights(path: Path) -> tuple[bytes, dict[str, Tensor]]:
         file = path.read_bytes()
     except OSError as error:
         raise InputError("weights", f"{path}: {error.strerror}") from error
+    kind = "safetensors" if path.suffix == ".safetensors" else "torch.save"
     try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load(file)
+        content: Any
+        if kind == "safetensors":
+            content = safetensors.torch.load(file)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):
+                content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             "weights",
             f"{path}: contains Python objects, which could run code when they are loaded, or is not a file of PyTorch; "
             "save only the weights where the network was trained: torch.save(generator.state_dict(), FILE)",
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError("weights", f"{path}: cannot be read ({reason:.200}); is it damaged?") from error
-    if not isinstance(content, Mapping) or not content or not all(isinstance(x, Tensor) for x in content.values()):
+    except Exception as error:  # Damaged files raise a dozen different types.
+        reason = describe(error) if file else "it is empty"
+        raise InputError(
+            "weights",
+            f"{path}: cannot be read as a file of {kind} ({reason}); it is damaged or has another format. Save the "
+            "weights where the network was trained: torch.save(generator.state_dict(), FILE)",
+        ) from error
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+    ):
         keys = ", ".join(map(str, list(content)[:LISTED])) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(
             "weights",
-            f"{path}: is not a state dict, which has only tensors; it contains {keys or 'nothing'}. Save the part with "
-            "the weights of the generator on its own: torch.save(torch.load(FILE)[KEY], NEW_FILE)",
+            f"{path}: is not a state dict, which has only tensors by name; it contains {keys or 'nothing'}. Save the "
+            "part with the weights of the generator on its own: torch.save(torch.load(FILE)[KEY], NEW_FILE)",
         )
     return file, dict(content)
 
@@ -231,17 +287,43 @@ def _check_names(foreign: ForeignGenerator, expected: Mapping[str, Tensor], foun
     def shape(tensor: Tensor) -> str:
         return "x".join(map(str, tensor.shape)) or "a number"
 
+    def optional(name: str) -> bool:
+        return name.endswith("num_batches_tracked")
+
     problems = []
-    if missing := [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]:
+    missing = [name for name in expected if name not in found and not optional(name)]
+    if missing:
         problems.append(f"missing: {shown(missing)}")
     if unexpected := [name for name in found if name not in expected]:
         problems.append(f"unexpected: {shown(unexpected)}")
-    both = [name for name in expected if name in found and found[name].shape != expected[name].shape]
-    if both:
-        shapes = [f"{name} is {shape(found[name])}, the network needs {shape(expected[name])}" for name in both]
+    both = [name for name in expected if name in found]
+    if other := [name for name in both if found[name].shape != expected[name].shape]:
+        shapes = [f"{name} is {shape(found[name])}, the network needs {shape(expected[name])}" for name in other]
         problems.append(f"of another shape: {shown(shapes)}")
+    if unusable := [name for name in both if not optional(name) and not _is_usable(found[name], expected[name])]:
+        types = [f"{name} is {found[name].dtype}, {found[name].layout}" for name in unusable]
+        problems.append(f"not a dense tensor of floating-point numbers: {shown(types)}")
     if problems:
+        advice = "Give the class that was trained, with the --network-args of that time"
+        if prefix := _common_prefix(missing, unexpected):
+            advice = (
+                f"The names begin with {prefix!r}: save the generator alone, "
+                f"{{name.removeprefix({prefix!r}): x for name, x in weights.items() if name.startswith({prefix!r})}}"
+            )
         raise NetworkError(
-            f"{foreign.weights}: the weights do not fit {foreign.network}; {'; '.join(problems)}. Give the class that "
-            "was trained, with the --network-args of that time"
+            f"{foreign.weights}: the weights do not fit {foreign.network}; {'; '.join(problems)}. {advice}"
         )
+
+
+def _is_usable(found: Tensor, expected: Tensor) -> bool:
+    """Whether a weight has values that can be copied to the weight of the network."""
+    dense = found.layout == torch.strided and not found.is_quantized and not found.is_meta
+    return dense and (found.is_floating_point() or not expected.is_floating_point())
+
+
+def _common_prefix(missing: list[str], unexpected: list[str]) -> str:
+    """Returns the prefix with which the weights have the names of all missing ones; empty if there is none."""
+    names = {name.removeprefix("network.") for name in unexpected}
+    wanted = [name.removeprefix("network.") for name in missing]
+    prefixes = [name.removesuffix(wanted[0]) for name in names if wanted and name.endswith(wanted[0])]
+    return next((prefix for prefix in prefixes if names.issuperset(prefix + name for name in wanted)), "")

@@ -72,7 +72,7 @@ class OwnNetwork:
                 arguments["widths"] = config.widths
         try:
             return self.module(**arguments)
-        except Exception as error:  # the code of the user may raise anything
+        except (Exception, SystemExit) as error:  # the code of the user may raise anything
             call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
             raise NetworkError(f"{self.name}({call}) raised {describe(error)}; {_GUIDE}") from error
 
@@ -100,6 +100,11 @@ def import_network(name: str, **options: Any) -> OwnNetwork:
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
         raise NetworkError(f"network {name!r}: give it as module:Class, for example my_gan:MyGenerator")
+    if module_name.endswith(".py") or not all(part.isidentifier() for part in module_name.split(".")):
+        raise NetworkError(
+            f"network {name!r}: give the module as in an import statement, without folder and .py, for example "
+            "my_gan:MyGenerator; a file of another folder is found if PYTHONPATH has that folder"
+        )
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.append(folder)  # last, so that a file of the user cannot replace a library
     try:
@@ -123,7 +128,8 @@ def import_network(name: str, **options: Any) -> OwnNetwork:
             key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)
         ]
         known = f"its modules are {', '.join(classes[:5])}" if classes else "it has no class of a PyTorch module"
-        raise NetworkError(f"{name}: {module.__file__} {problem}; {known}")
+        file = getattr(module, "__file__", None) or module_name  # a folder without __init__.py has no file
+        raise NetworkError(f"{name}: {file} {problem}; {known}")
     try:
         source = Path(inspect.getfile(found)).read_bytes()
     except (OSError, TypeError) as error:

@@ -1,7 +1,7 @@
 """Checks of a network that a user brings, before it is trained or exported. Each error names the cause and the fix."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,12 @@ another order of the batch or other random numbers cause more."""
 MAX_OUTSIDE = 0.01
 """Share of the pixels that may be outside of the range, where the file clamps them."""
 
+_Network = TypeVar("_Network", bound=Network)
+_BATCH_NORM = (
+    "Batch normalization has to keep running statistics (track_running_stats=True), and the network must not set it to "
+    "training mode"
+)
+
 
 def check_generator(generator: OwnGenerator) -> None:
     """Checks shape, type and range of the images, and that each depends on nothing but its latent and its label.
@@ -31,15 +37,16 @@ def check_generator(generator: OwnGenerator) -> None:
         NetworkError: a check fails.
     """
     name, config = generator.config.architecture, generator.config
-    generator = copy.deepcopy(generator).eval()
+    generator = _copied(generator).eval()
+    double = _copied(generator).double()
     random = torch.Generator().manual_seed(0)
     latent = torch.randn(ROWS, config.latent_dim, generator=random)
     inputs = (latent, *_labels(generator))
     images = _call(generator, inputs, f"(n, {', '.join(map(str, generator.own.latent_shape or (config.latent_dim,)))})")
     if images.shape != (ROWS, *config.image_shape):
-        expected, found = (", ".join(map(str, shape)) for shape in (config.image_shape, images.shape[1:]))
+        expected = ", ".join(map(str, config.image_shape))
         raise NetworkError(
-            f"{name} returns images of the shape (n, {found}), but (n, {expected}) is needed; correct the "
+            f"{name} returns images of the shape {_shape(images)}, but (n, {expected}) is needed; correct the "
             "network or the shape of the images"
         )
     _check_type(name, images)
@@ -47,8 +54,8 @@ def check_generator(generator: OwnGenerator) -> None:
     _check_range(generator, images)
     try:
         with torch.inference_mode():
-            copy.deepcopy(generator).double()(latent.double(), *inputs[1:])
-    except Exception as error:
+            double(latent.double(), *inputs[1:])
+    except (Exception, SystemExit) as error:
         raise NetworkError(
             f"{name} does not run in float64, with which the file is compared: {describe(error)}; create "
             "tensors in the type of the latent, for example one_hot(label, 10).to(latent.dtype) instead of .float()"
@@ -65,13 +72,12 @@ def check_discriminator(discriminator: OwnDiscriminator) -> None:
         NetworkError: a check fails.
     """
     name, config = discriminator.config.architecture, discriminator.config
-    discriminator = copy.deepcopy(discriminator).eval()
+    discriminator = _copied(discriminator).eval()
     image = torch.rand(ROWS, *config.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     logits = _call(discriminator, (image, *_labels(discriminator)), f"(n, {', '.join(map(str, config.image_shape))})")
     if logits.shape != (ROWS,):
-        found = ", ".join(map(str, logits.shape[1:]))
         raise NetworkError(
-            f"{name} returns the shape (n, {found}), but a discriminator returns one logit for each image"
+            f"{name} returns the shape {_shape(logits)}, but a discriminator returns one logit for each image"
         )
     _check_type(name, logits)
     with torch.inference_mode(), _SigmoidRecorder() as recorder:
@@ -101,6 +107,29 @@ class _SigmoidRecorder(TorchDispatchMode):
         return result
 
 
+def _copied(network: _Network) -> _Network:
+    """Copies a network.
+
+    Raises:
+        NetworkError: the network of a user has an attribute that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        raise NetworkError(
+            f"{network.config.architecture} cannot be copied: {describe(error)}; keep neither results of forward nor "
+            "open files in its attributes, and use weight_norm of torch.nn.utils.parametrizations, not the older one"
+        ) from error
+
+
+def _shape(output: Tensor) -> str:
+    """Describes the shape of an output for `ROWS` rows, for an error message."""
+    sizes = list(map(str, output.shape))
+    if sizes[:1] == [str(ROWS)]:
+        return f"(n, {', '.join(sizes[1:])})"
+    return f"({', '.join(sizes)}) for n = {ROWS}"
+
+
 def _labels(network: Network) -> tuple[Tensor, ...]:
     return (torch.arange(ROWS) % network.config.classes,) if network.config.classes else ()
 
@@ -113,7 +142,7 @@ def _call(network: Network, inputs: tuple[Tensor, ...], shape: str) -> Tensor:
             return network(*inputs)
     except NetworkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         labels = " and labels int64 (n,)" if len(inputs) > 1 else ""
         raise NetworkError(
             f"{name} raised {describe(error)}, when it was called with float32 {shape}{labels}; see docs/own-network.md"
@@ -139,16 +168,14 @@ def _check_independence(network: Network, inputs: tuple[Tensor, ...], output: Te
             )
         try:
             alone = torch.cat([network(*(value[row : row + 1] for value in inputs)) for row in range(ROWS_ALONE)])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            advice = f". {_BATCH_NORM}" if has_batch_norm(network) else ""
             raise NetworkError(
                 f"{name} fails with one row, although it runs with {ROWS}: {describe(error)}; it has to accept "
-                "any number"
+                f"any number{advice}"
             ) from error
     if alone.shape != output[:ROWS_ALONE].shape or (alone - output[:ROWS_ALONE]).abs().max() > TOLERANCE:
-        raise NetworkError(
-            f"{name}: {what} depends on the others of its batch, even in evaluation mode; batch normalization has to "
-            "keep running statistics (track_running_stats=True) and must not be set to training mode by the network"
-        )
+        raise NetworkError(f"{name}: {what} depends on the others of its batch, even in evaluation mode. {_BATCH_NORM}")
 
 
 def _check_range(generator: OwnGenerator, images: Tensor) -> None:

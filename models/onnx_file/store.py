@@ -57,7 +57,7 @@ def register(generator: Generator, signature: bytes | None = None) -> str | None
         "dataset": card.dataset.name,
         "classes": str(len(card.class_names)),
         "precision": card.precision,
-        "preset": str((card.training.config or {}).get("preset")),
+        "preset": (card.training.config or {}).get("preset"),
     }
     metadata = {
         "name": card.name,
@@ -65,6 +65,10 @@ def register(generator: Generator, signature: bytes | None = None) -> str | None
         "file_sha256": card.file_sha256,
         "bytes": len(generator.file),
     } | (card.quality or {})
+    # BentoML accepts no null values.
+    labels, metadata = (
+        {key: value for key, value in entries.items() if value is not None} for entries in (labels, metadata)
+    )
     try:
         with bentoml.models.create(MODEL_NAME, labels=labels, metadata=metadata) as model:
             file = Path(model.path_of("generator.onnx"))

@@ -106,6 +106,25 @@ def test_a_model_of_unknown_data_needs_the_name_of_real_images_to_be_evaluated(c
     assert "--dataset: the first model was trained on 'unknown', which is not a known data set; choose one of" in output
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "measured"),
+    [
+        ("Flat", [], {"class balance"}),
+        ("Conditional", ["--classes", "10", "--allow-low-quality"], {"label agreement", "class balance"}),
+        ("Conditional", ["--classes", "5", "--allow-low-quality"], {"label agreement"}),
+        ("Conditional", ["--classes", "1"], set()),
+    ],
+)
+def test_the_quality_check_of_mnist_accepts_any_number_of_classes(command, trained, tmp_path, name, more, measured):
+    weights, _ = trained(name, (32,))
+    given = options(weights, name, "32", "--dataset", "mnist", *more)
+    command(export_onnx.main, *given, "--out", tmp_path / "a.onnx")
+    measurements = Generator.open(tmp_path / "a.onnx").card.quality_check.measurements
+    found = {name for name in ("label agreement", "class balance") if measurements[name].value is not None}
+    assert found == measured
+    assert measurements["label agreement"].refuse <= 0.75
+
+
 class Noisy(tutorial_networks.Flat):
     def forward(self, z):
         return super().forward(z + torch.randn_like(z))
@@ -145,6 +164,34 @@ class Einsum(tutorial_networks.Flat):
 class Branches(tutorial_networks.Flat):
     def forward(self, z):
         return super().forward(z) if z.abs().sum() > 0 else -super().forward(z)
+
+
+class Keeps(tutorial_networks.Flat):
+    """Keeps its last result, which PyTorch cannot copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Parameter(torch.ones(1)) * 2
+
+
+class Scalar(tutorial_networks.Flat):
+    def forward(self, z):
+        return super().forward(z).mean()
+
+
+class First(tutorial_networks.Flat):
+    def forward(self, z):
+        return super().forward(z)[:1]
+
+
+class Exits(tutorial_networks.Flat):
+    def forward(self, z):
+        sys.exit("bye")
+
+
+class ExitsInConstructor(nn.Module):
+    def __init__(self):
+        sys.exit("bye")
 
 
 class Fails(nn.Module):
@@ -189,15 +236,36 @@ HERE = __name__
         (f"{MODULE}:Dense", "has no class Dense; its modules are Dcgan, Mlp, Flat, Sigmoid, Conditional"),
         (f"{MODULE}:functional", "has a functional that is not a torch.nn.Module"),
         (f"{HERE}:Fails --network-args size=3", r"Fails\(size=3\) raised ValueError: size 3 is odd"),
+        (f"{HERE}:Keeps", "Keeps cannot be copied: RuntimeError: .*; keep neither results of forward nor"),
+        (f"{HERE}:Scalar", r"returns images of the shape \(\) for n = 32, but \(n, 1, 28, 28\) is needed"),
+        (f"{HERE}:First", r"returns images of the shape \(1, 1, 28, 28\) for n = 32, but \(n, 1, 28, 28\) is needed"),
+        (f"{HERE}:Exits", "Exits raised SystemExit: bye, when it was called with float32"),
+        (f"{HERE}:ExitsInConstructor", r"ExitsInConstructor\(\) raised SystemExit: bye"),
+        ("builtins:int", "builtins has a int that is not a torch.nn.Module"),
+        ("my_gan.py:G", "give the module as in an import statement, without folder and .py"),
+        ("./my_gan:G", "give the module as in an import statement, without folder and .py"),
         ("nowhere.generator:G", "there is no module nowhere; run the command in the folder that contains nowhere.py"),
         ("generator", "network 'generator': give it as module:Class"),
-        (f"{MODULE}:Flat --network-args 5", "--network-args: must be name=value,name=value, got '5'"),
+        *(
+            (f"{MODULE}:Flat --network-args {text}", "--network-args: must be name=value,name=value with a Python lit")
+            for text in ("5", "a=1,a=2", "a=1)#", "a)(b=1", "a=nn.ReLU", "a=false", "a=" + "(" * 500, "a=" + "-" * 9999)
+        ),
         (f"{MODULE}:Flat --latent-shape 10x", "--latent-shape: must be a shape such as 100 or 100x1x1, got '10x'"),
         (f"{MODULE}:Flat --image-shape 28x28", "--image-shape: must be a shape such as 1x28x28"),
         (f"{MODULE}:Flat --range 1", "--range: must be BLACK:WHITE, such as -1:1 or 0:1, got '1'"),
         (
             f"{MODULE}:Flat --classes a,a",
-            "--classes: must be a number .* or different names such as cat,dog, got 'a,a'",
+            "--classes: must be a number .* or different names such as cat,dog, .* got 'a,a'",
+        ),
+        *(
+            (f"{MODULE}:Flat --classes={text}", "--classes: must be a number from 1 to 65,536 or different names")
+            for text in ("0", "100000", "-1", "10.5", "cat", "a,\a", f"a,{'b' * 101}")
+        ),
+        (f"{MODULE}:Flat --dataset=", "--dataset: must have 1 to 100 printable characters, got ''"),
+        (f"{MODULE}:Flat --dataset a\nb", r"--dataset: must have 1 to 100 printable characters, got 'a\\nb'"),
+        (
+            f"{MODULE}:Flat --dataset Fashion_MNIST",
+            "--dataset: got 'Fashion_MNIST', but the data set is called fashion-",
         ),
     ],
 )
@@ -234,10 +302,22 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3, "generator": {}}, "is not a state dict, which has only tensors; it contains epoch, generator"),
+        ({"epoch": 3, "generator": {}}, "is not a state dict, which has only tensors by name; it contains epoch, gen"),
+        ({0: torch.zeros(1)}, "is not a state dict, which has only tensors by name; it contains 0"),
         (nn.Linear(1, 1), "contains Python objects, which could run code"),
         (Harmful(), "contains Python objects, which could run code"),
         (b"noise", "--weights: .*a.pth: (contains Python objects|cannot be read)"),
+        (b"hello world", "a.pth: cannot be read as a file of torch.save .*; it is damaged or has another format"),
+        (b"", r"a.pth: cannot be read as a file of torch.save \(it is empty\)"),
+        *(
+            ({"output.weight": weight}, "not a dense tensor of floating-point numbers: output.weight is torch")
+            for weight in (
+                torch.zeros(784, 64).to_sparse(),
+                torch.zeros(784, 64, device="meta"),
+                torch.zeros(784, 64, dtype=torch.int64),
+                torch.zeros(784, 64, dtype=torch.complex64),
+            )
+        ),
         (None, "--weights: .*a.pth: No such file or directory"),
     ],
 )
@@ -249,7 +329,17 @@ def test_weights_that_are_not_a_state_dict_are_rejected(command, tmp_path, conte
     given = options(tmp_path / "a.pth", "Flat", "32")
     output = command(export_onnx.main, *given, "--out", tmp_path / "a.onnx", fails=True)
     assert re.search(message, output), output
+    assert output.count("\n") == 1
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_the_weights_of_a_whole_gan_are_rejected_with_the_prefix_of_its_generator(command, tmp_path):
+    weights = {f"generator.{name}": tensor for name, tensor in tutorial_networks.Flat().state_dict().items()}
+    torch.save(weights | {"discriminator.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    output = command(
+        export_onnx.main, *options(tmp_path / "a.pth", "Flat", "32"), "--out", tmp_path / "a.onnx", fails=True
+    )
+    assert "The names begin with 'generator.': save the generator alone, {name.removeprefix('generator.'): x" in output
 
 
 def test_weights_are_read_from_safetensors_and_without_the_prefix_of_a_wrapper(tmp_path):

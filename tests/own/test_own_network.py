@@ -11,9 +11,11 @@ import torch
 
 from models.checkpoint import load_checkpoint
 from models.common.errors import MnistGanError
+from models.export.exporter import export
 from models.networks.own import NetworkError, import_network
 from models.onnx_file.generator import Generator
 from models.onnx_file.graph_checks import OPERATORS
+from models.verify_model import compare_with_run
 from tests.conftest import small_config
 from training.dry_run import dry_run
 from training.loop import train
@@ -66,6 +68,9 @@ def test_the_commands_of_the_page_work_in_order(folder):
         "evaluate", "runs/mine", "--network", "my_gan:Generator", "--fit-classifier", "--metrics", "fid", "--n", "500"
     )
     assert "mine" in evaluated.stdout, evaluated.stderr
+    verified = command("verify-model", "mine.onnx", "--run", "runs/mine", "--network", "my_gan:Generator")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "--network my_gan:Generator" in command("verify-model", "mine.onnx", "--run", "runs/mine").stderr
 
 
 def test_the_page_lists_the_allowed_operators():
@@ -105,6 +110,18 @@ def test_a_resumed_run_with_dropout_equals_an_uninterrupted_one(folder):
     whole, parts = (load_checkpoint(folder / name).tensors for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_model_file_is_verified_against_its_run_if_the_command_line_names_the_network(folder, monkeypatch):
+    import_example()
+    options = {"generator_widths": None, "discriminator_widths": None, "images": 100, **NETWORKS}
+    train(small_config(folder / "run", **options))
+    generator = export(load_checkpoint(folder / "run"), name="mine").generator
+    monkeypatch.setattr("models.networks.own._imported", {})
+    with pytest.raises(MnistGanError, match="give --network my_gan:Generator"):
+        compare_with_run(generator, folder / "run", None)
+    results = compare_with_run(generator, folder / "run", "my_gan:Generator")
+    assert {result.result for result in results} == {"passed"}
 
 
 def test_a_changed_source_file_is_reported_and_its_weights_can_be_taken_over(folder):

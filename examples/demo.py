@@ -81,9 +81,10 @@ It serves the demo's model after this command, which registers it in the BentoML
 
 def default_model() -> str:
     """Returns a description of the model that the service chooses if MNIST_GAN_MODEL is not changed."""
-    from serving.http.service import model_file  # takes seconds to import
+    from serving.http.model_file import model_file  # takes seconds to import
+    from serving.http.settings import SETTINGS
 
-    path = model_file()
+    path = model_file(next(iter(SETTINGS.models.values())))
     if os.environ.get("MNIST_GAN_MODEL"):
         return f"{path}, because MNIST_GAN_MODEL is set in your shell"
     if path == SHIPPED:

@@ -47,6 +47,7 @@ def few_files(tmp_path_factory):
         yield client, server, folder / "service.log"
 
 
+@pytest.mark.slow
 def test_a_connection_that_does_not_complete_a_head_in_time_is_closed(service):
     client, _ = service
     opened = {
@@ -81,6 +82,7 @@ def test_a_connection_with_requests_stays_open_longer_than_the_head_timeout(serv
             time.sleep(HEAD_SECONDS / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "status"), [(LIVE, 200), (POST + b"\r\n", 413)], ids=["/livez", "/generate"])
 def test_a_client_that_keeps_sending_a_body_gets_the_response_and_is_disconnected(few_files, head, status):
     client, _, _ = few_files

@@ -23,8 +23,8 @@ def with_cuda_graph(step: Step) -> "Step | CudaGraphStep":
 class CudaGraphStep:
     """Captures a training step in a CUDA graph, then copies each batch into the graph's inputs and replays it.
 
-    The first steps run eagerly, on a side stream as capturing requires, until everything that the graph stores as a
-    constant has its final value (`ready`).
+    The first steps run eagerly, on a side stream as capturing requires. A graph stores the numbers that a step uses as
+    constants, so the step is captured only after the last of them has its final value.
     """
 
     def __init__(self, step: Step):
@@ -40,7 +40,7 @@ class CudaGraphStep:
 
     @property
     def ready(self) -> bool:
-        """Whether the step can be captured: Adam's betas are constants in the graph, so their burn-in must be over."""
+        """True if the step can be captured: enough steps ran eagerly, and Adam's betas no longer change."""
         config = self.step.config
         constant_betas = config.beta2_start is None or self.step.state.images_seen >= config.burn_in
         return constant_betas and self.eager_steps >= EAGER_STEPS

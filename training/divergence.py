@@ -46,7 +46,11 @@ def check_divergence(state: State, config: Config, group: Group) -> None:
 
 
 def _skips_every_update(state: State, config: Config) -> bool:
-    """Reports whether fp16 found no loss scale with finite gradients. A few skipped updates at the start are normal."""
+    """Returns whether fp16 training makes no progress, because every update overflows and is skipped.
+
+    It makes none if the loss scale is below `MIN_LOSS_SCALE`, or if the run has ended without one update. A few skipped
+    updates at the start of a run are normal.
+    """
     if state.scaler.get_scale() < MIN_LOSS_SCALE:
         return True
     assert config.images is not None

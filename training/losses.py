@@ -2,7 +2,7 @@
 
 The discriminator D returns one logit for an image: high for a real image x, low for a fake G(z). E is the mean over a
 batch. Each function takes logits in any precision, computes in fp32 and returns an fp32 scalar to be minimized.
-`LOSSES` names the pairs. To add a loss, write its two functions, add them there and add its name to config.py.
+`LOSSES` names the pairs. docs/architecture.md lists what a new loss needs.
 
 All losses of generators have the arguments (fake_logits, real_logits), although only the relativistic one reads the
 real logits. So the training step calls all of them with the same arguments.

@@ -199,10 +199,10 @@ def _build_state(config: Config, data: LabelledImages, checkpoint: Checkpoint | 
 
 
 def _check_discriminator(config: Config, dataset: Dataset) -> None:
-    """Checks a discriminator of the user.
+    """Checks the discriminator, if it is a class of the user (`--discriminator MODULE:CLASS`).
 
     Raises:
-        NetworkError: it breaks a rule.
+        NetworkError: it breaks a rule of `check_discriminator`, or it has batch normalization and the run a penalty.
     """
     if not is_own(config.discriminator):
         return

@@ -21,10 +21,15 @@ FILE_VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """One event file in the TensorBoard folder of a run. It is created when the first values are added."""
+    """One event file in the TensorBoard folder of a run. It is created when the first values are added.
+
+    Args:
+        folder: the TensorBoard folder of the run.
+        purge_step: step at which a resumed run continues. The file tells TensorBoard to ignore the values that other
+            files of the folder contain for this step and later ones.
+    """
 
     def __init__(self, folder: Path, purge_step: int):
-        """Makes TensorBoard ignore values at `purge_step` and later steps that other files of the folder contain."""
         self.path = folder / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}"
         self._pending = [
             Event(file_version=FILE_VERSION),

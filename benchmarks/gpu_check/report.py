@@ -99,7 +99,7 @@ class Recorder:
             self.row(name, status="failed", note=one_line(error))
 
     def finish(self, status: Status, message: str = "") -> None:
-        """Sets the final status of the stage. A stage that passed, but has failed rows, becomes failed."""
+        """Sets the final status of the stage and writes the report. A "passed" with failed rows becomes "failed"."""
         if status == "passed" and (failed := sum(row.status == "failed" for row in self.result.rows)):
             status, message = "failed", f"{failed} of {len(self.result.rows)} rows failed"
         self.result.status, self.result.message = status, message

@@ -134,7 +134,7 @@ def _synchronize(path: Path) -> None:
 
 @contextmanager
 def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
-    """Replaces the file name in errors by `path` if it is the temporary file or missing, as when the disk is full."""
+    """Makes errors name `path` instead of the temporary file, or instead of no file, as when the disk is full."""
     try:
         yield
     except OSError as error:

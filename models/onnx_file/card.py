@@ -179,7 +179,7 @@ class QualityCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether no measurement is beyond the bound at which an export is refused."""
+        """True if every measurement is within its bound `refuse`; otherwise the export is refused."""
         return not any(measurement.beyond(measurement.refuse) for measurement in self.measurements.values())
 
     def problems(self) -> list[str]:

@@ -87,7 +87,8 @@ def parse(file: bytes) -> ModelProto:
     """Parses an ONNX file.
 
     Raises:
-        GraphError: it is not an ONNX file, or the parsed model would take much more memory than the file.
+        GraphError: it is not an ONNX file, or the parsed model would take too much memory in addition to its
+            weights and metadata (`models.onnx_file.protobuf_limits`).
     """
     check_structure(file)
     try:

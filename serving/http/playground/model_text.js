@@ -17,7 +17,7 @@ export function qualityText(quality) {
   if (quality?.fid !== undefined) parts.push(`FID ${quality.fid.toPrecision(3)}`);
   if (quality?.fid_ratio !== undefined) parts.push(`${quality.fid_ratio.toFixed(1)} times the value of real images`);
   if (quality?.label_agreement !== undefined) {
-    parts.push(`${(100 * quality.label_agreement).toFixed(1)} % of the images are recognised as their label`);
+    parts.push(`${(100 * quality.label_agreement).toFixed(1)} % of the images are recognized as their label`);
   }
   return parts.length ? `Quality, measured on ${quality.images.toLocaleString("en")} images: ${parts.join(", ")}.` : "Its quality was not measured.";
 }

@@ -316,7 +316,7 @@ def _check_names(foreign: ForeignGenerator, expected: Mapping[str, Tensor], foun
 
 
 def _is_usable(found: Tensor, expected: Tensor) -> bool:
-    """Whether a weight has values that can be copied to the weight of the network."""
+    """Returns whether a weight has values that can be copied to the weight of the network."""
     dense = found.layout == torch.strided and not found.is_quantized and not found.is_meta
     return dense and (found.is_floating_point() or not expected.is_floating_point())
 

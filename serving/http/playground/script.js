@@ -210,7 +210,8 @@ async function start() {
   $("model").textContent = modelText(card, engine.fileBytes);
   $("quality").textContent = qualityText(card.quality);
   $("models").hidden = engine.models.length < 2;
-  $("models").replaceChildren("Models: ", ...engine.models.map(modelLink).flatMap(separate));
+  const models = engine.models.map(({ name, url, selected }) => anchor(url, name, selected ? "page" : null));
+  $("models").replaceChildren("Models: ", ...models.flatMap(separate));
   labels = card.conditional ? new Labels(card.dataset.class_names) : null;
   $("labels").hidden = !labels;
   $("handwriting").hidden = !labels?.letters.length;
@@ -225,8 +226,8 @@ async function start() {
   redraw();
 }
 
-function modelLink({ name, url, selected }) {
-  return Object.assign(document.createElement("a"), { href: url, textContent: name, ariaCurrent: selected ? "page" : null });
+function anchor(href, textContent, ariaCurrent = null) {
+  return Object.assign(document.createElement("a"), { href, textContent, ariaCurrent });
 }
 
 // Returns an element of a list, with a separator before it unless it is the first one.
@@ -238,9 +239,7 @@ async function tryToStart() {
   if (!(await attempt("start", start))) $("model").textContent = "No model is loaded.";
 }
 
-$("links").append(
-  ...engine.links.map(([textContent, href]) => Object.assign(document.createElement("a"), { href, textContent })).flatMap(separate),
-);
+$("links").append(...engine.links.map(([name, url]) => anchor(url, name)).flatMap(separate));
 $("request").addEventListener("input", redraw);
 $("request").addEventListener("submit", (event) => event.preventDefault());
 $("token-form").addEventListener("submit", (event) => {

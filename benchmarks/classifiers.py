@@ -1,10 +1,11 @@
 """How much the FID ratio of a model file depends on the classifier whose features it uses.
 
-    python -m benchmarks.classifiers models/pretrained/*.onnx --json benchmarks/results/classifiers.json
+    python -m benchmarks.classifiers models/pretrained/*.onnx --json classifiers.json --picture least-certain.png
 
 Trains two kinds of classifiers for MNIST, each with and without distorted images: the network of the pinned classifier,
 which averages its features over the image, and one that keeps the position of each feature. Measures the FID ratio of
-each model file with each of them, for all images and without those whose requested class is least certain.
+each model file with each of them, for all images and without those whose requested class is least certain. The picture
+shows the 100 images of each model whose requested class is least certain for the pinned classifier.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.report import print_table, write_json
 from models.common.commands import command
+from models.common.files import write_atomically
+from models.common.image_files import grid, png
 from training.data import LabelledImages
 from training.data_dir import default_data_dir
 from training.evaluation.classifier import (
@@ -34,6 +37,8 @@ from training.evaluation.real_images import load_real_images, shuffled
 from training.evaluation.sources import open_sources
 
 SHAPE = (1, 28, 28)
+PINNED = "pinned"
+"""Name of the classifier whose weights are in the repository."""
 
 
 class PositionClassifier(Classifier):
@@ -68,12 +73,14 @@ class Options:
     least_certain: float = 0.04
     """Share of the images that the second ratio leaves out."""
     json: Path | None = None
-    """File for the measurements."""
+    """JSON file to write the measurements to."""
+    picture: Path | None = None
+    """PNG file to write the least certain images to."""
 
 
 def classifiers(train: LabelledImages, epochs: int) -> Iterator[tuple[str, Classifier]]:
     """Yields the pinned classifier and the newly trained ones, each with a description."""
-    yield "pinned", load_pinned_classifier()
+    yield PINNED, load_pinned_classifier()
     with Progress(transient=True) as progress:
         for network, description in ((Classifier, "averaged features"), (PositionClassifier, "positions kept")):
             for distorted in (True, False):
@@ -88,7 +95,7 @@ def main(options: Options) -> None:
     real = load_real_images("mnist", options.data_dir, SHAPE)
     sample = shuffled(real.train).images[: options.n]
     generated = {source.name: source.take(options.n) for source in open_sources(options.models)}
-    rows, results = [], {}
+    rows, results, sheets = [], {}, []
     for name, classifier in classifiers(real.train, options.epochs):
         test = classify(classifier, real.test.images)
         accuracy = float((test.labels == real.test.labels.numpy()).mean())
@@ -98,7 +105,10 @@ def main(options: Options) -> None:
         for model, (images, labels) in generated.items():
             output = classify(classifier, images)
             certainty = output.probabilities[np.arange(options.n), labels.numpy()]
-            kept = np.argsort(certainty)[round(options.least_certain * options.n) :]
+            order = np.argsort(certainty)
+            if name == PINNED:
+                sheets.append(np.asarray(grid(images.numpy()[order[:100]], columns=10)))
+            kept = order[round(options.least_certain * options.n) :]
             ratio, without = (
                 frechet_distance(test.features, features) / real_fid
                 for features in (output.features, output.features[kept])
@@ -109,6 +119,9 @@ def main(options: Options) -> None:
     columns = ("classifier", "accuracy", *generated)
     print_table(columns, rows, f"FID ratio (without the least certain {options.least_certain:.0%})")
     write_json(options.json, options, {"classifiers": results})
+    if options.picture:
+        sheet = grid(np.stack(sheets)[:, None], columns=len(sheets), scale=2, padding=4, grey=128)
+        write_atomically(options.picture, png(sheet))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ test-newest: ## run the same tests with the newest versions that pyproject.toml 
 
 test-all: test ## run all tests
 	$(INSTALL) '.[ray,docs]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 gpu-check: ## check correctness, speed and quality on a GPU, in nine minutes; writes gpu-check/
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out gpu-check

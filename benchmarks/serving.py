@@ -78,7 +78,7 @@ def main(options: Options) -> None:
         sys.exit("serving: wrk is not installed; on Debian run: apt-get install wrk")
     if options.picture and options.servers != SERVERS:
         sys.exit("serving: --picture needs all servers; leave --servers out")
-    names = ("before",) * bool(options.before) + options.servers
+    names = options.servers + ("before",) * bool(options.before)
     generator = Generator.open(options.model)
     cases = [_case(text) for text in options.cases] or CASES
     measured: dict[tuple, dict[str, list[dict]]] = {case: {server: [] for server in names} for case in cases}
@@ -109,9 +109,10 @@ def main(options: Options) -> None:
         {"route": route, "n": n, "connections": connections, "limit_images_per_second": limit[n]}
         | {name: median_of_rounds(rounds) for name, rounds in by_server.items() if rounds}
         for (route, n, connections), by_server in measured.items()
+        if any(by_server.values())
     ]
-    _print_results(results, names, options.model.stem)
     write_json(options.json, options, {"model": options.model.stem, "results": results}, packages=PACKAGES)
+    _print_results(results, names, options.model.stem)
     if options.picture:
         _draw(results, options.model.stem, options.picture)
 
@@ -185,10 +186,10 @@ def _in_process(generator: Generator, n: int, seconds: float) -> float:
 
 
 def _print_results(results: list[dict[str, Any]], servers: tuple[str, ...], model: str) -> None:
-    """Prints the requests/s of each server, and the images/s and latencies of the first one."""
+    """Prints the requests/s of each server, and the images/s and latencies of the first one that has the route."""
     rows = []
     for result in results:
-        first = result[servers[0]]
+        first = next(result[name] for name in servers if name in result)
         share = first["requests_per_second"] * result["n"] / result["limit_images_per_second"]
         rows.append(
             (
@@ -200,8 +201,7 @@ def _print_results(results: list[dict[str, Any]], servers: tuple[str, ...], mode
                 ", ".join(f"{first[name]:.1f}" for name in ("p50", "p95", "p99")),
             )
         )
-    latencies = f"p50, p95, p99 of {servers[0]}, ms"
-    columns = ("route", "images", "connections", *servers, "images/s / limit", latencies)
+    columns = ("route", "images", "connections", *servers, "images/s / limit", "p50, p95, p99, ms")
     print_table(columns, rows, title=f"{model}: requests/s")
 
 

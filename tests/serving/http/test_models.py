@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -23,8 +24,7 @@ from tools.service_process import serving
 
 FAST = SHIPPED.with_name("mnist-fast.onnx")
 TOKEN = {"Authorization": "Bearer secret"}
-MEBIBYTE = 1 << 20
-GROWTH_BYTES = 10 * MEBIBYTE
+GROWTH_BYTES = 10 << 20
 """Maximum growth of the memory by 20 replacements."""
 
 
@@ -394,10 +394,11 @@ def test_no_request_fails_and_no_memory_is_kept_when_files_are_replaced_under_lo
         for sender in senders:
             sender.result()
 
-    replace_under_load(20)
-    before = resident_bytes_when_idle()
-    replace_under_load(20)
-    growth = resident_bytes_when_idle() - before
-    assert len(statuses) > 40
+    sizes = []
+    for _ in range(4):
+        replace_under_load(20)
+        sizes.append(resident_bytes_when_idle())
+    assert len(statuses) > 80
     assert set(statuses) == {200}
-    assert growth < GROWTH_BYTES
+    # Kept memory grows in every round; a late release of memory makes a single round larger.
+    assert min(after - before for before, after in pairwise(sizes)) < GROWTH_BYTES

@@ -131,10 +131,20 @@ def test_the_tiny_check_passes_with_the_bundle_on_the_packages_of_a_gpu_machine(
     packages += ["tensorboard", "rich", "pillow", "scikit-learn", "pytest", "pip"]
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
 
-    options = ["--device", "cpu", "--tiny", "--bundle", tmp_path / "bundle", "--out", tmp_path / "out"]
+    options = [
+        "--device",
+        "cpu",
+        "--tiny",
+        "--minutes",
+        "90",
+        "--bundle",
+        tmp_path / "bundle",
+        "--out",
+        tmp_path / "out",
+    ]
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MNIST_GAN_DATA")}
     variables["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run([python, *COMMAND, *options], cwd=tmp_path / "copy", env=variables, text=True, timeout=900)
+    done = subprocess.run([python, *COMMAND, *options], cwd=tmp_path / "copy", env=variables, text=True, timeout=1800)
     report = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
     assert done.returncode == 0, report
     assert {stage["status"] for stage in report["stages"].values()} == {"passed"}

@@ -131,17 +131,8 @@ def test_the_tiny_check_passes_with_the_bundle_on_the_packages_of_a_gpu_machine(
     packages += ["tensorboard", "rich", "pillow", "scikit-learn", "pytest", "pip"]
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
 
-    options = [
-        "--device",
-        "cpu",
-        "--tiny",
-        "--minutes",
-        "90",
-        "--bundle",
-        tmp_path / "bundle",
-        "--out",
-        tmp_path / "out",
-    ]
+    options = ["--device", "cpu", "--tiny", "--minutes", "90"]
+    options += ["--bundle", tmp_path / "bundle", "--out", tmp_path / "out"]
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MNIST_GAN_DATA")}
     variables["OMP_NUM_THREADS"] = "1"
     done = subprocess.run([python, *COMMAND, *options], cwd=tmp_path / "copy", env=variables, text=True, timeout=1800)

@@ -77,7 +77,7 @@ class Bounds:
     max_levels: float = math.inf
     """Maximum difference of a pixel in levels."""
     pixel_share: float = 1.0
-    """Share of pixels, 0 to 1, that may differ in their level."""
+    """Share of pixels, 0 to 1, that may differ in their level, unless PyTorch's own float32 changes more."""
 
 
 BOUNDS: dict[Precision, Bounds] = {
@@ -172,6 +172,9 @@ def measure_parity(
     float64 = _render(module.double(), feeds, rows)
     float32 = _render(module.float(), feeds, rows)
     torch_errors = np.abs(float32 - float64)
+    expected = quantize(torch.from_numpy(float64)).numpy()
+    # Where most pixels are at the edge between two levels, the rounding of float32 itself changes more than the bound.
+    torch_pixels_off = int((quantize(torch.from_numpy(float32).float()).numpy() != expected).sum())
 
     for provider, session in _open_sessions(debug_graph).items():
         suffix = "" if provider == "CPU" else f" on {provider}"
@@ -194,17 +197,17 @@ def measure_parity(
             yield ParityMetric(f"maximum error on extreme inputs{suffix}", float(errors[regular:].max()), allowed)
             allowed = max(MAX_ERROR_RATIO * float(torch_errors.max()), MIN_ERROR_BOUND)
             yield ParityMetric(f"maximum error on all inputs{suffix}", float(errors.max()), allowed)
-            expected = quantize(torch.from_numpy(float64)).numpy()
-            levels, pixels_off = _compare_images(outputs["image"], expected, bounds)
+            levels, (pixels_off, allowed) = _compare_images(outputs["image"], expected, bounds)
             yield ParityMetric(f"maximum difference in levels against float64{suffix}", *levels)
-            yield ParityMetric(f"pixels that differ from float64{suffix}", *pixels_off)
+            allowed = max(MAX_ERROR_RATIO * torch_pixels_off, allowed)
+            yield ParityMetric(f"pixels that differ from float64{suffix}", pixels_off, allowed)
 
     # The graph is compared with itself, so the precision does not matter and the bounds of fp32 apply to all: only the
     # kernels of another batch size can make a difference.
     in_batches, alone = _render_in_batches(debug_graph, feeds, rows)
-    levels, pixels_off = _compare_images(in_batches, alone, BOUNDS["fp32"])
+    levels, differing = _compare_images(in_batches, alone, BOUNDS["fp32"])
     yield ParityMetric("maximum difference in levels in a batch and alone", *levels)
-    yield ParityMetric("pixels that differ in a batch and alone", *pixels_off)
+    yield ParityMetric("pixels that differ in a batch and alone", *differing)
 
 
 def _inputs(generator: Network) -> tuple[NDArray[np.float32], NDArray[np.int64] | None, int]:

@@ -1,9 +1,10 @@
-"""Memory and cores that `bentoml serve` uses, idle and under load: the basis of the requests in deploy/kubernetes/base.
+"""Time until `bentoml serve` is ready, and the memory and cores that it uses, idle and under load.
 
     python -m benchmarks.footprint --json benchmarks/results/footprint.json
 
-Linux only. Memory is the proportional set size of all processes of the service, sampled ten times a second. Cores are
-their processor time divided by the wall-clock time. The clients run on the same cores as the service.
+The resource requests in deploy/kubernetes/base are based on these measurements. Linux only. Memory is the proportional
+set size of all processes of the service, sampled ten times a second. Cores are their processor time divided by the
+wall-clock time. The clients run on the same cores as the service. `benchmarks/minimal_service` is measured as well.
 """
 
 import statistics
@@ -19,13 +20,15 @@ import tyro
 
 from benchmarks.process_usage import cpu_seconds, proportional_mib
 from benchmarks.report import print_table, write_json
-from tools.service_process import serving
+from tools.service_process import ROOT, serving
 
 
 @dataclass(frozen=True)
 class Options:
     """Measures the service with the pretrained generator, idle and under each load."""
 
+    starts: int = 5
+    """Number of starts of each service, in turn. The medians are reported."""
     seconds: float = 15
     """Duration of each load."""
     threads: int = 1
@@ -43,6 +46,8 @@ class Load:
     body: dict[str, int]
 
 
+SERVICES = {"mnist-gan": ROOT, "minimal BentoML service": ROOT / "benchmarks/minimal_service"}
+"""Folders of the services whose start is measured."""
 LOADS = {
     "idle": None,
     "grids of 16 images": Load(16, "/generate", {"n": 16}),
@@ -94,7 +99,34 @@ def measure(url: httpx.URL, root: int, load: Load | None, seconds: float) -> dic
     return metrics
 
 
+def measure_start(bento: Path) -> dict[str, float]:
+    """Starts a service and lets it idle.
+
+    Returns:
+        `seconds` until /readyz responds with status 200, to within 0.05 s, and the memory when idle in `mib`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        with serving(Path(folder), bento, MNIST_GAN_MODEL="") as (client, server):
+            client.get("/readyz").raise_for_status()
+            seconds = time.perf_counter() - begun
+            time.sleep(1)
+            return {"seconds": seconds, "mib": proportional_mib(server.pid)}
+
+
 def main(options: Options) -> None:
+    starts: dict[str, list[dict[str, float]]] = {name: [] for name in SERVICES}
+    for _ in range(options.starts):
+        for name, bento in SERVICES.items():
+            starts[name].append(measure_start(bento))
+    medians = {
+        name: {key: statistics.median(start[key] for start in measured) for key in ("seconds", "mib")}
+        for name, measured in starts.items()
+    }
+    print_table(
+        ("start", "s until ready", "MiB when idle"),
+        [(name, f"{start['seconds']:.2f}", f"{start['mib']:.0f}") for name, start in medians.items()],
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), MNIST_GAN_THREADS=str(options.threads), MNIST_GAN_MODEL="") as (client, server),
@@ -106,7 +138,7 @@ def main(options: Options) -> None:
         for name, metrics in loads.items()
     ]
     print_table(("load", "MiB, median", "MiB, maximum", "cores", "images/s", "latency, ms"), rows)
-    write_json(options.json, options, {"loads": loads})
+    write_json(options.json, options, {"starts": medians, "loads": loads})
 
 
 if __name__ == "__main__":

@@ -79,5 +79,5 @@ def wait_until_alive(client: httpx.Client, server: subprocess.Popen, log: Path) 
         except httpx.TransportError:
             assert time.monotonic() < deadline, log.read_text()
             assert server.poll() is None, log.read_text()
-            time.sleep(0.2)
+            time.sleep(0.05)
     return False

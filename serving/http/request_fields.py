@@ -1,8 +1,8 @@
 """Fields of each route, with their limits: the one source for validation, the OpenAPI page and BentoML's client."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import bentoml
@@ -301,15 +301,20 @@ class Decode(GridFields):
             raise RequestError(
                 400, f"With an .npy body, the query may have only labels and model; got {name:.80}", name
             )
-        for name, count in Counter(name for name, _ in query.multi_items()).items():
-            if count > 1:
+        for name in query:
+            if len(query.getlist(name)) > 1:
                 hint = "; separate the labels by commas" if name == "labels" else ""
                 raise RequestError(400, f"The query has {name} more than once{hint}", name)
         if len(query.get("labels", "")) > SETTINGS.max_array_images:
             raise RequestError(400, f"labels may have at most {SETTINGS.max_array_images:,} characters", "labels")
-        fields = {name: field.get_default() for name, field in cls.model_fields.items()}
-        given = {"labels": query.get("labels"), "model": query.get("model")}
-        return fields | given | {"latents": read_npy(body)}
+        given = {"latents": read_npy(body), "labels": query.get("labels"), "model": query.get("model")}
+        return cls._defaults() | given
+
+    @classmethod
+    @cache
+    def _defaults(cls) -> dict[str, Any]:
+        """Returns the default value of each field."""
+        return {name: field.get_default() for name, field in cls.model_fields.items()}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.checkpoint import load_checkpoint
 from models.export.exporter import export
@@ -52,6 +53,12 @@ def file_limit(limit: int) -> Iterator[None]:
 def run_with_file_limit(command: Iterable[object], limit: int) -> subprocess.CompletedProcess[str]:
     with file_limit(limit):
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(autouse=True)
+def _seed_of_pytorch() -> None:
+    """Gives every test the same random weights and tensors in each run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -285,7 +285,6 @@ def test_a_network_that_cannot_be_exported_is_rejected_with_the_cause_and_nothin
 
 
 def test_a_network_whose_images_depend_on_their_batch_is_rejected(command, tmp_path):
-    torch.manual_seed(0)
     torch.save(TrainingMode().state_dict(), tmp_path / "a.pth")
     given = options(tmp_path / "a.pth", "TrainingMode", "32")
     given[3] = f"{HERE}:TrainingMode"
@@ -343,7 +342,6 @@ def test_the_weights_of_a_whole_gan_are_rejected_with_the_prefix_of_its_generato
 
 
 def test_weights_are_read_from_safetensors_and_without_the_prefix_of_a_wrapper(tmp_path):
-    torch.manual_seed(0)
     network = tutorial_networks.Flat()
     weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(weights, tmp_path / "a.safetensors")

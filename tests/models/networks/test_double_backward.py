@@ -72,7 +72,6 @@ def test_under_autocast_a_convolution_runs_in_its_dtype_and_gradients_have_the_d
 
 
 def test_a_gradient_penalty_computes_each_gradient_once_and_copies_no_feature_maps():
-    torch.manual_seed(0)
     discriminator = build_discriminator(NetworkConfig("residual", (1, 28, 28), (4, 8, 8)))
     discriminator.to(memory_format=torch.channels_last)
     convolutions = sum(isinstance(layer, Conv2d) for layer in discriminator.modules())

@@ -185,7 +185,6 @@ def test_a_residual_block_starts_as_the_identity_and_still_gets_gradients():
 
 @pytest.mark.parametrize("widths", [(64, 32, 16), (32, 32), (128, 64, 64, 32)])
 def test_residual_networks_start_with_signals_of_about_unit_variance(widths):
-    torch.manual_seed(0)
     generator = build_generator(NetworkConfig("residual", IMAGE, widths, 10, latent_dim=64))
     discriminator = build_discriminator(NetworkConfig("residual", IMAGE, widths[::-1], 10))
     label = torch.arange(200) % 10

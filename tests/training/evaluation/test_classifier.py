@@ -86,7 +86,6 @@ def test_a_missing_file_of_weights_is_named(toy, error_of_evaluate, tmp_path):
 
 
 def test_the_output_does_not_depend_on_the_batch():
-    torch.manual_seed(0)
     images, network = torch.randint(0, 256, (600, 1, 8, 8), dtype=torch.uint8), Classifier(1, 10)
     together, alone = classify(network, images), classify(network, images[-1:])
     assert together.features.shape == (600, 128)
@@ -95,7 +94,6 @@ def test_the_output_does_not_depend_on_the_batch():
 
 
 def test_the_class_of_a_stacked_image_is_the_number_that_its_digits_form():
-    torch.manual_seed(0)
     network = Classifier(1, 10)
     network.output.weight.data *= 1_000  # Make the predictions differ between images.
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)

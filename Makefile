@@ -42,7 +42,7 @@ site: setup ## write the playground with the pretrained model as static files to
 	$(BIN)/export-site models/pretrained/mnist.onnx --out $(DIST)/site
 
 test: setup ## run the tests except the slow ones; takes minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-lowest: ## run the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	rm -rf .venv-lowest
@@ -54,7 +54,7 @@ test-newest: ## run the same tests with the newest versions that pyproject.toml 
 
 test-all: test ## run all tests
 	$(INSTALL) '.[ray,docs]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 gpu-check: ## check correctness, speed and quality on a GPU, in nine minutes; writes gpu-check/
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out gpu-check

@@ -112,6 +112,7 @@ def test_a_resumed_run_with_dropout_equals_an_uninterrupted_one(folder):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_model_file_is_verified_against_its_run_if_the_command_line_names_the_network(folder, monkeypatch):
     import_example()
     options = {"generator_widths": None, "discriminator_widths": None, "images": 100, **NETWORKS}

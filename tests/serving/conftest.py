@@ -8,9 +8,12 @@ import pytest
 from tests.serving.playground import AXE, INSECURE_HOST
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """Chromium, in which the name INSECURE_HOST leads to this machine, as to a server without https."""
+    """Chromium, in which the name INSECURE_HOST leads to this machine, as to a server without https.
+
+    It is closed after each file of tests, because other tests cannot run an event loop while Playwright runs its own.
+    """
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     if not executable:
         pytest.skip("no chromium: install it (Debian: apt-get install chromium)")

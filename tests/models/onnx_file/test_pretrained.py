@@ -11,11 +11,11 @@ from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
 
 FILE_SHA256 = {
-    "mnist": "ea57b385af52ac6d89de70aecbe5fe58b71fbab9a932e14204f543bb07ba21bd",
+    "mnist": "bfb7abd4e0cdd8993dbb68763c93ae540ae364e1f7071b221c366a66e555a1c2",
     "mnist-fast": "037559369923bc3ef94862a338e8b3ad65d1d2d1f473ecbba0db8825eeb038a5",
 }
 GOLDEN_SHA256 = {
-    "mnist": "7e3d1b718a8d539a0e1db051d407bfcfe543c76c494d4b098b221569c4d211af",
+    "mnist": "93b70c51452129d09e78cbf05380839d905be4a762f77a4b228bc4f67ef59031",
     "mnist-fast": "3ff1b42d35cc36e6e3f1de10a6e4e0a39c8831c2ade4351c05ebff059bca60f6",
 }
 """SHA-256 of the text of the golden images in the card. A new export of the same weights renders the same pixels."""

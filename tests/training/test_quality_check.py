@@ -110,6 +110,16 @@ def test_a_pretrained_generator_passes_without_a_warning(name):
     assert check.measurements["label agreement"].value > 0.98
 
 
+def test_statistics_that_an_older_checkpoint_lacks_are_skipped():
+    shipped = load_checkpoint(SHIPPED.with_suffix(".safetensors"))
+    older = replace(shipped, dataset=replace(shipped.dataset, pixel_mean=None, pixel_contrast=None))
+    check = check_quality(export(older).generator)
+    assert (check.passed, check.warnings()) == (True, [])
+    assert check.measurements["label agreement"].value > 0.98
+    assert check.measurements["ratio of contrast to the data"].value is None
+    assert "unknown" in str(check)
+
+
 def test_training_stores_the_statistics_of_the_data_and_an_older_checkpoint_may_lack_them(runs):
     dataset = load_checkpoint(runs["conditional"]).dataset
     assert dataset.pixel_mean == pytest.approx(40.6, abs=0.1)

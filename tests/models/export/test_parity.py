@@ -167,14 +167,15 @@ def test_an_image_that_depends_on_the_rest_of_its_batch_is_reported(runs, tmp_pa
 def test_measuring_parity_changes_neither_the_dtype_nor_the_mode_of_the_module(runs):
     checkpoint = load_checkpoint(runs["conditional"])
     debug_graph = exporter.export(checkpoint).debug_graph.SerializeToString()
-    generator = checkpoint.build().train()
-    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    assert all(metric.passes for metric in measure_parity(generator, debug_graph))
-    assert generator.training
-    after = generator.state_dict()
-    assert all(
-        after[name].dtype == tensor.dtype and torch.equal(after[name], tensor) for name, tensor in before.items()
-    )
+    for training in (True, False):
+        generator = checkpoint.build().train(training)
+        before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+        assert all(metric.passes for metric in measure_parity(generator, debug_graph))
+        assert generator.training == training
+        after = generator.state_dict()
+        assert all(
+            after[name].dtype == tensor.dtype and torch.equal(after[name], tensor) for name, tensor in before.items()
+        )
 
 
 def test_images_at_the_edge_between_two_levels_may_differ_as_much_as_those_of_pytorch_in_float32(runs):

@@ -1,5 +1,6 @@
 """The table of an evaluation report, for the console and for the HTML page."""
 
+import sys
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -17,9 +18,13 @@ COST_TITLES = {
 """Titles of the rows about cost, by field of `Cost`."""
 
 
+WIDTH_OF_A_FILE = 10_000
+"""Number of characters of a line if standard output is a file or a pipe, which can be wider than a terminal."""
+
+
 def print_report(report: EvaluationReport) -> None:
     """Prints the conditions, the table, published results and notes to standard output."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
     for condition in report.conditions:
         console.print(condition, highlight=False, soft_wrap=True)
     first, *others = column_titles(report)

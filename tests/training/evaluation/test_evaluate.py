@@ -155,6 +155,16 @@ def test_the_reason_of_a_missing_metric_is_printed(toy, files, capsys):
     assert "generator.onnx: not measured: label agreement (needs labels)" in capsys.readouterr().out
 
 
+def test_in_a_file_the_table_has_one_line_for_each_metric(toy, tmp_path, capsys):
+    sources = [write_digits(tmp_path / f"digits of person {i}.npz", 50) for i in range(6)]
+    run_evaluate(*sources, "--metrics", "modes")
+    lines = capsys.readouterr().out.splitlines()
+    (titles,) = (line for line in lines if "real data" in line and "better" in line)
+    assert all(source.name in titles for source in sources)
+    (row,) = (line for line in lines if METRICS["modes"].title in line)
+    assert row.count("│") == titles.count("┃")
+
+
 def test_files_of_the_same_name_are_distinguished_and_equal_files_have_equal_metrics(toy, files, tmp_path):
     copies = [tmp_path / name / "generator.onnx" for name in "ab"]
     for copy in copies:

@@ -33,7 +33,7 @@ WIDTHS: dict[Preset, tuple[tuple[int, ...], tuple[int, ...]]] = {
     # preset  generator        discriminator
     "mlp":   ((256, 512),       (512, 256)),
     "dcgan": ((128, 64),        (64, 128)),
-    "fast":  ((64, 32),         (32, 64)),
+    "fast":  ((64, 32),         (32, 64, 128)),
     "r3gan": ((128, 64, 32),    (32, 64, 128)),
 }
 """Widths of the generator and of the discriminator for images of 28 x 28 pixels."""
@@ -49,8 +49,9 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "mlp": {},
     # Radford et al. (2015), "Unsupervised representation learning with deep convolutional GANs".
     "dcgan": _column(0),
-    # For about ten minutes on a CPU: dcgan with a quarter of the multiply-adds, class labels and an EMA. The spectral
-    # normalization and the hinge loss of Miyato et al. (2018) keep the variety that dcgan loses.
+    # For about ten minutes on a CPU: dcgan with half of the widths, class labels and an EMA. The spectral normalization
+    # and the hinge loss of Miyato et al. (2018) keep the variety that dcgan loses, and a third convolution in the
+    # discriminator makes strokes cleaner (benchmarks/results/pretrained-recipes-epyc.md).
     "fast": _column(1),
     # Huang et al. (2024), "The GAN is dead; long live the GAN!": relativistic pairing with R1 and R2 at every step,
     # without normalization.

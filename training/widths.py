@@ -1,7 +1,7 @@
 """Widths of the networks if the user gives none: those of the preset, extended for large images."""
 
 from models.networks import is_own
-from models.networks.base import default_halvings
+from models.networks.base import default_halvings, most_halvings
 from training.config import Config
 from training.presets import WIDTHS
 
@@ -17,7 +17,8 @@ def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[t
     Widths in `config` are kept; without them, a network of the user has none. Otherwise dcgan and residual networks get
     one more resolution than the preset for each doubling of the image size beyond 32 pixels. It is the coarsest one,
     with twice the channels of its neighbour, up to `MAX_WIDTH`. So the generator starts from at most 8 x 8 pixels at
-    any image size, as it does for 28 x 28.
+    any image size, as it does for 28 x 28. A dcgan discriminator has fewer
+    widths if the image is too small to be halved that often.
 
     Args:
         config: names the preset and the architectures.
@@ -30,6 +31,8 @@ def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[t
             generator = (_doubled(generator[0]), *generator)
         if config.discriminator != "mlp":
             discriminator = (*discriminator, _doubled(discriminator[-1]))
+    if config.discriminator == "dcgan":
+        discriminator = discriminator[: most_halvings(image_shape)]
     if is_own(config.generator):
         generator = ()
     if is_own(config.discriminator):

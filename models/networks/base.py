@@ -117,13 +117,21 @@ def project(logit: Tensor, features: Tensor, embedded: Tensor | None) -> Tensor:
     return logit.squeeze(1) if embedded is None else logit.squeeze(1) + (features * embedded).sum(1)
 
 
+def most_halvings(image_shape: tuple[int, int, int]) -> int:
+    """Number of times that an image can be halved, rounding down, so that each side keeps at least 2 pixels.
+
+    It is below 1 if a side has fewer than 4 pixels.
+    """
+    return min(image_shape[1:]).bit_length() - 2
+
+
 def default_halvings(image_shape: tuple[int, int, int]) -> int:
     """Number of times that a network of default widths halves an image: until its longer side has at most 8 pixels.
 
     At least 2, however small the image is. The shorter side keeps at least 2 pixels.
     """
-    shorter, longer = sorted(image_shape[1:])
-    return max(2, min((longer - 1).bit_length() - 3, shorter.bit_length() - 2))
+    longer = max(image_shape[1:])
+    return max(2, min((longer - 1).bit_length() - 3, most_halvings(image_shape)))
 
 
 def feature_size(config: NetworkConfig, halvings: int) -> tuple[int, int]:
@@ -139,7 +147,7 @@ def check_halvings(config: NetworkConfig, halvings: int) -> None:
         ValueError: a side is below 4 pixels, even for 0 halvings, or there are too many halvings, in which case the
             message names the largest number of widths that is possible.
     """
-    possible = min(config.image_shape[1:]).bit_length() - 2  # assumes that sizes are rounded down, the worse case
+    possible = most_halvings(config.image_shape)
     if possible < 1:
         raise ValueError(f"image_shape is {config.image_shape}, but {config.architecture} needs sides of at least 4")
     if halvings > possible:

@@ -139,7 +139,7 @@ def test_resume_rejects_a_folder_with_an_invalid_configuration(tmp_path, capsys,
 def test_a_dry_run_prints_the_widths_for_the_size_of_the_images():
     config = parse(["--preset", "fast", "--dataset", "uci-digits", "--image-size", "64", "--device", "cpu"]).config
     printed = "".join(dry_run(config).split())
-    assert '"generator_widths":[128,64,32],"discriminator_widths":[32,64,128]' in printed
+    assert '"generator_widths":[128,64,32],"discriminator_widths":[32,64,128,256]' in printed
 
 
 def test_help_lists_all_options_in_groups_with_examples(capsys):

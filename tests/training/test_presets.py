@@ -28,14 +28,15 @@ def test_presets_differ_from_the_defaults_in_options_that_exist(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_widths_of_a_preset_are_kept_up_to_32_pixels_and_extended_beyond(preset):
     config, widths = preset_config(preset), WIDTHS[preset]
-    for size in (8, 16, 28, 32):
+    for size in (16, 28, 32):
         assert resolve_widths(config, (1, size, size)) == widths
     generator, discriminator = resolve_widths(config, (3, 128, 128))
-    assert generator == discriminator[::-1]
     if preset == "mlp":
         assert (generator, discriminator) == widths
     else:
-        assert generator == (4 * widths[0][0], 2 * widths[0][0], *widths[0])
+        coarsest = widths[0][0], widths[1][-1]
+        assert generator == (4 * coarsest[0], 2 * coarsest[0], *widths[0])
+        assert discriminator == (*widths[1], 2 * coarsest[1], 4 * coarsest[1])
 
 
 @pytest.mark.parametrize("preset", ["dcgan", "r3gan", "fast"])
@@ -69,6 +70,11 @@ def test_the_networks_of_each_preset_fit_images_of_any_proportions(preset, width
     assert discriminator(images, label).shape == (2,)
 
 
+def test_the_discriminator_of_fast_has_one_convolution_fewer_if_a_side_is_below_16_pixels():
+    config = preset_config("fast")
+    assert resolve_widths(config, (1, 8, 8)) == resolve_widths(config, (1, 15, 32)) == ((64, 32), (32, 64))
+
+
 def test_widths_that_the_user_gives_are_kept_at_any_size():
     config = replace(preset_config("fast"), generator_widths=(64, 32))
-    assert resolve_widths(config, (1, 128, 128)) == ((64, 32), (32, 64, 128, 256))
+    assert resolve_widths(config, (1, 128, 128)) == ((64, 32), (32, 64, 128, 256, 512))

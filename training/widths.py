@@ -17,8 +17,8 @@ def resolve_widths(config: Config, image_shape: tuple[int, int, int]) -> tuple[t
     Widths in `config` are kept; without them, a network of the user has none. Otherwise dcgan and residual networks get
     one more resolution than the preset for each doubling of the image size beyond 32 pixels. It is the coarsest one,
     with twice the channels of its neighbour, up to `MAX_WIDTH`. So the generator starts from at most 8 x 8 pixels at
-    any image size, as it does for 28 x 28. A dcgan discriminator has fewer
-    widths if the image is too small to be halved that often.
+    any image size, as it does for 28 x 28. A dcgan discriminator has fewer widths if the image is too
+    small to be halved that often.
 
     Args:
         config: names the preset and the architectures.

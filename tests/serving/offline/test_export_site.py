@@ -81,8 +81,15 @@ def open_page(browser: Browser, server: StaticServer, fragment: str = "", **opti
     return page
 
 
-def levels_off(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a.astype(int) - b.astype(int))
+def assert_same_images(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Checks that two runtimes drew the same uint8 images.
+
+    onnxruntime-web and onnxruntime add numbers in different orders, so a pixel near the edge between two levels may
+    differ by one. Which pixels these are depends on the processor.
+    """
+    off = np.abs(actual.astype(int) - expected)
+    assert off.max() <= 1
+    assert (off > 0).sum() <= max(8, off.size / 10_000), f"{(off > 0).sum()} of {off.size} pixels differ"
 
 
 def test_an_archive_with_another_hash_is_refused(tmp_path):
@@ -130,11 +137,8 @@ def test_the_page_shows_the_images_of_the_service(browser, server, tmp_path):
     with serving(tmp_path, MNIST_GAN_MODEL=str(MODEL)) as (client, _):
         response = client.post("/dataset", json=fields)
     with np.load(io.BytesIO(response.content)) as arrays:
-        off = levels_off(shown, arrays["images"])
+        assert_same_images(shown, arrays["images"])
         names = [f"Image {fields['first'] + i}, label {label}" for i, label in enumerate(arrays["labels"])]
-    print(f"{(off > 0).sum()} of {off.size} pixels differ, by up to {off.max()} levels")
-    assert off.max() <= 1
-    assert (off > 0).mean() <= 1e-4
     assert page.locator("#cells button").evaluate_all("cells => cells.map(cell => cell.ariaLabel)") == names
     page.close()
 
@@ -143,7 +147,7 @@ def test_the_page_shows_the_images_of_the_service(browser, server, tmp_path):
 def test_every_control_works_without_another_request(browser, server, tmp_path):
     page = open_page(browser, server)
     requests = len(server.log)
-    np.testing.assert_array_equal(picture(page), expected_grid(80, 7, model=MODEL))
+    assert_same_images(picture(page), expected_grid(80, 7, model=MODEL))
     page.get_by_label("Seed", exact=True).fill("11")
     page.get_by_label("First index").fill("5")
     page.get_by_label("Labels").fill("")
@@ -151,8 +155,7 @@ def test_every_control_works_without_another_request(browser, server, tmp_path):
     page.get_by_label("Truncation").press("Home")
     page.get_by_label("Truncation").fill("0.5")
     settle(page)
-    expected = expected_grid(20, 11, 5, None, 0.5, columns=16, model=MODEL)
-    assert levels_off(picture(page), expected).max() <= 1
+    assert_same_images(picture(page), expected_grid(20, 11, 5, None, 0.5, columns=16, model=MODEL))
 
     cell(page, 5).click()
     page.keyboard.press("ArrowRight")
@@ -160,11 +163,10 @@ def test_every_control_works_without_another_request(browser, server, tmp_path):
     settle(page)
     page.get_by_role("button", name="Pause").click()
     page.get_by_label("Frame").fill("23")
-    np.testing.assert_array_equal(picture(page, "animation"), picture(page, "image"))
+    assert_same_images(picture(page, "animation"), picture(page, "image"))
     page.get_by_label("Text", exact=True).fill("2026")
     settle(page)
-    written = expected_grid(4, 11, 0, "2026", 0.5, model=MODEL)
-    assert levels_off(picture(page, "text-image"), written).max() <= 1
+    assert_same_images(picture(page, "text-image"), expected_grid(4, 11, 0, "2026", 0.5, model=MODEL))
 
     with page.expect_download() as download:
         page.get_by_role("button", name="Download PNG").click()
@@ -178,17 +180,15 @@ def test_every_control_works_without_another_request(browser, server, tmp_path):
         page.get_by_role("button", name="Download .npz").click()
     images, labels = Generator.open(MODEL).images(11, 5, 1000, truncation=0.5)
     with np.load(io.BytesIO(download.value.path().read_bytes())) as arrays:
-        off = levels_off(arrays["images"], images[:, 0])
+        assert_same_images(arrays["images"], images[:, 0])
         np.testing.assert_array_equal(arrays["labels"], labels)
-    assert off.max() <= 1
-    assert (off > 0).mean() <= 1e-4
 
     page.get_by_role("button", name="Copy sample command").click()
     expect(page.get_by_role("status")).to_have_text("sample command copied")
     command = page.evaluate("navigator.clipboard.readText()")
     shutil.copy(MODEL, tmp_path / MODEL_FILE)
     subprocess.run(f"{BIN}/{command}", shell=True, check=True, cwd=tmp_path, capture_output=True)
-    assert levels_off(pixels((tmp_path / "digits.png").read_bytes()), grid).max() <= 1
+    assert_same_images(pixels((tmp_path / "digits.png").read_bytes()), grid)
     page.get_by_role("button", name="Copy link", exact=True).click()
     expect(page.get_by_role("status")).to_have_text("Link copied")
     assert len(server.log) == requests
@@ -271,7 +271,7 @@ def test_a_colour_model_without_classes_runs(browser, site, tmp_path):
         assert "colour images of 12" in page.locator("#model").inner_text()
         shown = picture(page, mode="RGB")
         drawn = expected_grid(80, 7, labels=None, columns=16, model=tmp_path / "colour.onnx")
-        assert levels_off(shown, drawn).max() <= 1
+        assert_same_images(shown, drawn)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download PNG").click()
         downloaded = pixels(download.value.path().read_bytes(), "RGB")
@@ -282,7 +282,7 @@ def test_a_colour_model_without_classes_runs(browser, site, tmp_path):
         with np.load(io.BytesIO(download.value.path().read_bytes())) as arrays:
             expected, _ = Generator.from_bytes(file).images(7, 0, 70)
             assert list(arrays) == ["images"]
-            assert levels_off(arrays["images"], expected.transpose(0, 2, 3, 1)).max() <= 1
+            assert_same_images(arrays["images"], expected.transpose(0, 2, 3, 1))
         page.close()
 
 

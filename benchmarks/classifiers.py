@@ -99,7 +99,7 @@ def main(options: Options) -> None:
     for name, classifier in classifiers(real.train, options.epochs):
         test = classify(classifier, real.test.images)
         accuracy = float((test.labels == real.test.labels.numpy()).mean())
-        real_fid = frechet_distance(test.features, classify(classifier, sample).features)
+        real_fid, _ = frechet_distance(test.features, classify(classifier, sample).features)
         results[name] = {"accuracy": accuracy, "real_fid": real_fid}
         cells = []
         for model, (images, labels) in generated.items():
@@ -110,7 +110,7 @@ def main(options: Options) -> None:
                 sheets.append(np.asarray(grid(images.numpy()[order[:100]], columns=10)))
             kept = order[round(options.least_certain * options.n) :]
             ratio, without = (
-                frechet_distance(test.features, features) / real_fid
+                frechet_distance(test.features, features)[0] / real_fid
                 for features in (output.features, output.features[kept])
             )
             results[name][model] = {"fid_ratio": ratio, "fid_ratio_without_least_certain": without}

@@ -110,7 +110,7 @@ def classifier_fid(sample: Sample) -> Measurement:
     images, twice the number of features of the classifier, and decreases with their number: compare equal numbers, or
     the ratio to the real-data baseline.
     """
-    return Measurement(frechet_distance(sample.context.test_output.features, sample.classifier_output.features))
+    return Measurement(*frechet_distance(sample.context.test_output.features, sample.classifier_output.features))
 
 
 def classifier_kid(sample: Sample) -> Measurement:

@@ -52,35 +52,45 @@ def test_the_frechet_distance_equals_the_closed_form(seed, d, n, m):
     a, b = gaussian(n, d, seed), gaussian(m, d, seed + 1)
     s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert frechet_distance(a, b)[0] == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @given(seeds, st.lists(st.floats(-100, 100), min_size=5, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_a_shift_gives_its_squared_length_as_frechet_distance(seed, shift):
     a = gaussian(50, seed=seed)
-    assert frechet_distance(a, a + np.array(shift)) == pytest.approx(np.square(shift).sum(), rel=1e-9, abs=1e-6)
+    assert frechet_distance(a, a + np.array(shift))[0] == pytest.approx(np.square(shift).sum(), rel=1e-9, abs=1e-6)
 
 
 def test_the_frechet_distance_of_a_set_to_itself_is_0():
     a = gaussian(300, d=64)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-7 * np.trace(np.cov(a, rowvar=False)))
+    assert frechet_distance(a, a)[0] == pytest.approx(0, abs=1e-7 * np.trace(np.cov(a, rowvar=False)))
 
 
 def test_the_frechet_distance_is_symmetric():
     a, b = gaussian(50, seed=1), gaussian(70, seed=2)
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+    assert frechet_distance(a, b)[0] == pytest.approx(frechet_distance(b, a)[0], rel=1e-9)
 
 
 def test_constant_features_do_not_change_the_frechet_distance():
     a, b = gaussian(50, seed=1), gaussian(50, seed=2)
     constant = np.zeros((50, 3))
-    assert frechet_distance(np.hstack((a, constant)), np.hstack((b, constant))) == pytest.approx(frechet_distance(a, b))
+    with_constant = frechet_distance(np.hstack((a, constant)), np.hstack((b, constant)))
+    assert with_constant == pytest.approx(frechet_distance(a, b))
 
 
 def test_the_frechet_distance_within_a_distribution_falls_with_the_number_of_samples():
-    few, many = (frechet_distance(*halves(n)) for n in (200, 20_000))
+    few, many = (frechet_distance(*halves(n))[0] for n in (200, 20_000))
     assert 0 < many < few / 20
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_standard_error_of_the_frechet_distance_is_its_spread_over_samples(shift):
+    """The spread over 200 samples has an error of 5 % itself."""
+    a = gaussian(2_000)
+    samples = gaussian(200 * 1_000) * 0.8 + shift
+    distances, errors = np.transpose([frechet_distance(a, b) for b in samples.reshape(200, 1_000, -1)])
+    assert errors.mean() == pytest.approx(distances.std(), rel=0.2)
 
 
 def test_the_kernel_distance_agrees_with_torchmetrics():

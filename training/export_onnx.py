@@ -49,6 +49,9 @@ class Options:
     the run folder or of the checkpoint file."""
     opset: int = 20
     """Version of the ONNX standard operators, 16 to 26. Older runtimes need a lower version."""
+    truncation: float = 1.0
+    """Factor by which the graph multiplies latents, above 0 and at most 1. Smaller values make all images of the file
+    more typical and less varied; `evaluate --truncation` measures which value is best."""
     precision: Precision = "fp32"
     """Data type of the weights. fp16 is for GPUs, and int8 makes the smallest file. For both, the fp32 file and the
     converted one are evaluated on the real images of --data-dir, and the command fails if the classifier FID is more
@@ -213,7 +216,8 @@ def export_generator(options: Options) -> "tuple[Export, EvaluationReport | None
     from training.quality_check import check_quality, require_quality
 
     checkpoint, default_name = load_source(options)
-    exported = original = export(checkpoint, options.opset, options.name if options.name is not None else default_name)
+    name = options.name if options.name is not None else default_name
+    exported = original = export(checkpoint, options.opset, name, options.truncation)
     if options.precision != "fp32":
         exported = export_variant(checkpoint, original, options.precision)
     quality_check = check_quality(exported.generator)

@@ -28,7 +28,7 @@ from models.common.errors import InputError, MnistGanError
 from models.common.version import git_commit, version
 from models.export.parity import ParityMetric, ParityReport, measure_parity
 from models.export.variants import convert, logging_disabled
-from models.networks import GENERATORS, Network
+from models.networks import GENERATORS, Network, is_own
 from models.networks.own import OwnGenerator, describe
 from models.networks.own_checks import check_generator
 from models.networks.pixels import quantize
@@ -37,6 +37,7 @@ from models.onnx_file.card import METADATA_KEY, Build, Card, Golden, Origin, Pre
 from models.onnx_file.generator import Generator
 from models.onnx_file.golden import pack_golden
 from models.onnx_file.graph_memory import GraphMemory, measure_memory
+from models.onnx_file.latent_sources import check_truncation
 from models.onnx_file.latents import LATENTS_VERSION, draw_latents
 from models.onnx_file.session import MAX_ROWS_PER_RUN, make_feeds, open_session, run
 
@@ -69,16 +70,17 @@ class Export:
     """The graph of the file with the float pixels, before quantization, as a second output `pixels`."""
 
 
-def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> Export:
+def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None, truncation: float = 1.0) -> Export:
     """Makes the fp32 model file of a checkpoint, with the EMA weights if there are any.
 
     Args:
         checkpoint: its generator is exported.
         opset: version of the ONNX standard operators, 16 to 26.
         name: name on the card, 1 to 100 printable characters. None: preset and data set, such as "fast-mnist".
+        truncation: factor by which the graph multiplies latents, above 0 and at most 1.
 
     Raises:
-        InputError: the name is empty, too long, or not printable.
+        InputError: the name is empty, too long, or not printable, or the truncation is out of range.
         ExportError: the opset is not supported, PyTorch exported another one or cannot export the network, or
             onnx.checker rejects the graph.
         NetworkError: the network is that of a user, and breaks a rule.
@@ -93,14 +95,13 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None) -> 
         name = f"{(checkpoint.training.config or {}).get('preset')}-{checkpoint.dataset.name}"
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
-    generator = checkpoint.build()
-    if isinstance(generator, OwnGenerator):
-        check_generator(generator)
+    check_truncation(truncation)
+    generator = _build(checkpoint, truncation)
     debug_graph, second_graph = _trace(generator, opset), _trace(generator, opset)
     actual_opsets = [entry.version for entry in debug_graph.opset_import]
     if actual_opsets != [opset]:
         raise ExportError(f"PyTorch exported opset {actual_opsets} instead of the requested {opset}: choose another")
-    return _check_and_pack(generator, debug_graph, second_graph, _make_card(checkpoint, name))
+    return _check_and_pack(generator, debug_graph, second_graph, _make_card(checkpoint, name, truncation))
 
 
 def export_variant(checkpoint: Checkpoint, original: Export, precision: Precision) -> Export:
@@ -108,7 +109,8 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
 
     Args:
         checkpoint: the checkpoint of `original`.
-        original: its fp32 export, which is converted. The card takes over its name, and `converted_from` is its hash.
+        original: its fp32 export, which is converted. The card takes over its name and its truncation, and
+            `converted_from` is its hash.
         precision: "fp16" or "int8".
 
     Raises:
@@ -117,12 +119,12 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
             conversion.
         ModelFileError: the graph breaks a rule of the model file.
     """
-    original_card = original.generator.card
+    fp32 = original.generator.card
     card = replace(
-        _make_card(checkpoint, original_card.name), precision=precision, converted_from=original_card.file_sha256
+        _make_card(checkpoint, fp32.name, fp32.truncation), precision=precision, converted_from=fp32.file_sha256
     )
     debug_graph, second_graph = (convert(original.debug_graph, card, precision) for _ in range(2))
-    return _check_and_pack(checkpoint.build(), debug_graph, second_graph, card)
+    return _check_and_pack(_build(checkpoint, fp32.truncation), debug_graph, second_graph, card)
 
 
 def with_fields(exported: Export, **fields: Any) -> Export:
@@ -186,6 +188,30 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
     return Export(Generator.from_bytes(_serialize_with_card(model, card)), parity, debug_graph)
 
 
+def _build(checkpoint: Checkpoint, truncation: float) -> Network:
+    """Builds the generator that the graph has to match.
+
+    Raises:
+        NetworkError: the network is that of a user, and breaks a rule.
+    """
+    generator = checkpoint.build()
+    if isinstance(generator, OwnGenerator):
+        check_generator(generator)
+    return generator if truncation == 1 else _Truncated(generator, truncation).eval()
+
+
+class _Truncated(Network):
+    """Wraps a generator to multiply latents by a factor."""
+
+    def __init__(self, generator: Network, truncation: float):
+        super().__init__(generator.config, embedding_dim=0)
+        self.generator = generator
+        self.truncation = truncation
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.generator(latent * self.truncation, label)
+
+
 class _WithQuantization(nn.Module):
     """Wraps a generator to return its uint8 image and the float pixels that the image is quantized from."""
 
@@ -221,7 +247,7 @@ def _trace(generator: Network, opset: int) -> ModelProto:
                 verbose=False,
             )
     except Exception as error:
-        if not isinstance(generator, OwnGenerator):
+        if not is_own(config.architecture):
             raise
         raise ExportError(
             f"PyTorch cannot export {config.architecture} to ONNX: {describe(error.__cause__ or error)}; "
@@ -255,7 +281,7 @@ def _serialize_with_card(model: ModelProto, card: Card) -> bytes:
     return write_checksum(_serialize(model))
 
 
-def _make_card(checkpoint: Checkpoint, name: str) -> Card:
+def _make_card(checkpoint: Checkpoint, name: str, truncation: float) -> Card:
     """Makes the card of an fp32 file, without the fields that are measured later."""
     config, training, dataset = checkpoint.generator, checkpoint.training, checkpoint.dataset
     network = GENERATORS.get(config.architecture)
@@ -280,6 +306,7 @@ def _make_card(checkpoint: Checkpoint, name: str) -> Card:
         quality=None,
         golden=Golden(GOLDEN_SEED, golden_images(config.image_shape), ""),
         build=Build(version(), git_commit(), platform.python_version(), f"{platform.system()} {platform.machine()}"),
+        truncation=truncation,
     )
 
 

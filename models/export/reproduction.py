@@ -25,7 +25,7 @@ the pixels of the golden images, which are compared within their bounds."""
 
 
 def compare_with_checkpoint(generator: Generator, checkpoint: Checkpoint) -> list[CheckResult]:
-    """Exports a checkpoint again, with the name, the opset and the precision of a model file, and compares the two.
+    """Exports a checkpoint again, with the name, opset, truncation and precision of a model file, and compares the two.
 
     Returns:
         one result if the files are equal byte for byte, as they are on one kind of processor with the same versions of
@@ -43,7 +43,7 @@ def compare_with_checkpoint(generator: Generator, checkpoint: Checkpoint) -> lis
 def _export_like(generator: Generator, checkpoint: Checkpoint) -> Export:
     card = generator.card
     opset = graph_checks.parse(generator.file).opset_import[0].version
-    exported = export(checkpoint, opset, card.name)
+    exported = export(checkpoint, opset, card.name, card.truncation)
     if card.precision != "fp32":
         exported = export_variant(checkpoint, exported, card.precision)
     return with_fields(exported, **{name: getattr(card, name) for name in TAKEN_OVER})

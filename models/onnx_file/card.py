@@ -254,6 +254,8 @@ class Card:
     """Result of the quality check that `export-onnx` makes. None: it was not made."""
     build: Build | None = None
     """The program that exported the file. None: unknown."""
+    truncation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor by which the graph multiplies latents. A factor in a request is applied before it."""
     card_version: int = CARD_VERSION
     """Version of the format of this card."""
     file_sha256: Sha256 = EMPTY_CHECKSUM

@@ -22,7 +22,7 @@ from models.onnx_file import graph_checks
 from models.onnx_file.card import Card, CardError
 from models.onnx_file.golden import GoldenComparison, compare_golden
 from models.onnx_file.graph_memory import measure_memory
-from models.onnx_file.latent_sources import SeededLatents, cycle_labels
+from models.onnx_file.latent_sources import SeededLatents, check_truncation, cycle_labels
 from models.onnx_file.latents import LATENTS_VERSION, check_range
 from models.onnx_file.session import CPU, MAX_ROWS_PER_RUN, make_feeds, open_session, run
 
@@ -211,8 +211,7 @@ class Generator:
         Raises:
             InputError: an argument is out of range.
         """
-        if not 0 < truncation <= 1:
-            raise InputError("truncation", f"must be above 0 and at most 1, got {truncation}")
+        check_truncation(truncation)
         check_range(seed, first, n)
         classes = None if labels is None else np.array(self.card.class_indices(labels), np.int64)
         return SeededLatents(self.card, seed, first, n, classes, truncation)

@@ -6,8 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.common.array_types import Labels, Latents
+from models.common.errors import InputError
 from models.onnx_file.card import Card
 from models.onnx_file.latents import draw_latents
+
+
+def check_truncation(truncation: float) -> None:
+    """Checks a factor of the latents.
+
+    Raises:
+        InputError: it is not above 0 and at most 1.
+    """
+    if not 0 < truncation <= 1:
+        raise InputError("truncation", f"must be above 0 and at most 1, got {truncation}")
 
 
 @dataclass(frozen=True)

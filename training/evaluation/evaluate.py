@@ -43,6 +43,9 @@ class Options:
     fid, kid, precision, recall, density, coverage, modes,
     class_balance, label_agreement, confidence,
     accuracy_score, nearest, memorised."""
+    truncation: tuple[float, ...] = (1.0,)
+    """Factors of the latents, each above 0 and at most 1. Models are measured with each of them.
+    Smaller values make images more typical and less varied."""
     fit_classifier: bool = False
     """Train a classifier on the real images, from whose features the metrics are computed.
     All data sets need it except mnist and stacked-mnist, which have a pinned classifier."""
@@ -81,7 +84,7 @@ def main() -> None:
     if options.json:
         check_writable(options.json)
     report = evaluate_sources(
-        open_sources(options.sources),
+        open_sources(options.sources, options.truncation),
         options.data_dir,
         options.dataset,
         options.n,

@@ -10,12 +10,13 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from models.common.files import write_atomically
 from models.common.image_files import grid, png
 from training.evaluation.evaluation_report import EvaluatedSource, EvaluationReport
-from training.evaluation.metrics import Sample
+from training.evaluation.metrics import METRICS, Measurement, Sample
 from training.evaluation.tables import column_titles, notes, table_rows
 
 MAX_CLASSES = 10
@@ -23,6 +24,8 @@ MAX_CLASSES = 10
 IMAGES_PER_ROW = 20
 RANKED_IMAGES = 100
 """Number of images in the grids of the most and of the least certain images."""
+TRUNCATION_METRICS = ("fid", "label_agreement", "precision", "recall")
+"""Metrics that are drawn against the truncation."""
 
 Picture = tuple[str, str]
 """File name of a picture, and its caption."""
@@ -89,16 +92,20 @@ def write_report(report: EvaluationReport, folder: Path) -> Path:
 
 
 def _write_plots(report: EvaluationReport, folder: Path) -> Iterator[Picture]:
-    """Writes the plot that compares all sources, and the losses of each run."""
+    """Writes the plots that compare all sources, and the losses of each run."""
     yield (
         _plot_distributions(report, folder / "curves.png"),
         "In the left plot, curves to the left of the test images mean copies of training images. In the right plot, "
         "curves to the right of the test images mean images that are hard to read.",
     )
-    for number, result in enumerate(report.results, 1):
-        if history := result.source.history:
-            file = _plot_losses(history, folder / f"{number}-training.png")
-            yield file, f"{result.source.name}: losses over the images seen"
+    if len({result.source.truncation for result in report.results if result.source.generator}) > 1:
+        yield (
+            _plot_truncations(report, folder / "truncation.png"),
+            "Quality of each model against the truncation. Dashed lines are real images.",
+        )
+    histories = {result.source.history: result.source.title for result in report.results if result.source.history}
+    for number, (history, title) in enumerate(histories.items(), 1):
+        yield _plot_losses(history, folder / f"{number}-training.png"), f"{title}: losses over the images seen"
 
 
 def _plot_distributions(report: EvaluationReport, file: Path) -> str:
@@ -119,6 +126,31 @@ def _plot_distributions(report: EvaluationReport, file: Path) -> str:
         confidence.set(xlabel="1 - confidence of the classifier", xscale="log", visible=usable)
         distance.legend(frameon=False)
         return _write_figure(figure, file)
+
+
+def _plot_truncations(report: EvaluationReport, file: Path) -> str:
+    """Draws metrics of quality and of variety against the truncation, with one curve for each model."""
+    curves: dict[tuple[str, str], list[tuple[float, Measurement]]] = {}
+    for result in report.results:
+        for name in TRUNCATION_METRICS:
+            value = result.measurements.get(name)
+            if result.source.generator and isinstance(value, Measurement):
+                curves.setdefault((name, result.source.title), []).append((result.source.truncation, value))
+    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
+    for name, axes in zip(TRUNCATION_METRICS, figure.subplots(2, 2).flat, strict=True):
+        metric, real = METRICS[name], report.real_data_baseline.get(name)
+        for (measured, title), points in curves.items():
+            if measured == name:
+                truncations, values = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+                errors = [value.standard_error or 0 for value in values]
+                axes.errorbar(truncations, [value.value for value in values], errors, marker="o", label=title)
+        if isinstance(real, Measurement):
+            axes.axhline(real.value, color="black", linestyle="--")
+        axes.set(xlabel="truncation", ylabel=f"{metric.title} ({metric.better} is better)")
+        if metric.percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.axes[0].legend(frameon=False)
+    return _write_figure(figure, file)
 
 
 def _plot_losses(history: Path, file: Path) -> str:

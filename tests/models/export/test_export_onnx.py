@@ -16,6 +16,7 @@ import torch
 
 from models.checkpoint import find_checkpoints, load_checkpoint, run_name, save_checkpoint
 from models.common.checksum import EMPTY_CHECKSUM
+from models.common.errors import InputError
 from models.export import exporter
 from models.networks import GENERATORS, build_generator
 from models.networks.pixels import normalize, quantize
@@ -48,6 +49,20 @@ def test_the_file_contains_no_path_of_the_machine_that_exported_it(files):
 
 def test_two_exports_of_a_checkpoint_are_identical(runs, files):
     assert exporter.export(load_checkpoint(runs["conditional"])).generator.file == files["conditional"].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "conditional"])
+def test_a_truncated_file_draws_the_images_of_requests_with_that_truncation(runs, files, kind):
+    whole = Generator.open(files[kind])
+    truncated = exporter.export(load_checkpoint(runs[kind]), truncation=0.7).generator
+    assert (whole.card.truncation, truncated.card.truncation) == (1, 0.7)
+    np.testing.assert_array_equal(truncated.images(1, 0, 100)[0], whole.images(1, 0, 100, truncation=0.7)[0])
+
+
+@pytest.mark.parametrize("truncation", [0, -1, 1.01, float("nan")])
+def test_a_truncation_out_of_range_is_rejected_before_pytorch_runs(runs, truncation):
+    with pytest.raises(InputError, match="truncation"):
+        exporter.export(load_checkpoint(runs["conditional"]), truncation=truncation)
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "conditional"])

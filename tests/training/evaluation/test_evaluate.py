@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.checkpoint import load_checkpoint
+from models.export.exporter import export
 from models.onnx_file.generator import Generator
 from tests.conftest import small_run
 from tests.training.evaluation.conftest import run_evaluate, toy_mnist
@@ -179,6 +181,34 @@ def test_files_of_the_same_name_are_distinguished_and_equal_files_have_equal_met
     assert list(reports[0]["sources"]) == list(map(str, copies))
     metrics = [source["metrics"] for report in reports for source in report["sources"].values()]
     assert all(each == metrics[0] for each in metrics)
+
+
+def test_a_model_is_measured_with_each_truncation_and_a_file_of_images_once(toy, runs, files, tmp_path):
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(export(load_checkpoint(runs["conditional"]), truncation=0.5).generator.file)
+    digits = write_digits(tmp_path / "digits.npz", 300)
+    sources = files["conditional"], digits, truncated
+    options = ("--dataset", "mnist", "--metrics", "fid", "label_agreement", "--truncation", 1, 0.5, 1)
+    run_evaluate(*sources, *options, "--json", tmp_path / "a.json", "--report", tmp_path)
+    fids = {
+        name: source["metrics"]["fid"]
+        for name, source in json.loads((tmp_path / "a.json").read_text())["sources"].items()
+    }
+    assert list(fids) == [
+        "generator.onnx",
+        "generator.onnx, truncation 0.5",
+        "digits.npz",
+        "truncated.onnx",
+        "truncated.onnx, truncation 0.5",
+    ]
+    assert fids["truncated.onnx"] == fids["generator.onnx, truncation 0.5"] != fids["generator.onnx"]
+    assert "truncation.png" in Pictures((tmp_path / "index.html").read_text()).files
+
+
+def test_a_truncation_out_of_range_ends_the_command_before_a_source_is_opened(error_of_evaluate):
+    assert error_of_evaluate("missing.onnx", "--truncation", 1, 1.5) == (
+        "evaluate: --truncation: must be above 0 and at most 1, got 1.5\n"
+    )
 
 
 def test_a_model_file_is_compared_with_its_training_data_by_default(error_of_evaluate, files):

@@ -276,8 +276,11 @@ def _serialize(model: ModelProto) -> bytes:
 
 
 def _serialize_with_card(model: ModelProto, card: Card) -> bytes:
+    # Reading the card turns integers in fields of floats into floats, so that the card of an opened file gives the same
+    # bytes as the card that the file was written with.
+    card = Card.from_json(replace(card, file_sha256=EMPTY_CHECKSUM).to_json())
     del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA_KEY, value=replace(card, file_sha256=EMPTY_CHECKSUM).to_json())
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     return write_checksum(_serialize(model))
 
 

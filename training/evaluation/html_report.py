@@ -130,26 +130,27 @@ def _plot_distributions(report: EvaluationReport, file: Path) -> str:
 
 def _plot_truncations(report: EvaluationReport, file: Path) -> str:
     """Draws metrics of quality and of variety against the truncation, with one curve for each model."""
-    curves: dict[tuple[str, str], list[tuple[float, Measurement]]] = {}
-    for result in report.results:
-        for name in TRUNCATION_METRICS:
-            value = result.measurements.get(name)
-            if result.source.generator and isinstance(value, Measurement):
-                curves.setdefault((name, result.source.title), []).append((result.source.truncation, value))
+    models = [result for result in report.results if result.source.generator]
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     for name, axes in zip(TRUNCATION_METRICS, figure.subplots(2, 2).flat, strict=True):
-        metric, real = METRICS[name], report.real_data_baseline.get(name)
-        for (measured, title), points in curves.items():
-            if measured == name:
-                truncations, values = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-                errors = [value.standard_error or 0 for value in values]
-                axes.errorbar(truncations, [value.value for value in values], errors, marker="o", label=title)
-        if isinstance(real, Measurement):
+        for title in dict.fromkeys(result.source.title for result in models):
+            points = sorted(
+                (result.source.truncation, value.value, value.standard_error or 0)
+                for result in models
+                if result.source.title == title and isinstance(value := result.measurements.get(name), Measurement)
+            )
+            if points:
+                truncations, values, errors = zip(*points, strict=True)
+                axes.errorbar(truncations, values, errors, marker="o", label=title)
+        if isinstance(real := report.real_data_baseline.get(name), Measurement):
             axes.axhline(real.value, color="black", linestyle="--")
-        axes.set(xlabel="truncation", ylabel=f"{metric.title} ({metric.better} is better)")
-        if metric.percent:
+        axes.set(xlabel="truncation", ylabel=f"{METRICS[name].title} ({METRICS[name].better} is better)")
+        if axes.containers:
+            axes.legend(frameon=False)
+        else:
+            axes.set_visible(False)  # the metric was not measured
+        if METRICS[name].percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.axes[0].legend(frameon=False)
     return _write_figure(figure, file)
 
 

@@ -26,7 +26,7 @@ def run(command: str, *arguments: object) -> str:
 
 @pytest.mark.slow
 def test_mnist_is_trained_exported_and_sampled_to_a_grid_of_digits(mnist, tmp_path):
-    output = run("train", "--preset", "mlp", "--data-dir", mnist, "--out", tmp_path / "a", "--epochs", 1)
+    output = run("train", "--preset", "mlp", "--data-dir", mnist, "--out", tmp_path / "a", "--epochs", 2)
     assert "preset mlp on mnist (60,000 images)" in output
     assert "epoch   1" in output
     run("export-onnx", tmp_path / "a", "--out", tmp_path / "a.onnx")

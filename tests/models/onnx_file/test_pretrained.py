@@ -11,12 +11,12 @@ from models.onnx_file.generator import Generator
 from models.onnx_file.store import SHIPPED
 
 FILE_SHA256 = {
-    "mnist": "bfb7abd4e0cdd8993dbb68763c93ae540ae364e1f7071b221c366a66e555a1c2",
-    "mnist-fast": "d781406a130cda69223775251bf724b712bf79669f9f9795a519aec72172888d",
+    "mnist": "22d9841f1da9defc14f0530c9f2173833ced369d984e2cb5fb0edcdc6394dd9c",
+    "mnist-fast": "225fb13c0b7c199c315a076eb8870903828db034fab836b8c631840f97f7e30c",
 }
 GOLDEN_SHA256 = {
-    "mnist": "93b70c51452129d09e78cbf05380839d905be4a762f77a4b228bc4f67ef59031",
-    "mnist-fast": "98a3ded2e133aa0fb4dbf64c4d61abbd53c1b303225973f57ed19f0a147775db",
+    "mnist": "534abc80dc449ea00b6e76e075e491392d36e5af9089446715e4f3ba16540933",
+    "mnist-fast": "172986ff36aaefd785cec1125f5a8a811c339b7d723752f0d2617e6622764b69",
 }
 """SHA-256 of the text of the golden images in the card. A new export of the same weights renders the same pixels."""
 

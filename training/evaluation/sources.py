@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint, load_checkpoint
-from models.common.errors import MnistGanError
+from models.common.errors import InputError, MnistGanError
 from models.onnx_file.generator import Generator
 from models.onnx_file.latent_sources import check_truncation
 
@@ -60,7 +60,7 @@ class ImageSource:
     @property
     def name(self) -> str:
         """Name in tables and JSON files: the title, with the truncation unless it is 1."""
-        return self.title if self.truncation == 1 else f"{self.title}, truncation {self.truncation:g}"
+        return self.title if self.truncation == 1 else f"{self.title}, truncation {self.truncation}"
 
     @property
     def generator(self) -> Generator | None:
@@ -91,9 +91,11 @@ def open_sources(paths: Sequence[Path], truncations: Sequence[float] = (1.0,)) -
     for each truncation. Repeated paths and truncations are dropped.
 
     Raises:
-        InputError: a truncation is out of range.
+        InputError: there is no truncation, or one is out of range.
         SourceError, ModelFileError, CheckpointError, ParityError: a source cannot be read; the message names it.
     """
+    if not truncations:
+        raise InputError("truncation", "give at least one number")
     for truncation in truncations:
         check_truncation(truncation)
     paths = tuple(dict.fromkeys(paths))

@@ -205,10 +205,13 @@ def test_a_model_is_measured_with_each_truncation_and_a_file_of_images_once(toy,
     assert "truncation.png" in Pictures((tmp_path / "index.html").read_text()).files
 
 
-def test_a_truncation_out_of_range_ends_the_command_before_a_source_is_opened(error_of_evaluate):
-    assert error_of_evaluate("missing.onnx", "--truncation", 1, 1.5) == (
-        "evaluate: --truncation: must be above 0 and at most 1, got 1.5\n"
-    )
+@pytest.mark.parametrize(
+    ("truncations", "problem"), [((1, 1.5), "must be above 0 and at most 1, got 1.5"), ((), "give at least one number")]
+)
+def test_a_missing_or_invalid_truncation_ends_the_command_before_a_source_is_opened(
+    error_of_evaluate, truncations, problem
+):
+    assert error_of_evaluate("missing.onnx", "--truncation", *truncations) == f"evaluate: --truncation: {problem}\n"
 
 
 def test_a_model_file_is_compared_with_its_training_data_by_default(error_of_evaluate, files):

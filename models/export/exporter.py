@@ -96,7 +96,10 @@ def export(checkpoint: Checkpoint, opset: int = 20, name: str | None = None, tru
     if not (name.isprintable() and 0 < len(name.strip()) <= MAX_NAME):
         raise InputError("name", f"must have 1 to {MAX_NAME} printable characters, got {name!r:.80}")
     check_truncation(truncation)
-    generator = _build(checkpoint, truncation)
+    generator = checkpoint.build()
+    if isinstance(generator, OwnGenerator):
+        check_generator(generator)
+    generator = _truncate(generator, truncation)
     debug_graph, second_graph = _trace(generator, opset), _trace(generator, opset)
     actual_opsets = [entry.version for entry in debug_graph.opset_import]
     if actual_opsets != [opset]:
@@ -124,7 +127,7 @@ def export_variant(checkpoint: Checkpoint, original: Export, precision: Precisio
         _make_card(checkpoint, fp32.name, fp32.truncation), precision=precision, converted_from=fp32.file_sha256
     )
     debug_graph, second_graph = (convert(original.debug_graph, card, precision) for _ in range(2))
-    return _check_and_pack(_build(checkpoint, fp32.truncation), debug_graph, second_graph, card)
+    return _check_and_pack(_truncate(checkpoint.build(), fp32.truncation), debug_graph, second_graph, card)
 
 
 def with_fields(exported: Export, **fields: Any) -> Export:
@@ -188,15 +191,8 @@ def _check_and_pack(generator: Network, debug_graph: ModelProto, second_graph: M
     return Export(Generator.from_bytes(_serialize_with_card(model, card)), parity, debug_graph)
 
 
-def _build(checkpoint: Checkpoint, truncation: float) -> Network:
-    """Builds the generator that the graph has to match.
-
-    Raises:
-        NetworkError: the network is that of a user, and breaks a rule.
-    """
-    generator = checkpoint.build()
-    if isinstance(generator, OwnGenerator):
-        check_generator(generator)
+def _truncate(generator: Network, truncation: float) -> Network:
+    """Returns a generator in evaluation mode that multiplies latents by a factor."""
     return generator if truncation == 1 else _Truncated(generator, truncation).eval()
 
 

@@ -1,6 +1,7 @@
 """Measures all metrics on all sources, and on real images for the baseline."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -80,6 +81,7 @@ def evaluate_sources(
         )
         test_sample = Sample(context, real.test.images, real.test.labels)
         samples = [Sample(context, *source.take(n)) for source in sources]
+        cost_of = cache(measure_cost)  # A model is one generator, even if it is measured with several truncations.
         bar = progress.add_task("", total=len(names) * (1 + len(sources)))
         baseline = _measure_all(_baseline_samples(names, n, test_sample), "real data", progress, bar)
         results = tuple(
@@ -87,7 +89,7 @@ def evaluate_sources(
                 source,
                 sample,
                 _measure_all(dict.fromkeys(names, sample), source.name, progress, bar),
-                measure_cost(source.generator) if source.generator else None,
+                cost_of(source.generator) if source.generator else None,
             )
             for source, sample in zip(sources, samples, strict=True)
         )

@@ -103,9 +103,12 @@ def _write_plots(report: EvaluationReport, folder: Path) -> Iterator[Picture]:
             _plot_truncations(report, folder / "truncation.png"),
             "Quality of each model against the truncation. Dashed lines are real images.",
         )
-    histories = {result.source.history: result.source.title for result in report.results if result.source.history}
-    for number, (history, title) in enumerate(histories.items(), 1):
-        yield _plot_losses(history, folder / f"{number}-training.png"), f"{title}: losses over the images seen"
+    drawn: set[Path] = set()
+    for number, result in enumerate(report.results, 1):
+        if (history := result.source.history) and history not in drawn:
+            drawn.add(history)
+            file = _plot_losses(history, folder / f"{number}-training.png")
+            yield file, f"{result.source.title}: losses over the images seen"
 
 
 def _plot_distributions(report: EvaluationReport, file: Path) -> str:

@@ -98,14 +98,12 @@ def open_sources(paths: Sequence[Path], truncations: Sequence[float] = (1.0,)) -
         raise InputError("truncation", "give at least one number")
     for truncation in truncations:
         check_truncation(truncation)
-    paths = tuple(dict.fromkeys(paths))
+    paths, truncations = tuple(dict.fromkeys(paths)), tuple(dict.fromkeys(truncations))
     names = [path.name for path in paths]
     for path in paths:
         for source in _open(path, path.name if names.count(path.name) == 1 else str(path)):
-            if source.generator is None:
-                yield source
-            else:
-                yield from (replace(source, truncation=truncation) for truncation in dict.fromkeys(truncations))
+            for truncation in truncations if source.generator else (1.0,):
+                yield replace(source, truncation=truncation)
 
 
 def _open(path: Path, name: str) -> Iterator[ImageSource]:
